@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.manifest_columns import read_words
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
-from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of, placed
+from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange
@@ -260,23 +260,6 @@ def split_listing(
         listed=listing,
         label_kind=kind,
     )
-
-
-def as_classes(dataset: Dataset, output: str) -> Dataset:
-    """Return the data set of one output of classes among several: the images where it is known, as classification."""
-    specs = {place.spec.name: place for place in placed(outputs_of(dataset.class_names))}
-    place = specs[output]
-    splits: dict[str, Any] = {name: _known(getattr(dataset, name), place.targets) for name in ("train", "val", "test")}
-    return replace(dataset, **splits, class_names=place.spec.classes, label_kind=CLASSES, listed=None)
-
-
-def _known(split: Split, column: slice) -> Split:
-    """Return the images whose target in this column is known, with that target as the number of a class."""
-    values = split.labels[:, column.start]
-    chosen = np.flatnonzero(~np.isnan(values))
-    blocks = split.blocks and Blocks(numbers=split.blocks.numbers[chosen], mixed=split.blocks.mixed)
-    sources = [split.sources[index] for index in chosen.tolist()]
-    return Split(sources=sources, labels=values[chosen].astype(np.int64), blocks=blocks)
 
 
 def load_image(split: Split, index: int, *, channels: int, value_range: ValueRange | None = None) -> np.ndarray:

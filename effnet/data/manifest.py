@@ -1,39 +1,28 @@
 """List a CSV, TSV or JSONL manifest: path, labels and optionally split and group, one image per row."""
 
-import csv
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from effnet.data.groups import grouped
 from effnet.data.hierarchy import check_hierarchy
 from effnet.data.labels import CLASSES, class_name
-from effnet.data.manifest_columns import (
-    RESERVED,
-    Column,
-    choose_columns,
-    is_unknown,
-    read_cell,
-    title_of,
-    with_kind,
-)
-from effnet.data.manifest_paths import ImageFinder, delimiter_of
+from effnet.data.manifest_columns import Column, choose_columns, is_unknown, read_cell, with_kind
+from effnet.data.manifest_paths import ImageFinder
+from effnet.data.manifest_rows import place_of, read_rows, read_titles
 from effnet.data.output_values import label_text, names_from
 from effnet.data.outputs import SEVERAL
 from effnet.data.sources import SPLIT_NAMES, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
-from effnet.system.files import open_regular, parse_json
-from effnet.system.text import brief, printable, reason_of, shortened
+from effnet.system.text import brief, printable
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
-# No real path or label comes near these limits; a file without line ends must not fill the memory.
-_LONGEST_LINE, _LONGEST_LABEL, _MOST_COLUMNS = 1_000_000, 1000, 1000
+# No real label comes near this limit.
+_LONGEST_LABEL = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,31 +46,14 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
     Raises:
         DataError: a column is missing, or a line is invalid; the message has the line number.
     """
-    titles = _titles(path)
-    columns = choose_columns(titles, outputs, place=_place(path, 1), of_model=of_model)
+    columns = choose_columns(read_titles(path), outputs, place=place_of(path, 1), of_model=of_model)
     rows = list(_rows(path, columns))
-    inferred, columns = (
-        columns,
-        [
-            with_kind(column, ((_place(path, row.line), row.cells[i]) for row in rows))
-            for i, column in enumerate(columns)
-        ],
-    )
+    columns = [
+        with_kind(column, ((place_of(path, row.line), row.cells[i]) for row in rows))
+        for i, column in enumerate(columns)
+    ]
     several = len(columns) > 1 or columns[0].kind != "one"
-    seen: dict[str, tuple[_Row, str]] = {}
-    num_repeated = 0
-    for row in rows:
-        values = _values(row, columns, inferred, path)
-        label = label_text(values) if several and values else next(iter(values.values()), "")
-        if row.full in seen:
-            _check_same(path, row, label, *seen[row.full], tags=any(column.kind == "many" for column in columns))
-            num_repeated += 1
-        seen[row.full] = row, label
-    found = _Found(pairs={}, skipped=[], unknown=Counter())
-    for row, label in seen.values():
-        found.add_(row, label)
-    _check_found(path, num_rows=len(seen), found=found)
-    group_of = {row.full: row.group for row, label in seen.values() if label}
+    found = _found(path, rows, columns, several=several)
     parts = {split: make_part(pairs) for split, pairs in found.pairs.items()}
     keys = [column.key for column in columns]
     if several and of_model:  # whose outputs need not all be known here
@@ -91,37 +63,19 @@ def read_manifest(path: str, *, outputs: Sequence[str] = (), of_model: bool = Fa
         name=os.path.splitext(os.path.basename(path))[0],
         parts=parts,
         skipped=tuple(found.skipped),
-        notes=(*_repeated_note(num_repeated), *found.notes()),
+        notes=tuple(found.notes()),
         root=os.path.dirname(path),
-        groups=tuple(grouped((group_of[full], full) for pairs in found.pairs.values() for full, _ in pairs)),
+        groups=tuple(grouped(found.groups)),
         class_names=names_from((text for part in parts.values() for text in part.labels), keys) if several else (),
         label_kind=SEVERAL if several else CLASSES,
         outputs=() if columns[0].is_plain and not several else tuple(column.word for column in columns),
     )
 
 
-def _titles(path: str) -> list[str]:
-    """Return the titles of all columns, in order; raise DataError if path is not among them."""
-    if _is_table(path):
-        titles = [title_of(text) for text in _header(path)]
-        _check_columns(titles, path, 1)
-        return titles
-    found: dict[str, None] = {}
-    for line, row in _jsonl_rows(path):
-        _check_columns([title_of(text) for text in row], path, line)
-        found.update(dict.fromkeys(map(title_of, row)))
-    return list(found)
-
-
-def _is_table(path: str) -> bool:
-    return path.lower().endswith((".csv", ".tsv"))
-
-
 def _rows(path: str, columns: Sequence[Column]) -> Iterator[_Row]:
     finder, folder = ImageFinder(os.path.dirname(path)), os.path.dirname(path)
     titles = [column.title for column in columns]
-    for line, row in (_csv_rows if _is_table(path) else _jsonl_rows)(path):
-        row = {title_of(text): cell for text, cell in row.items()}
+    for line, row in read_rows(path):
         relative, split = _check_row(row, path, line)
         yield _Row(
             line=line,
@@ -133,18 +87,18 @@ def _rows(path: str, columns: Sequence[Column]) -> Iterator[_Row]:
         )
 
 
-def _values(row: _Row, columns: Sequence[Column], inferred: Sequence[Column], path: str) -> dict[str, Any]:
+def _values(row: _Row, columns: Sequence[Column], path: str) -> dict[str, Any]:
     """Return the known values of a row by key; an empty cell of plain classification is an error."""
     plain = len(columns) == 1 and columns[0].is_plain
     values: dict[str, Any] = {}
-    for column, before, cell in zip(columns, inferred, row.cells, strict=True):
+    for column, cell in zip(columns, row.cells, strict=True):
         try:
             if plain:
                 values[column.key] = _class_of(cell)
             elif not is_unknown(cell):
-                values[column.key] = read_cell(column, cell, inferred=before.kind is None)
+                values[column.key] = read_cell(column, cell)
         except DataError as error:
-            raise DataError(f"{_place(path, row.line)}: {error}") from error
+            raise DataError(f"{place_of(path, row.line)}: {error}") from error
     return values
 
 
@@ -160,35 +114,46 @@ def _class_of(cell: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """The (file, label) pairs of each split, the files that do not exist, and the rows without a known label."""
+    """The (file, label) pairs of each split and the (group, file) pairs, the files that do not exist, rows left out."""
 
     pairs: dict[str, list[tuple[str, str]]]
+    groups: list[tuple[str, str]]
     skipped: list[Skipped]
     unknown: Counter[str]
+    num_repeated: int
 
-    def add_(self, row: _Row, label: str) -> None:
-        """Add the row of an image."""
-        if not os.path.isfile(row.full):
-            self.skipped.append(Skipped(path=row.full, reason="no such file"))
-        elif label:
-            self.pairs.setdefault(row.split, []).append((row.full, label))
-        else:
-            self.unknown[row.split] += 1
-
-    def notes(self) -> list[str]:
-        """Return sentences on the images that were left out because nothing is known of them."""
-        said = []
+    def notes(self) -> Iterator[str]:
+        """Yield sentences on the rows that were left out."""
+        if self.num_repeated:
+            yield f"{self.num_repeated} rows repeat an earlier row and were ignored."
         for split, count in sorted(self.unknown.items()):
             if split and split not in self.pairs:
-                said.append(f"The labels of the {count:,} {split} images are all empty, so that split is not used.")
+                yield f"The labels of the {count:,} {split} images are all empty, so that split is not used."
             else:
                 where = f" of {split}" if split else ""
-                said.append(f"{count:,} images{where} were left out because all their cells of labels are empty.")
-        return said
+                yield f"{count:,} images{where} were left out because all their cells of labels are empty."
 
 
-def _repeated_note(count: int) -> list[str]:
-    return [f"{count} rows repeat an earlier row and were ignored."] if count else []
+def _found(path: str, rows: Sequence[_Row], columns: Sequence[Column], *, several: bool) -> _Found:
+    """Return what the rows list; raise DataError if they contradict each other or list nothing."""
+    seen: dict[str, tuple[_Row, str]] = {}
+    for row in rows:
+        values = _values(row, columns, path)
+        label = label_text(values) if several and values else next(iter(values.values()), "")
+        if row.full in seen:
+            _check_same(path, row, label, *seen[row.full], tags=any(column.kind == "many" for column in columns))
+        seen[row.full] = row, label
+    found = _Found(pairs={}, groups=[], skipped=[], unknown=Counter(), num_repeated=len(rows) - len(seen))
+    for row, label in seen.values():
+        if not os.path.isfile(row.full):
+            found.skipped.append(Skipped(path=row.full, reason="no such file"))
+        elif label:
+            found.pairs.setdefault(row.split, []).append((row.full, label))
+            found.groups.append((row.group, row.full))
+        else:
+            found.unknown[row.split] += 1
+    _check_found(path, num_rows=len(seen), found=found)
+    return found
 
 
 def _check_found(path: str, *, num_rows: int, found: _Found) -> None:
@@ -209,7 +174,7 @@ def _check_found(path: str, *, num_rows: int, found: _Found) -> None:
 def _check_same(path: str, row: _Row, label: str, earlier: _Row, its_label: str, *, tags: bool) -> None:
     if (label, row.split) != (its_label, earlier.split):
         raise DataError(
-            f"{_place(path, row.line)}: {printable(row.relative)} must have one label and one split, but "
+            f"{place_of(path, row.line)}: {printable(row.relative)} must have one label and one split, but "
             f"line {earlier.line} says {brief((its_label, earlier.split))} and this line {brief((label, row.split))}; "
             f"keep one of the two{', with all tags of the image in its cell: a|b' if tags else ''}"
         )
@@ -219,107 +184,11 @@ def _check_row(row: Mapping[str, Any], path: str, line: int) -> tuple[str, str]:
     """Return the path and the split of a row; raise DataError if they are not text."""
     value = row.get("path")
     if isinstance(value, bool | float | dict | list) or value is None or not str(value).strip():
-        raise DataError(f"{_place(path, line)}: path must be text, received {brief(value)}")
+        raise DataError(f"{place_of(path, line)}: path must be text, received {brief(value)}")
     split = str(row.get("split") or "").strip().lower()
     if split and split not in SPLIT_NAMES:
         raise DataError(
-            f"{_place(path, line)}: split must be one of {', '.join(SPLIT_NAMES)}, "
+            f"{place_of(path, line)}: split must be one of {', '.join(SPLIT_NAMES)}, "
             f"received {brief(split)}{nearest(split, SPLIT_NAMES)}"
         )
     return str(value), SPLIT_NAMES.get(split, "")
-
-
-def _place(path: str, line: int) -> str:
-    return f"{printable(path)}, line {line}"
-
-
-def _lines(path: str) -> Iterator[str]:
-    """Yield the lines of a text file, with their ends; raise DataError for one that is too long or not text."""
-    # Invalid UTF-8 becomes lone surrogates, which valid UTF-8 never has: so the line that holds it is known.
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        number = 1
-        while text := file.readline(_LONGEST_LINE + 1):
-            reason = _no_text(text)
-            if reason:
-                raise DataError(f"{_place(path, number)}: {reason}")
-            yield text
-            number += 1
-
-
-def _no_text(line: str) -> str:
-    """Return the reason why a line cannot be read, or an empty string."""
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:
-        return "a manifest must be UTF-8 text; save it as UTF-8"
-    if "\0" in line:
-        return "a manifest must be UTF-8 text, and this line holds a NUL character; save it as UTF-8"
-    if len(line) > _LONGEST_LINE:
-        return f"a line must have at most {_LONGEST_LINE:,} characters; this one has more"
-    return ""
-
-
-def _header(path: str) -> list[str]:
-    """Return the cells of a table's header."""
-    lines = _lines(path)
-    first = next(lines, "")
-    reader = csv.reader(chain((first,), lines), skipinitialspace=True, strict=True, delimiter=delimiter_of(first))
-    try:
-        return next(reader, [])
-    except csv.Error as error:
-        raise DataError(f"{_place(path, 1)}: not valid CSV ({error})") from error
-
-
-def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Strict, because otherwise an unclosed quote turns the rest of the file into one cell.
-    lines = _lines(path)
-    header = next(lines, "")
-    reader = csv.DictReader(chain((header,), lines), skipinitialspace=True, strict=True, delimiter=delimiter_of(header))
-    begun = 1
-    try:
-        columns = list(reader.fieldnames or ())
-        begun = reader.line_num + 1
-        for row in reader:
-            if None in row:
-                raise DataError(
-                    f"{_place(path, reader.line_num)}: a row must have one cell per column, {len(columns)}; "
-                    f"this one has {len(columns) + len(row[None])}: put quotes around a cell that holds a comma"
-                )
-            yield reader.line_num, row
-            begun = reader.line_num + 1
-    except csv.Error as error:
-        end = reader.reader.line_num
-        last = f" to {end}" if end > begun else ""
-        hint = "; is there a quote that is not closed?" if last else ""
-        raise DataError(f"{_place(path, begun)}{last}: not valid CSV ({error}){hint}") from error
-
-
-def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, text in enumerate(_lines(path), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = parse_json(text)
-        except ValueError as error:
-            raise DataError(f"{_place(path, line)}: not valid JSON ({reason_of(error)})") from error
-        if not isinstance(row, dict):
-            raise DataError(f'{_place(path, line)}: must be an object such as {{"path": "1.jpg", "label": "cat"}}')
-        yield line, row
-
-
-def _check_columns(titles: Sequence[str], path: str, line: int) -> None:
-    if len(titles) > _MOST_COLUMNS:
-        raise DataError(
-            f"{_place(path, line)}: a manifest must have at most {_MOST_COLUMNS} columns, received {len(titles):,}"
-        )
-    for name in RESERVED:
-        if titles.count(name) > 1:
-            raise DataError(
-                f"{_place(path, line)}: each column must be named once, but {name} is named {titles.count(name)} times"
-            )
-    if "path" not in titles:
-        shown = shortened(", ".join(map(printable, titles)) or "none")
-        raise DataError(
-            f"{_place(path, line)}: the columns path and label are needed; path is missing, received {shown}"
-            f"{nearest('path', titles)}"
-        )

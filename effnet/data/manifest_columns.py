@@ -22,7 +22,8 @@ from effnet.errors import DataError, InputError, nearest
 from effnet.system.text import brief, printable, shortened
 
 LABEL = "label"
-RESERVED = ("path", LABEL, "split", "group")
+_NO_LABELS = ("path", "split", "group")
+RESERVED = (*_NO_LABELS, LABEL)
 """The columns with a meaning of their own, which may be written in any case."""
 
 _KINDS: dict[str, Kind] = {word: kind for kind, word in KIND_WORDS.items()}
@@ -34,12 +35,13 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 class Column:
     """A column of labels: its `title` in the manifest, None if it is absent, and the output that it teaches.
 
-    The kind is None as long as it must be found in the cells.
+    The kind is None as long as it must be found in the cells; `stated` says that it need not be.
     """
 
     title: str | None
     name: str
     kind: Kind | None
+    stated: bool = True
 
     @property
     def key(self) -> str:
@@ -140,13 +142,13 @@ def _named(word: str, titles: Sequence[str], typed: Sequence[Column], place: str
     for column in typed:
         if column.name == name and stated in ("", KIND_WORDS[column.kind or "one"]):
             return column
-    if name in titles and name not in ("path", "split", "group"):
+    if name in titles and name not in _NO_LABELS:
         kind = _KINDS.get(stated, "one" if name == LABEL else None)
         try:
-            return Column(title=name, name=output_name(name), kind=kind)
+            return Column(title=name, name=output_name(name), kind=kind, stated=kind is not None)
         except DataError as error:
             raise DataError(f"{place}: the column {printable(shortened(name))}: {error}") from error
-    known = [*(column.name for column in typed), *(title for title in titles if title not in RESERVED[::2])]
+    known = [*(column.name for column in typed), *(title for title in titles if title not in _NO_LABELS)]
     raise DataError(
         f"{place}: outputs must be columns of the manifest; got {brief(word)}, its columns are {_shown(titles)}"
         f"{nearest(name, known)}"
@@ -209,12 +211,8 @@ def _is_number(cell: Any) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
-def read_cell(column: Column, cell: Any, *, inferred: bool) -> str | list[str] | float:
-    """Return the value of a known cell: a class, tags, or a number; `inferred` says that nobody stated the kind.
-
-    Raises:
-        DataError: it is not of the column's kind.
-    """
+def read_cell(column: Column, cell: Any) -> str | list[str] | float:
+    """Return the value of a known cell: a class, tags, or a number; raise DataError if it is not of that kind."""
     name = column.name
     if column.kind == "number":
         if not _is_number(cell):
@@ -222,7 +220,7 @@ def read_cell(column: Column, cell: Any, *, inferred: bool) -> str | list[str] |
         return check_number(name, float(cell))
     if column.kind == "many":
         return [check_hierarchy(tag) for tag in check_tags(name, _tags(name, cell) if isinstance(cell, str) else cell)]
-    if inferred and (isinstance(cell, list) or (isinstance(cell, str) and TAG_SEPARATOR in cell)):
+    if not column.stated and (isinstance(cell, list) or (isinstance(cell, str) and TAG_SEPARATOR in cell)):
         raise DataError(
             f"{printable(name)} must be one class an image; got {brief(cell)}: write tags:{printable(name)} for several"
         )

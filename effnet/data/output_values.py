@@ -81,8 +81,8 @@ def check_number(name: str, value: Any) -> float:
 def _short(name: str, text: str) -> str:
     if len(name) + 1 + len(text) > _LONGEST_COLUMN:
         raise DataError(
-            f"{printable(name)} must have classes and tags of at most {_LONGEST_COLUMN:,} characters, with its own; got "
-            f"{len(name) + 1 + len(text):,}: {brief(text)}"
+            f"{printable(name)} must have classes and tags of at most {_LONGEST_COLUMN:,} characters, with its own; "
+            f"got {len(name) + 1 + len(text):,}: {brief(text)}"
         )
     return text
 

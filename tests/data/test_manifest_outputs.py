@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from effnet.data.datasets import as_classes, read_dataset
+from effnet.data.datasets import read_dataset
 from effnet.data.inspection.counts import count_outputs
 from effnet.data.manifest import read_manifest
 from effnet.data.manifest_columns import read_words
+from effnet.data.one_output import as_classes
 from effnet.data.outputs import outputs_of, to_values
 from effnet.errors import DataError, InputError
 

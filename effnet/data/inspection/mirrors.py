@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from effnet.data.crop import decoded, open_image_at
-from effnet.data.datasets import Dataset, as_classes
+from effnet.data.datasets import Dataset
+from effnet.data.one_output import as_classes
 from effnet.data.outputs import SEVERAL, outputs_of
 from effnet.data.preprocess import resample
 from effnet.errors import ImageError
