@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from effnet.data.images import avif, heic, jpeg2000, jpeg_scans
 from effnet.data.images.deep import needs_second
+from effnet.data.images.dicom import DICOM_SUFFIXES
 from effnet.data.images.headers import check_avif, check_icon, check_size, check_tags, strip_bytes
 from effnet.data.images.limits import (
     BYTES_PER_PIXEL,
@@ -21,6 +22,7 @@ from effnet.data.images.limits import (
     HeaderStream,
     check_pixels,
 )
+from effnet.data.sound.record import SOUND_SUFFIXES
 from effnet.errors import ImageError
 
 FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
@@ -37,8 +39,12 @@ FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
     "HEIF": frozenset({".heic", ".heif", ".hif"}),
     "ICO": frozenset({".ico"}),
     "NPY": frozenset({".npy"}),
+    "DICOM": DICOM_SUFFIXES,
+    **SOUND_SUFFIXES,
 }
-"""The formats that are read. Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
+"""The formats that are read, and their suffixes.
+
+Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
 """The formats that libjpeg decodes, also at a reduced size."""

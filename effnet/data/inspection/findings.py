@@ -7,6 +7,7 @@ from typing import Any
 from effnet.data.inspection.leaks import NO_LEAKS, Leaks
 from effnet.data.inspection.shapes import Shapes, shapes_warning
 from effnet.data.inspection.values import Values
+from effnet.data.sound.record import Sound
 from effnet.data.sources import Skipped
 from effnet.system.text import printable
 
@@ -63,7 +64,8 @@ class DataReport:
     `classes` are empty for labels that are no classes. `imbalance` is the largest class of train over the smallest;
     `modes` and `channels` pair a Pillow mode or a number of stored channels with the number of images that have it;
     `small_classes` have few images in train. `leaks` are test images with a copy or group member in train or val, as
-    found by `find_leaks`. `values` describes images with more than 8 bits, None if there are none.
+    found by `find_leaks`. `values` describes images with more than 8 bits, None if there are none; `sound` are the
+    parameters of the spectrograms of sounds, whose width is that of one window.
     """
 
     name: str
@@ -86,6 +88,7 @@ class DataReport:
     notes: tuple[str, ...]
     leaks: Leaks = NO_LEAKS
     values: Values | None = None
+    sound: Sound | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict."""
@@ -96,7 +99,9 @@ def describe(report: DataReport) -> list[str]:
     """Return the report as plain lines for a terminal, at most a few per finding."""
     splits = ", ".join(f"{sum(getattr(c, s) for c in report.classes):,} {s}" for s in SPLITS)
     classes = f", {len(report.classes)} classes ({splits})" if report.classes else ""
-    lines = [f"{printable(report.name)}: {report.num_images:,} images{classes}"]
+    lines = [
+        f"{printable(report.name)}: {report.num_images:,} {'images' if report.sound is None else 'sounds'}{classes}"
+    ]
     if report.num_examined < report.num_images:
         lines.append(
             f"Examined a random sample of {report.num_examined:,} images; "
@@ -104,7 +109,7 @@ def describe(report: DataReport) -> list[str]:
         )
     lines += _describe_classes(report)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
-    lines += shapes_warning(report.shapes)
+    lines += shapes_warning(report.shapes) if report.sound is None else []
     lines.append(
         f"Modes: {', '.join(f'{count:,} {mode}' for mode, count in report.modes)}; "
         f"channels as stored: {', '.join(f'{count:,} with {number}' for number, count in report.channels)}"
