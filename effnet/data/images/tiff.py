@@ -150,7 +150,7 @@ def _form(stream: BinaryIO) -> tuple[_Form | None, int]:
     if order is None or len(start) < 16:
         return None, 0
     version = struct.unpack_from(f"{order}H", start, 2)[0]
-    if version not in (42, 43):
+    if version not in (42, 43) or (version, order) == (43, ">"):  # Pillow does not read the last
         return None, 0
     form = _Form(order=order, long="L" if version == 42 else "Q")
     return form, form.number(form.long, start, form.head)
@@ -214,20 +214,20 @@ def _chunky(data: io.BytesIO, form: _Form, tags: _Tags, bands: Bands) -> np.ndar
             "or uncompressed"
         )
     own = {tag: values for tag, values in tags.items() if tag != _EXTRA}
-    own |= {_WIDTH: (bands.width * bands.channels,), _PREDICTOR: (1,)}
-    if _TILE_WIDTH in tags:
-        own[_TILE_WIDTH] = (tags[_TILE_WIDTH][0] * bands.channels,)
-    values = _as_grey(data, form, own, (bands.height, bands.width * bands.channels), bands.kind)
-    values = values.reshape(bands.height, bands.width, bands.channels)
-    if predictor == 1 or compression in (1, 32773):  # the others have none
-        return values
-    # The differences begin again in every tile.
     step = tags[_TILE_WIDTH][0] if _TILE_WIDTH in tags else bands.width
-    parts = [values[:, start : start + step] for start in range(0, bands.width, step)]
-    return np.concatenate([_summed(part, predictor, form.order, step) for part in parts], axis=1)
+    width = -(-bands.width // step) * step  # of whole tiles, as differences begin again in each
+    own |= {_WIDTH: (width * bands.channels,), _PREDICTOR: (1,)}
+    if _TILE_WIDTH in tags:
+        own[_TILE_WIDTH] = (step * bands.channels,)
+    values = _as_grey(data, form, own, (bands.height, width * bands.channels), bands.kind)
+    values = values.reshape(bands.height, width, bands.channels)
+    if predictor != 1 and compression not in (1, 32773):  # these have none
+        parts = [values[:, start : start + step] for start in range(0, width, step)]
+        values = np.concatenate([_summed(part, predictor, form.order) for part in parts], axis=1)
+    return values[:, : bands.width]
 
 
-def _summed(part: np.ndarray, predictor: int, order: str, step: int) -> np.ndarray:
+def _summed(part: np.ndarray, predictor: int, order: str) -> np.ndarray:
     """Return values [height, width, bands] from their differences, or those of their bytes, along the width.
 
     Source: TIFF 6.0, section 14; Adobe Photoshop TIFF technical note 3.
@@ -239,8 +239,6 @@ def _summed(part: np.ndarray, predictor: int, order: str, step: int) -> np.ndarr
         raise ImageError(
             f"the predictor of a TIFF file must be 1, 2 or, of floats, 3; it is {predictor}: save it again"
         )
-    if width < step:
-        raise ImageError("the tiles of a TIFF file of floats with a predictor must divide its width: save it again")
     stored = np.ascontiguousarray(part).astype(f"{order}f4").view(np.uint8).reshape(height, -1, channels)
     planes = np.cumsum(stored, axis=1, dtype=np.uint8).reshape(height, 4, width * channels)
     whole = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(">f4")
@@ -249,7 +247,8 @@ def _summed(part: np.ndarray, predictor: int, order: str, step: int) -> np.ndarr
 
 def _as_grey(data: io.BytesIO, form: _Form, tags: _Tags, size: tuple[int, int], kind: str) -> np.ndarray:
     """Return the image [height, width] of these tags, of one sample; they are written behind the file."""
-    bits, number = next(key for key, name in _KINDS.items() if name == kind)[::-1]
+    # Pillow reads unsigned 32 bits in one byte order only.
+    number, bits = next(key for key, name in _KINDS.items() if name == kind.replace("uint32", "int32"))
     own = tags | {_BITS: (bits,), _SAMPLES: (1,), _FORMAT: (number,), _PHOTOMETRIC: (_BLACK_IS_ZERO,), _PLANAR: (1,)}
     data.seek(0, io.SEEK_END)
     place = data.tell()
