@@ -49,10 +49,9 @@ args = parser.parse_args()
 
 rng = np.random.default_rng(0)
 with tempfile.TemporaryDirectory() as root:
-    for patient in range(args.patients):  # two slices of each
-        for number in range(2):
-            name = f"{'nodule' if patient % 2 else 'clear'}/{patient:03d}-{number}.dcm"
-            write(Path(root, "ct", name), phantom(patient % 2 == 1, rng), f"P{patient:03d}")
+    for patient, number in np.ndindex(args.patients, 2):
+        name = f"{'nodule' if patient % 2 else 'clear'}/{patient:03d}-{number}.dcm"
+        write(Path(root, "ct", name), phantom(patient % 2 == 1, rng), f"P{patient:03d}")
     report = effnet.fit(
         Path(root, "ct"), value_range="window", weights="none", max_macs=5e6, epochs=args.epochs, out=args.out
     ).report

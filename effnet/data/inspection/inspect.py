@@ -259,4 +259,6 @@ def _has_wrong_suffix(item: _Item, header: ImageHeader) -> bool:
     suffix = os.path.splitext(item.name)[1].lower()
     if not suffix and not isinstance(item.source, str):  # a row of a table has no suffix
         return False
+    if header.format == "DICOM" and (not suffix or suffix[1:].isdigit()):  # as many of them are called
+        return False
     return known is not None and suffix not in known

@@ -21,8 +21,8 @@ from effnet.errors import DataError, ImageError
 _SAMPLE, _KEPT = 4096, 1024
 # Bit depths of scanners and sensors; 8 is for 8-bit images stored with more bits.
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
-# Grey, colours and alpha have one range, so that a colour keeps its hue.
-_COLOURS = (1, 3, 4)
+# Grey and colours have one range, so that a colour keeps its hue.
+_COLOURS = (1, 3)
 _REAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 # Values outside of these are a few pixels: metal, padding, dead pixels.
 _QUANTILES = (0.001, 0.999)

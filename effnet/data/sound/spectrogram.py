@@ -28,7 +28,7 @@ def log_mel(samples: np.ndarray, sound: Sound) -> np.ndarray:
         spectra = np.fft.rfft(pieces[start : start + _TOGETHER] * window)
         powers[:, start : start + _TOGETHER] = bands @ (spectra.real**2 + spectra.imag**2).T
     decibels = 10 * np.log10(np.maximum(powers, np.float32(10 ** (sound.floor_db / 10))))
-    return np.ascontiguousarray(decibels[::-1])
+    return np.maximum(decibels[::-1], np.float32(sound.floor_db))  # the logarithm rounds
 
 
 @functools.lru_cache(maxsize=8)
