@@ -41,7 +41,7 @@ def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] 
         notes.append(sentence(matched, f"share a match of {group_by!r} in their paths"))
     if listing.groups:
         notes.append(sentence(listing.groups, "share a group in the manifest"))
-    if not groups:
+    if not group_by and not groups:
         groups, said = groups_of_patients(listing)
         notes += said
     if equal is None:

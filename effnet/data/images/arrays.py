@@ -24,7 +24,8 @@ class ArrayFile:
     """A file whose header has been read; `read` returns its pixels, `values` its values [..., channels] in pieces.
 
     `kind` is the type of the values, `window` the values for black and white that a DICOM file gives itself.
-    `width` of a sound is that of one window's spectrogram.
+    If there are several `frames`, the channels are these and no colours. `width` of a sound is that of one window's
+    spectrogram.
     """
 
     format: str
@@ -37,6 +38,7 @@ class ArrayFile:
     read: Callable[[ValueRange | None], np.ndarray]
     values: Callable[[], Iterator[np.ndarray]]
     window: tuple[float, float] | None = None
+    frames: int = 1
 
 
 def find_array(stream: BinaryIO, *, channels: int | None = None, sound: Sound | None = None) -> ArrayFile | None:
@@ -91,7 +93,7 @@ def _dicom(stream: BinaryIO) -> ArrayFile:
     return ArrayFile(
         format="DICOM", height=header.height, width=header.width, channels=header.channels, kind=header.kind,
         mode=header.photometric, bytes_needed=header.bytes_needed, read=read, values=lambda: iter([whole()]),
-        window=header.window,
+        window=header.window, frames=header.frames,
     )  # fmt: skip
 
 

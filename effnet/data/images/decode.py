@@ -117,6 +117,11 @@ def decoded_image(source: Source, decoding: Decoding, *, name: str = "") -> Iter
 def _decode(source: Source, decoding: Decoding, room: contextlib.ExitStack) -> np.ndarray:
     with open_stream(source) as stream:
         if (array := find_array(stream, channels=decoding.channels, sound=decoding.sound)) is not None:
+            if array.frames > 1 and array.frames != decoding.channels:
+                raise ImageError(
+                    f"it has {array.frames} frames, and {decoding.channels} channels are requested: frames are read as "
+                    f"channels if there are as many (channels={array.frames}); save others as a file each"
+                )
             _warn_if_assumed(array.kind, decoding)
             room.enter_context(ROOM.taken(array.bytes_needed))
             return fit_channels(array.read(decoding.value_range), decoding.channels)

@@ -31,6 +31,7 @@ _TAGS = {
     "WindowCenter": 0x00281050, "WindowWidth": 0x00281051, "RescaleIntercept": 0x00281052, "RescaleSlope": 0x00281053,
     "VOILUTFunction": 0x00281056, "ModalityLUTSequence": 0x00283000, "PixelData": 0x7FE00010,
 }  # fmt: skip
+_INFLATED_TOGETHER = 2**24
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420"})
 
@@ -234,13 +235,15 @@ def _check_deflated(stream: BinaryIO) -> None:
     if _DEFLATED not in start[: min(behind, len(start))]:
         return
     stream.seek(behind)
+    unpacker, packed, left = zlib.decompressobj(-zlib.MAX_WBITS), stream.read(), 2 * MAX_WHOLE_FILE
+    stream.seek(0)
     try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(), 2 * MAX_WHOLE_FILE + 1)
+        while packed and left >= 0:
+            left -= len(unpacker.decompress(packed, _INFLATED_TOGETHER))
+            packed = unpacker.unconsumed_tail
     except zlib.error as error:
         raise ImageError(f"the DICOM file is damaged ({error}): export it again") from error
-    finally:
-        stream.seek(0)
-    if len(inflated) > 2 * MAX_WHOLE_FILE:
+    if left < 0:
         raise ImageError(f"it must have at most {2 * MAX_WHOLE_FILE:,} bytes once inflated; it has more")
 
 
@@ -367,7 +370,8 @@ def _decompressed(tags: _Tags, header: DicomHeader) -> np.ndarray:
     try:
         values = np.asarray(decoder.as_array(tags.dataset)[0])
     except Exception as error:  # each plugin raises its own
-        raise ImageError(f"its pixels cannot be decompressed ({error}): save it again") from error
+        why = " ".join(str(error).split())  # a line for each plugin
+        raise ImageError(f"its pixels cannot be decompressed ({why}): save it again") from error
     shape = (header.frames, header.height, header.width) if header.samples == 1 else (header.height, header.width, 3)
     if values.size != np.prod(shape) or values.dtype.itemsize * 8 != header.allocated:
         raise ImageError(f"its pixels must be {list(shape)}; decompressed they are {list(values.shape)}: save it again")
