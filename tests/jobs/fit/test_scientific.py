@@ -87,8 +87,8 @@ def test_each_dicom_files_own_window_is_used_on_the_device_too(slices, tmp_path)
     assert any("40 images share a PatientID with others (20 patients)" in note for note in report.dataset.notes)
     check_the_device_sees_the_same(tmp_path / "out", read_dataset(slices))
     predictor = effnet.load(tmp_path / "out")
-    both = [dicom(np.full((16, 16), 1201, np.uint16), RescaleSlope=1, RescaleIntercept=-1024, **tags)
-            for tags in ({"WindowCenter": 176.5, "WindowWidth": 101}, {"WindowCenter": 5000, "WindowWidth": 101})]  # fmt: skip
+    stored, units = np.full((16, 16), 1201, np.uint16), {"RescaleSlope": 1, "RescaleIntercept": -1024}
+    both = [dicom(stored, WindowCenter=center, WindowWidth=101, **units) for center in (176.5, 5000)]
     assert [predictor.prepare(data).max() for data in both] == [130, 0]
     assert effnet.evaluate(predictor, slices).accuracy == report.test.accuracy
 
