@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from PIL import Image
-from procedures import BRIEF, TINIEST, UNTIMED
+from procedures import BRIEF, TINIEST, UNTIMED, made_up
 
 import effnet
 from effnet.arch import blocks
@@ -81,6 +81,43 @@ def test_fit_and_predict(run_example, tmp_path, monkeypatch):
     assert "latency" in lines[1]
     assert len([line for line in lines if line.startswith("a ")]) == 5
     assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+@pytest.fixture
+def fit_untimed(monkeypatch):
+    """Let an example's fit plan with few networks and measure none."""
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=made_up(space=TINIEST)))
+
+
+def test_medical(run_example, fit_untimed, tmp_path):
+    pytest.importorskip("pydicom")
+    lines = run_example("medical", "--patients", 30, "--epochs", 1, "--out", tmp_path / "out")
+    assert any(line.startswith("60 images share a PatientID with others (30 patients)") for line in lines)
+    found = effnet.load(tmp_path / "out").config.preprocess.value_range
+    assert (found.low, found.high, found.window) == (-1350, 149, True)
+    assert lines[-1].split(": ")[1] in ("clear", "nodule")
+
+
+def test_satellite(run_example, fit_untimed, tmp_path):
+    *_, bands, last = run_example("satellite", "--tiles", 8, "--epochs", 1, "--out", tmp_path / "out")
+    assert bands.startswith("bands: 8 ranges: ")
+    assert effnet.load(tmp_path / "out").config.preprocess.value_range.channels == 8
+    assert last.split(": ")[1] in ("healthy", "dry", "bare")
+
+
+def test_industrial(run_example, fit_untimed, tmp_path):
+    lines = run_example("industrial", "--parts", 12, "--epochs", 1, "--out", tmp_path / "out")
+    assert any("from 0..4095 are mapped to 0..255, as for 12 bits" in line for line in lines)
+    assert [line.split(":")[0].strip() for line in lines[-4:-1]] == ["dent", "good", "scratch"]
+    assert lines[-1].split(": ")[1] in ("good", "scratch", "dent")
+
+
+def test_sound(run_example, fit_untimed, tmp_path):
+    pytest.importorskip("soundfile")
+    lines = run_example("sound", "--sounds", 8, "--epochs", 1, "--out", tmp_path / "out")
+    assert any(line.startswith("Sounds become spectrograms: ") for line in lines)
+    assert effnet.load(tmp_path / "out").config.preprocess.sound.rate == 8000
+    assert lines[-1].split(": ")[1] in ("siren", "knock", "hiss", "hum")
 
 
 @pytest.mark.elsewhere

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from bundles import make_bundle
 from PIL import Image
 
 import effnet
@@ -97,6 +98,18 @@ def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, image):
         ["runs", "list", small_bundle],
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_sound_is_predicted_without_a_workshop_package(run_on_device, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    bundle = make_bundle(tmp_path / "bundle")
+    config = json.loads((bundle / "config.json").read_text())
+    config["preprocess"] |= {"sound": {"seconds": 0.5}, "value_range": {"low": -80, "high": 10}}
+    (bundle / "config.json").write_text(json.dumps(config))
+    soundfile.write(tmp_path / "tone.wav", np.sin(np.arange(20_000) / 5), 44_100)
+    done = run_on_device("predict", bundle, tmp_path / "tone.wav")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tone.wav" in done.stdout
 
 
 def test_looking_at_images_needs_no_workshop_package(run_on_device, tiny_images):

@@ -59,7 +59,9 @@ Outputs = Annotated[
 ValueRange = Annotated[
     str,
     typer.Option(
-        metavar="LOW,HIGH|auto", help="Values of black and white in images of more than 8 bits; auto: chosen from DATA."
+        metavar="LOW,HIGH|auto",
+        help="Values of black and white in images of more than 8 bits; auto: chosen from DATA; window: that of each "
+        "DICOM file.",
     ),
 ]
 

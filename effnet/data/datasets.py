@@ -22,6 +22,7 @@ from effnet.data.manifest_columns import read_words
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
 from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
+from effnet.data.sound.record import Sound
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange
@@ -66,7 +67,8 @@ class Split:
 class Dataset:
     """Labelled images in three splits; a label is an index into `class_names`, unless `label_kind` says otherwise.
 
-    `class_names` are the names of the network's outputs. `channels` and `value_range` are the arguments for decoding;
+    `class_names` are the names of the network's outputs. `channels`, `value_range` and, of sounds, `sound` are the
+    arguments for decoding;
     `mirror_safe` says that a mirrored image keeps its label; `notes` are sentences on how the images were split and
     what was left out. `made` are the splits created here, with `seed`; none of `groups` is on two sides of them.
     `listed` is the listing it was created from.
@@ -86,7 +88,13 @@ class Dataset:
     seed: int = 0
     listed: Listing | None = None
     value_range: ValueRange | None = None
+    sound: Sound | None = None
     label_kind: LabelKind = CLASSES
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the files are decoded."""
+        return Decoding(channels=self.channels, value_range=self.value_range, sound=self.sound)
 
     @property
     def task(self) -> str:

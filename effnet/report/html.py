@@ -105,7 +105,7 @@ def render_card(report: Report) -> str:
     """Return the report as a model card: Markdown with the hub's YAML front matter."""
     report = report.as_stored()
     section, task = section_of(report), find_task(report.task).of_names(report.dataset.class_names)
-    channels, values = report.dataset.channels, report.dataset.findings.values
+    channels, values, sound = report.dataset.channels, report.dataset.findings.values, report.dataset.findings.sound
     return render(
         section.card.template,
         {
@@ -122,11 +122,12 @@ def render_card(report: Report) -> str:
             "base_model": _base_model(report),
             "weights_name": origin.weights_name(report),
             "licence": origin.licence_words(report.training.head),
-            "predict_command": "effnet predict BUNDLE image.jpg",
+            "predict_command": f"effnet predict BUNDLE {'image.jpg' if sound is None else 'sound.wav'}",
             "side": report.network.resolution,
             "channels": channels,
-            "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
+            "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels) if sound is None else None,
             "value_range": values and values.value_range,
+            "sound": sound,
         }
         | section.card.values(()),
     )

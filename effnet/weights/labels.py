@@ -89,7 +89,9 @@ def read_as_fitted(data: DataLike, *, folder: str | os.PathLike[str], config: Mo
         dataset = _split_again(listing, record, channels=channels)
     else:
         dataset = split_listing(with_groups(listing), seed=config.split_seed or 0, channels=channels)
-    return replace(dataset, value_range=config.preprocess.value_range)
+    preprocess = config.preprocess
+    mirror_safe = dataset.mirror_safe and preprocess.sound is None
+    return replace(dataset, value_range=preprocess.value_range, sound=preprocess.sound, mirror_safe=mirror_safe)
 
 
 def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = None) -> SplitRecord:

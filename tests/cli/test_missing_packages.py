@@ -28,7 +28,7 @@ NEEDS = {
     "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train",
     "profile": "profile",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
-    "data inspect digits": "train",
+    "data inspect digits": "train", "data inspect ct": "medical", "data inspect sounds": "audio",
 }  # fmt: skip
 
 _PROGRAM = """
@@ -90,6 +90,11 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
     bundle = make_bundle(tmp_path / "bundle", class_names=("dark", "light", "middle"))
     plain = shutil.copytree(bundle, tmp_path / "old")
     out, data = tmp_path / "new", tiny_images
+    for name, start in (("ct/{}/{}.dcm", bytes(128) + b"DICM"), ("sounds/{}/{}.wav", b"RIFF\0\0\0\0WAVE")):
+        for number in range(8):  # no more is read without the packages
+            path = tmp_path / name.format(number % 2, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(start + bytes([number]) * 300)
     return {
         "fit": ["fit", data, "--out", out],
         "train": ["train", data, "--out", out],
@@ -107,6 +112,8 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "data inspect": ["data", "inspect", data],
         "data inspect hf:mnist": ["data", "inspect", "hf:mnist"],
         "data inspect digits": ["data", "inspect", "digits"],
+        "data inspect ct": ["data", "inspect", tmp_path / "ct"],
+        "data inspect sounds": ["data", "inspect", tmp_path / "sounds"],
         "data shard": ["data", "shard", data, tmp_path / "shards"],
         "models list": ["models", "list"],
         "models show": ["models", "show", bundle],

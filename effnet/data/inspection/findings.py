@@ -8,6 +8,7 @@ from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, Output
 from effnet.data.inspection.leaks import NO_LEAKS, Leaks
 from effnet.data.inspection.shapes import Shapes, shapes_warning
 from effnet.data.inspection.values import Values
+from effnet.data.sound.record import Sound
 from effnet.data.sources import Skipped
 from effnet.system.records import OPTIONAL
 from effnet.system.text import printable
@@ -51,7 +52,8 @@ class DataReport:
     `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or a number
     of stored channels with the number of images that have it; `small_classes` have few images in train. `leaks` are
     test images with a copy or group member in train or val, as found by `find_leaks`. `values` describes images with
-    more than 8 bits, None if there are none.
+    more than 8 bits, None if there are none; `sound` are the parameters of the spectrograms of sounds, whose width is
+    that of one window.
     """
 
     name: str
@@ -75,6 +77,7 @@ class DataReport:
     leaks: Leaks = NO_LEAKS
     values: Values | None = None
     outputs: tuple[OutputCount, ...] = field(default=(), metadata=OPTIONAL)
+    sound: Sound | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict."""
@@ -87,7 +90,8 @@ def describe(report: DataReport) -> list[str]:
     splits = ", ".join(f"{sum(getattr(c, s) for c in counts):,} {s}" for s in SPLITS)
     outputs = "1 output" if len(report.outputs) == 1 else f"{len(report.outputs)} outputs"
     what = f"{len(report.classes)} classes" if report.classes else outputs
-    lines = [f"{printable(report.name)}: {report.num_images:,} images{f', {what} ({splits})' if counts else ''}"]
+    kind = "images" if report.sound is None else "sounds"
+    lines = [f"{printable(report.name)}: {report.num_images:,} {kind}{f', {what} ({splits})' if counts else ''}"]
     if report.num_examined < report.num_images:
         lines.append(
             f"Examined a random sample of {report.num_examined:,} images; "
@@ -95,7 +99,7 @@ def describe(report: DataReport) -> list[str]:
         )
     lines += _describe_classes(report) + describe_outputs(report.outputs)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
-    lines += shapes_warning(report.shapes)
+    lines += shapes_warning(report.shapes) if report.sound is None else []
     lines.append(
         f"Modes: {', '.join(f'{count:,} {mode}' for mode, count in report.modes)}; "
         f"channels as stored: {', '.join(f'{count:,} with {number}' for number, count in report.channels)}"

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.images.decode import ImageHeader, decode_image, fit_channels, image_header
+from effnet.data.images.decode import ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.alike import Look, alike, look_at, look_reduction
 from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, count_outputs
 from effnet.data.inspection.findings import DataReport, Duplicate, Spread, describe
 from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
 from effnet.data.inspection.shapes import shapes_of
+from effnet.data.inspection.sounds import with_sound
 from effnet.data.inspection.values import Values, with_values
 from effnet.data.sources import Group, Skipped, Source, encoded, source_name
 from effnet.data.value_range import Asked, read_asked
@@ -53,16 +54,19 @@ def inspect_dataset(
     sample: int = 20_000,
     seed: int = 0,
     value_range: Asked = "auto",
+    sound: str = "",
     progress: Progress | None = None,
 ) -> DataReport:
     """Decode every image, or a random sample of `sample` if there are more, and return a report.
 
-    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" to determine it.
+    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" to determine it;
+    `sound` sets parameters of spectrograms, as in "seconds=3,mels=80".
     `progress` is called with the number done and the total. Arrays in memory are not decoded.
 
     Raises:
         DataError: not one image can be decoded, or no range suits all images.
     """
+    dataset = with_sound(dataset, sound)
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
     copies = _copies(findings)
@@ -75,13 +79,15 @@ def inspect_and_join(
     sample: int = 20_000,
     seed: int = 0,
     value_range: Asked = "auto",
+    sound: str = "",
     progress: Progress | None = None,
 ) -> tuple[Dataset, DataReport]:
-    """Inspect a data set; return it with its value range, and the report.
+    """Inspect a data set; return it with its value range and the parameters of its sounds, and the report.
 
     If effnet generated its split, it is split again so that copies (identical or nearly identical images, as far as
     the inspection decoded them) stay on one side. Raises DataError as `inspect_dataset` does.
     """
+    dataset = with_sound(dataset, sound)
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
     copies = _copies(findings)
@@ -132,6 +138,7 @@ def _summarize(
         skipped=dataset.skipped,
         notes=dataset.notes,
         leaks=find_leaks(dataset),
+        sound=dataset.sound,
         values=values,
         outputs=count_outputs(dataset),
     )
@@ -171,18 +178,18 @@ def _examine_all(dataset: Dataset, *, sample: int, seed: int, progress: Progress
 
 
 def _examine(item: _Item, dataset: Dataset) -> _Finding:
-    channels, value_range = dataset.channels, dataset.value_range
+    decoding = replace(dataset.decoding, reduce=look_reduction)
     try:
         if not isinstance(item.source, np.ndarray):
             file = encoded(item.source)
-            header = image_header(file, name=item.name)
-            look = look_at(
-                decode_image(file, channels=channels, name=item.name, value_range=value_range, reduce=look_reduction)
-            )
+            header = image_header(file, name=item.name, decoding=decoding)
+            with decoded_image(file, decoding, name=item.name) as pixels:
+                # The spectrograms of two steady sounds look alike.
+                look = None if dataset.sound is not None else look_at(pixels)
             size_bytes = len(file) if isinstance(file, bytes) else os.stat(file).st_size
         else:
             height, width, stored = item.source.shape
-            fit_channels(item.source[:1, :1], channels)
+            fit_channels(item.source[:1, :1], dataset.channels)
             header = ImageHeader(width=width, height=height, channels=stored, format="array", mode="array")
             size_bytes, look = item.source.nbytes, None
         return _Finding(item=item, header=header, reason="", size_bytes=size_bytes, look=look)
@@ -260,5 +267,7 @@ def _has_wrong_suffix(item: _Item, header: ImageHeader) -> bool:
     known = FORMAT_SUFFIXES.get(header.format)
     suffix = os.path.splitext(item.name)[1].lower()
     if not suffix and not isinstance(item.source, str):  # a row of a table has no suffix
+        return False
+    if header.format == "DICOM" and (not suffix or suffix[1:].isdigit()):  # as many of them are called
         return False
     return known is not None and suffix not in known

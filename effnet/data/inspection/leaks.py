@@ -74,7 +74,7 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
     sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]
     count = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups"
     note = f"{count}; the split keeps each on one side."
-    return replace(split, notes=(*dataset.notes, note), value_range=dataset.value_range)
+    return replace(split, notes=(*dataset.notes, note), value_range=dataset.value_range, sound=dataset.sound)
 
 
 def names_of(split: Split) -> Iterator[str]:

@@ -121,7 +121,7 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
     def thumbnail(index: int) -> np.ndarray | None:
         try:
-            with open_image_at(split, index, channels=dataset.channels, value_range=dataset.value_range) as opened:
+            with open_image_at(split, index, dataset.decoding) as opened:
                 image = decoded(opened, channels=dataset.channels, least=2 * _SIDE)
                 small = resample(image, width=_SIDE, height=_SIDE, interpolation="bilinear")
         except ImageError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from effnet.data.images.decode import IMAGE_SUFFIXES
+from effnet.data.sound.record import SOUND_SUFFIXES
 from effnet.errors import DataError
 from effnet.system.files import parse_json
 from effnet.system.text import printable
@@ -145,7 +146,10 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
     if info.issparse() and (image or suffix in ("cls", "json")):
         raise DataError(f"{name} must store files in one piece, but {_shown(info.name)} is a sparse file")
     if image:
-        if sample.image is not None:
+        if sample.image is not None and _is_sound(suffix) != _is_sound(sample.image.name.rpartition(".")[2]):
+            if _is_sound(suffix):  # of an image with sound, the image
+                return
+        elif sample.image is not None:
             raise DataError(
                 f"{name} must hold one image per key, but {_shown(sample.key)} has {_shown(sample.image.name)} "
                 f"and {_shown(info.name)}"
@@ -160,6 +164,10 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
         label = _label(info, suffix, file, name)
         if suffix == "cls" or sample.label is None:
             sample.label = label
+
+
+def _is_sound(suffix: str) -> bool:
+    return any(f".{suffix.lower()}" in found for found in SOUND_SUFFIXES.values())
 
 
 def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | dict[str, Any] | None:

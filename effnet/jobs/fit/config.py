@@ -71,7 +71,10 @@ def _words(value: str | Sequence[str]) -> str:
 
 
 def _range(value: "AskedRange") -> str:
-    return value if isinstance(value, str) else ",".join(map(exact, value))
+    if isinstance(value, str):
+        return value
+    pairs = value if isinstance(value[0], tuple) else (value,)
+    return ";".join(",".join(map(exact, pair)) for pair in pairs)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +111,13 @@ class JobConfig:
         default="auto", metavar="auto|center|squash|pad",
     )  # fmt: skip
     value_range: "AskedRange" = option(
-        "Values of black and white in images of more than 8 bits; auto: chosen from DATA.",
+        "Values of black and white in images of more than 8 bits; auto: chosen from DATA; window: that of each DICOM "
+        "file.",
         default="auto", metavar="LOW,HIGH|auto", write=_range,
+    )  # fmt: skip
+    sound: str = option(
+        "Parameters of the spectrograms of sounds, such as seconds=3,mels=80,rate=16000; the others follow from DATA.",
+        default="", metavar="NAME=VALUE,...",
     )  # fmt: skip
     balance: str | None = option(
         "Balance rare classes: adjust (logits), sample (oversampling), weight (in the loss), none.",

@@ -182,7 +182,7 @@ def _completed(config: Config, **values: Any) -> Config:
         "out": default_out(config.out, name_of(data)),
         "group_by": config.group_by or own,
         "outputs": ",".join(read_words(config.outputs)),
-        "value_range": "auto" if found is None else (found.low, found.high),
+        "value_range": "auto" if found is None else found if isinstance(found, str) else found.asked,
         "balance": None,
     }
     paths = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "data"} | values
