@@ -18,6 +18,7 @@ from effnet.system.text import brief, printable, reason_of, shortened
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
 _COLUMNS = ("path", "label", "split")
+_NEEDED = ("path", "label")
 # No real path or label comes near these limits; a file without line ends must not fill the memory.
 _LONGEST_LINE, _LONGEST_LABEL, _MOST_COLUMNS = 1_000_000, 1000, 1000
 
@@ -31,13 +32,12 @@ def read_manifest(path: str) -> Listing:
         DataError: a column is missing, or a line is invalid; the message has the line number.
     """
     folder = os.path.dirname(path)
-    read_rows = _csv_rows if path.lower().endswith((".csv", ".tsv")) else _jsonl_rows
     finder = ImageFinder(folder)
     seen: dict[str, tuple[int, str, str]] = {}
     group_of: dict[str, str] = {}
     skipped: list[Skipped] = []
     num_repeated = 0
-    for line, row in read_rows(path):
+    for line, row in manifest_rows(path):
         relative, label, split = _check_row(row, path, line)
         full = finder.find(relative) or os.path.join(folder, relative)
         group_of[full] = str(row.get("group") or "").strip()
@@ -61,6 +61,14 @@ def read_manifest(path: str) -> Listing:
         root=folder,
         groups=tuple(grouped((group_of[full], full) for part in pairs.values() for full, _ in part)),
     )
+
+
+def manifest_rows(path: str, *, needed: tuple[str, ...] = _NEEDED) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the rows of a manifest, with their lines; raise DataError if it is invalid, or lacks a column of `needed`.
+
+    The names of the columns of a CSV file are in lower case.
+    """
+    return (_csv_rows if path.lower().endswith((".csv", ".tsv")) else _jsonl_rows)(path, needed)
 
 
 def _check_found(path: str, *, num_rows: int, pairs: Mapping[str, list[tuple[str, str]]], first: str) -> None:
@@ -130,7 +138,7 @@ def _no_text(line: str) -> str:
     return ""
 
 
-def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(path: str, needed: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     # Strict, because otherwise an unclosed quote turns the rest of the file into one cell.
     lines = _lines(path)
     header = next(lines, "")
@@ -139,7 +147,7 @@ def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
-        _check_columns(columns, path, 1)
+        _check_columns(columns, path, 1, needed)
         begun = reader.line_num + 1
         for row in reader:
             if None in row:
@@ -156,7 +164,7 @@ def _csv_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise DataError(f"{printable(path)}, line {begun}{last}: not valid CSV ({error}){hint}") from error
 
 
-def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl_rows(path: str, needed: tuple[str, ...]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for line, text in enumerate(_lines(path), start=1):
         if not text.strip():
             continue
@@ -168,22 +176,22 @@ def _jsonl_rows(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             raise DataError(
                 f'{printable(path)}, line {line}: must be an object such as {{"path": "1.jpg", "label": "cat"}}'
             )
-        _check_columns(list(row), path, line)
+        _check_columns(list(row), path, line, needed)
         yield line, row
 
 
-def _check_columns(columns: list[str], path: str, line: int) -> None:
+def _check_columns(columns: list[str], path: str, line: int, needed: tuple[str, ...]) -> None:
     place = f"{printable(path)}, line {line}"
     if len(columns) > _MOST_COLUMNS:
         raise DataError(f"{place}: a manifest must have at most {_MOST_COLUMNS} columns, received {len(columns):,}")
-    for name in _COLUMNS:
+    for name in dict.fromkeys((*needed, *_COLUMNS)):
         if columns.count(name) > 1:
             raise DataError(f"{place}: each column must be named once, but {name} is named {columns.count(name)} times")
-    for needed in _COLUMNS[:2]:
-        if needed not in columns:
+    for name in needed:
+        if name not in columns:
             shown = ", ".join(printable(c) for c in columns) or "none"
             shown = shortened(shown)
             raise DataError(
-                f"{place}: the columns path and label are needed; {needed} is missing, received {shown}"
-                f"{nearest(needed, columns)}"
+                f"{place}: the columns {' and '.join(needed)} are needed; {printable(name)} is missing, received {shown}"
+                f"{nearest(name, columns)}"
             )
