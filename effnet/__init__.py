@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from effnet.data.inspection.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
     from effnet.data.shards.write import write_shards as shard
+    from effnet.jobs.align.job import AlignResult, align
     from effnet.jobs.bench import Bench, bench
     from effnet.jobs.export import export
     from effnet.jobs.fit.api import FitResult, fit, train
@@ -91,6 +92,8 @@ _LAZY = {
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
+    "AlignResult": ("effnet.jobs.align.job", "AlignResult"),
+    "align": ("effnet.jobs.align.job", "align"),
     "evaluate": ("effnet.measurement.evaluate", "evaluate"),
     "FitResult": ("effnet.jobs.fit.api", "FitResult"),
     "fit": ("effnet.jobs.fit.api", "fit"),
@@ -118,13 +121,13 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile", "FitResult",
-    "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "Run",
-    "SearchResult", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "export", "fit",
-    "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained",
-    "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs",
-    "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train",
-    "transforms",
+    "NAMES", "AlignResult", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile",
+    "FitResult", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult",
+    "Recipe", "Run", "SearchResult", "align", "bench", "build", "compare", "cost", "create_model", "describe",
+    "evaluate", "export", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load",
+    "load_module", "load_pretrained", "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub",
+    "quantize", "read_dataset", "runs", "save", "scale", "search", "shard", "solve_phi", "spec_from_dict",
+    "spec_to_dict", "stage", "time_model", "train", "transforms",
 ]  # fmt: skip
 
 

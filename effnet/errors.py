@@ -97,6 +97,7 @@ PACKAGES = {
     "sklearn": ("scikit-learn", "train"),
     "markupsafe": ("jinja2", "train"),
     "datasets": ("datasets", "hf"),
+    "tokenizers": ("tokenizers", "words"),
 }  # fmt: skip
 
 

@@ -192,6 +192,6 @@ def _check_columns(columns: list[str], path: str, line: int, needed: tuple[str, 
             shown = ", ".join(printable(c) for c in columns) or "none"
             shown = shortened(shown)
             raise DataError(
-                f"{place}: the columns {' and '.join(needed)} are needed; {printable(name)} is missing, received {shown}"
+                f"{place}: the columns {' and '.join(needed)} are needed; {name} is missing, received {shown}"
                 f"{nearest(name, columns)}"
             )

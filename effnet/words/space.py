@@ -74,7 +74,7 @@ def class_vectors(
         mean = found.vectors[found.known].sum(0)
         if not bare.known.any() or not mean.any():
             raise InputError(
-                f"a class must have a word that the bundle's words know; {brief(name)} has none: write it in other words"
+                f"a class must have a word that the bundle's words know; {brief(name)} has none: rename it"
             )
         rows.append(mean)
     vectors = unit_rows(np.stack(rows))

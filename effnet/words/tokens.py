@@ -25,13 +25,14 @@ class Tokens(Protocol):
 
 
 class JsonTokens:
-    """The tokenizer of a tokenizer.json, of the package `tokenizers`."""
+    """The tokenizer of a tokenizer.json, whose bytes are `data`, of the package `tokenizers`."""
 
     def __init__(self, data: bytes, *, where: object) -> None:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
             raise MissingExtraError("tokenizers", "words") from error
+        self.data = data
         try:
             self._tokenizer = Tokenizer.from_buffer(data)
             self._tokenizer.no_truncation()

@@ -21,7 +21,7 @@ class Tower:
     """A text tower of these `arrays`, keyed by the names of its torch module; `heads` is that of its attention."""
 
     def __init__(self, tokens: Tokens, arrays: Mapping[str, np.ndarray], *, heads: int) -> None:
-        self.tokens, self._arrays, self._heads = tokens, arrays, heads
+        self.tokens, self.arrays, self.heads = tokens, arrays, heads
         try:
             self.width = len(arrays["project.weight"])
             self._most = len(arrays["place"])
@@ -52,32 +52,32 @@ class Tower:
         ids, mask = np.zeros((len(numbers), longest), np.int64), np.zeros((len(numbers), longest), np.float32)
         for place, row in enumerate(numbers):
             ids[place, : len(row)], mask[place, : len(row)] = row, 1
-        x = self._arrays["embed.weight"][ids] + self._arrays["place"][:longest]
+        x = self.arrays["embed.weight"][ids] + self.arrays["place"][:longest]
         for layer in range(self._layers):
             x = x + self._attend(self._norm(x, f"layers.{layer}.norm1"), mask, f"layers.{layer}")
             hidden = _gelu(self._linear(self._norm(x, f"layers.{layer}.norm2"), f"layers.{layer}.widen"))
             x = x + self._linear(hidden, f"layers.{layer}.narrow")
         x = self._norm(x, "norm")
         mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-        return mean @ self._arrays["project.weight"].T
+        return mean @ self.arrays["project.weight"].T
 
     def _attend(self, x: np.ndarray, mask: np.ndarray, name: str) -> np.ndarray:
         count, length, channels = x.shape
-        parts = self._linear(x, f"{name}.attend").reshape(count, length, 3, self._heads, channels // self._heads)
+        parts = self._linear(x, f"{name}.attend").reshape(count, length, 3, self.heads, channels // self.heads)
         query, key, value = parts.transpose(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(0, 1, 3, 2) / np.sqrt(channels // self._heads)
+        scores = query @ key.transpose(0, 1, 3, 2) / np.sqrt(channels // self.heads)
         scores = np.where(mask[:, None, None] > 0, scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         mixed = (weights / weights.sum(-1, keepdims=True)) @ value
         return self._linear(mixed.transpose(0, 2, 1, 3).reshape(count, length, channels), f"{name}.merge")
 
     def _linear(self, x: np.ndarray, name: str) -> np.ndarray:
-        return x @ self._arrays[f"{name}.weight"].T + self._arrays[f"{name}.bias"]
+        return x @ self.arrays[f"{name}.weight"].T + self.arrays[f"{name}.bias"]
 
     def _norm(self, x: np.ndarray, name: str) -> np.ndarray:
         mean = x.mean(-1, keepdims=True)
         scaled = (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + EPSILON)
-        return scaled * self._arrays[f"{name}.weight"] + self._arrays[f"{name}.bias"]
+        return scaled * self.arrays[f"{name}.weight"] + self.arrays[f"{name}.bias"]
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
