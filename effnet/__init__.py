@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from effnet.jobs.align.job import AlignResult, align
     from effnet.jobs.bench import Bench, bench
     from effnet.jobs.export import export
+    from effnet.jobs.find.api import Found, find
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from effnet.jobs.runs import Comparison, compare, runs
     from effnet.jobs.save import save
     from effnet.jobs.search.api import SearchResult, search
+    from effnet.jobs.zeroshot import ZeroshotResult, zeroshot
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
     from effnet.measurement.timing import time_model
@@ -84,6 +86,8 @@ _LAZY = {
     "Bench": ("effnet.jobs.bench", "Bench"),
     "bench": ("effnet.jobs.bench", "bench"),
     "DeviceProfile": ("effnet.measurement.profile.profile", "DeviceProfile"),
+    "Found": ("effnet.jobs.find.api", "Found"),
+    "find": ("effnet.jobs.find.api", "find"),
     "profile": ("effnet.jobs.profile", "profile"),
     "time_model": ("effnet.measurement.timing", "time_model"),
     "Comparison": ("effnet.jobs.runs", "Comparison"),
@@ -112,6 +116,8 @@ _LAZY = {
     "save": ("effnet.jobs.save", "save"),
     "SearchResult": ("effnet.jobs.search.api", "SearchResult"),
     "search": ("effnet.jobs.search.api", "search"),
+    "ZeroshotResult": ("effnet.jobs.zeroshot", "ZeroshotResult"),
+    "zeroshot": ("effnet.jobs.zeroshot", "zeroshot"),
     "load_module": ("effnet.bundle.weights", "load_module"),
     "transforms": ("effnet.training.input.transforms", "transforms"),
     "create_model": ("effnet.weights.create", "create_model"),
@@ -122,12 +128,12 @@ _LAZY = {
 
 __all__ = [
     "NAMES", "AlignResult", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile",
-    "FitResult", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult",
-    "Recipe", "Run", "SearchResult", "align", "bench", "build", "compare", "cost", "create_model", "describe",
-    "evaluate", "export", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load",
-    "load_module", "load_pretrained", "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub",
-    "quantize", "read_dataset", "runs", "save", "scale", "search", "shard", "solve_phi", "spec_from_dict",
-    "spec_to_dict", "stage", "time_model", "train", "transforms",
+    "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult",
+    "QuantizeResult", "Recipe", "Run", "SearchResult", "ZeroshotResult", "align", "bench", "build", "compare",
+    "cost", "create_model", "describe", "evaluate", "export", "find", "fit", "from_pretrained", "get_spec",
+    "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune",
+    "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs", "save", "scale", "search", "shard",
+    "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms", "zeroshot",
 ]  # fmt: skip
 
 

@@ -76,7 +76,8 @@ def zeroshot(
     state = load_state(model)
     head = [vectors @ state["classifier.weight"], vectors @ state["classifier.bias"]]
     made = _config(config, tuple(asked), Path(model))
-    scale, notes, accuracy = record.scale, (_usual(record.scale),), None
+    scale, accuracy = record.scale, None
+    notes: tuple[str, ...] = (_usual(scale),)
     folder = Path(out)
     with new_bundle(folder) as beside:
         if data is not None:
@@ -107,7 +108,9 @@ def read_classes(classes: Classes) -> dict[str, tuple[str, ...]]:
         title = class_name(name)
         if not title or len(title) > MAX_NAME_LENGTH or title in found:
             why = "another has this name" if title in found else f"it has {len(title):,} characters"
-            raise InputError(f"a class must have a name of its own, of 1 to {MAX_NAME_LENGTH} characters; {why}: {brief(title)}")
+            raise InputError(
+                f"a class must have a name of its own, of 1 to {MAX_NAME_LENGTH} characters; {why}: {brief(title)}"
+            )
         found[title] = tuple(text for text in texts if text.strip())
     if not 2 <= len(found) <= _MOST_CLASSES:
         raise InputError(f"there must be 2 to {_MOST_CLASSES:,} classes, with commas between them; got {len(found)}")
@@ -156,7 +159,7 @@ def _calibrated(
     scale = _SCALED / fit_temperature(_SCALED * logits, labels)
     low, high = wilson(right, len(labels))
     sentence = (
-        f"{percent(right / len(labels), 1)} of the {len(labels):,} labelled images are right (95 % CI {percent(low, 1)} "
-        f"to {percent(high, 1)}); the scale of the logits, {scale:.3g}, is fitted to them."
+        f"{percent(right / len(labels), 1)} of the {len(labels):,} labelled images are right (95 % CI "
+        f"{percent(low, 1)} to {percent(high, 1)}); the scale of the logits, {scale:.3g}, is fitted to them."
     )
     return scale, (sentence,), right / len(labels)

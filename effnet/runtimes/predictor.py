@@ -204,9 +204,10 @@ class Predictor:
         """Return the embeddings float32 [images, channels], in order; see `prepare` for the kinds of images.
 
         A single image gives one row. An embedding is the classifier's input: images that the network finds similar have
-        similar embeddings. That of a bundle that `effnet align` wrote is its output, near the vectors of texts. With `normalized` each has length 1, so that the dot product of two is their cosine. They
-        are computed in the predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export
-        --features` has not written the file for it, and otherwise like `predict`.
+        similar embeddings. That of a bundle that `effnet align` wrote is its output, near the vectors of texts. With
+        `normalized` each has length 1, so that the dot product of two is their cosine. They are computed in the
+        predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export --features` has not
+        written the file for it, and otherwise like `predict`.
         """
         images = _several(images, batch=batch, verb="embed")
         _ = self.embedding_engine

@@ -75,8 +75,8 @@ def _files_in(place: Path) -> tuple[Path, ...]:
             raise WeightsError(f"there must be a {TOKENIZER} beside {printable(place)}; there is none: copy it there")
         return place, beside
     if place.suffix == ".npy":
-        names = (place.with_suffix(".txt"), place.with_suffix(".vocab"), place.with_name(VOCABULARY))
-        beside = next((path for path in names if path.is_file()), names[-1])
+        known = (place.with_suffix(".txt"), place.with_suffix(".vocab"), place.with_name(VOCABULARY))
+        beside = next((path for path in known if path.is_file()), known[-1])
         if not beside.is_file():
             raise WeightsError(
                 f"there must be a vocabulary beside {printable(place)}, one word a line, as {place.stem}.txt or "

@@ -46,7 +46,7 @@ class Sentence:
         """Return the vectors of texts; those of a similar length are computed together."""
         rows = np.zeros((len(texts), self.width), np.float32)
         known = np.array([len(numbers) > 0 for numbers in self.tokens.ids(texts)], dtype=bool)
-        order = sorted(np.flatnonzero(known), key=lambda place: len(texts[place]))
+        order = sorted(np.flatnonzero(known).tolist(), key=lambda place: len(texts[place]))
         for start in range(0, len(order), _TOGETHER):
             chunk = order[start : start + _TOGETHER]
             rows[chunk] = self._run([texts[place] for place in chunk])

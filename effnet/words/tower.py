@@ -40,7 +40,7 @@ class Tower:
         numbers = [row[: self._most] for row in self.tokens.ids(texts)]
         known = np.array([len(row) > 0 for row in numbers], dtype=bool)
         rows = np.zeros((len(texts), self.width), np.float32)
-        order = sorted(np.flatnonzero(known), key=lambda place: len(numbers[place]))
+        order = sorted(np.flatnonzero(known).tolist(), key=lambda place: len(numbers[place]))
         for start in range(0, len(order), _TOGETHER):
             chunk = order[start : start + _TOGETHER]
             rows[chunk] = self._run([numbers[place] for place in chunk])

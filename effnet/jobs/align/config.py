@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from effnet.errors import InputError
-from effnet.progress import Listener, ignore
+from effnet.progress import ignore
 from effnet.system.options import option
 
 if TYPE_CHECKING:
     from effnet.jobs.procedure import Procedure
+    from effnet.planner.events import Listener
 
 Loss = Literal["none", "siglip", "clip"]
 Image = Literal["locked", "trained"]
@@ -55,9 +56,7 @@ class AlignConfig:
     loss: Loss = option(
         "How pairs are learnt: none solves for a linear map on frozen features; siglip and clip train.", default="none"
     )
-    image: Image = option(
-        "With a loss: whether the network is trained, or its last layer alone.", default="locked"
-    )
+    image: Image = option("With a loss: whether the network is trained, or its last layer alone.", default="locked")
     texts: Texts = option(
         "With a loss: what is trained of the texts: nothing, a weight for each token of a table, or a transformer.",
         default="locked",
@@ -65,7 +64,7 @@ class AlignConfig:
     resolution: int | None = option("Input resolution in pixels; by default that of the weights.")
     copy_words: bool = option("Copy the words into the bundle; if false, `find` needs --words.", default=True)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    listener: Listener = ignore
+    listener: "Listener" = ignore
     procedure: "Procedure | None" = None
 
     def __post_init__(self) -> None:
