@@ -44,4 +44,4 @@ class Table:
             if len(numbers):
                 rows[place] = self.vectors[numbers].astype(np.float32).mean(0)
         rows = unit_rows(rows)
-        return Encoded(vectors=rows, known=rows.any(1))
+        return Encoded(vectors=rows, known=np.asarray(rows.any(1)))

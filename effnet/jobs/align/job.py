@@ -40,7 +40,7 @@ PARTS = ("train", "val", "test")
 _FEW = 1000
 # The scale of the logits is fitted among this many captions, as among that many classes, and lies in 1..400.
 _CHOICES, _SCALED = 20, 20.0
-_OWN_WIDTH, _MOST_OWN_WORDS = 256, 50_000
+_OWN_WIDTH, _MOST_OWN_WORDS = 128, 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

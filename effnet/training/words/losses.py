@@ -86,3 +86,8 @@ def _graded(value: Tensor, factor: float) -> Tensor:
     """Return a tensor of the same value, whose gradient is multiplied by `factor`."""
     still = value.detach()
     return still + (value - still) * factor
+
+
+def pair_loss(ranks: Ranks) -> PairLoss:
+    """Return the loss of one of several processes."""
+    return PairLoss(ranks=ranks)
