@@ -61,7 +61,8 @@ def vectors(*, seed: int = 1, width: int = WIDTH) -> np.ndarray:
 
 def write_glove(path: Path, *, width: int = WIDTH) -> Path:
     """Write the words as GloVe's text file."""
-    lines = (" ".join([word, *(f"{x:.5f}" for x in row)]) for word, row in zip(vocabulary(), vectors(width=width)))
+    rows = zip(vocabulary(), vectors(width=width), strict=True)
+    lines = (" ".join([word, *(f"{x:.5f}" for x in row)]) for word, row in rows)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

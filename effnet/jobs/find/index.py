@@ -145,7 +145,8 @@ def update(
     by_digest = {index.digests[row].tobytes(): row for row in range(len(index.paths))}
     stats: dict[str, tuple[int, int]] = {}
     rows: dict[str, tuple[bytes, np.ndarray]] = {}
-    todo: list[tuple[str, str, bytes]] = []
+    waiting: dict[bytes, list[str]] = {}
+    todo: list[tuple[str, bytes]] = []
     bad: list[tuple[str, str]] = []
     for name, path in zip(names, paths, strict=True):
         try:
@@ -162,18 +163,21 @@ def update(
         row = by_digest.get(digest)
         if row is not None:
             rows[name] = digest, index.vectors[row]
-        else:
-            todo.append((name, path, digest))
+            continue
+        if digest not in waiting:
+            todo.append((path, digest))
+        waiting.setdefault(digest, []).append(name)
     computed = 0
     saved = save is None
     for start in range(0, len(todo), _SAVED_TOGETHER):
         part = todo[start : start + _SAVED_TOGETHER]
         done = progress and (lambda count, _, start=start: progress(start + count, len(todo)))  # type: ignore[misc]
-        vectors, failed = _embed([path for _, path, _ in part], predictor, progress=done)
-        bad += [(part[place][1], reason) for place, reason in failed.items()]
+        vectors, failed = _embed([path for path, _ in part], predictor, progress=done)
+        bad += [(part[place][0], reason) for place, reason in failed.items()]
+        computed += len(vectors)
         for place, vector in vectors.items():
-            name, _, digest = part[place]
-            rows[name], computed = (digest, vector), computed + 1
+            digest = part[place][1]
+            rows |= dict.fromkeys(waiting[digest], (digest, vector))
         if save is not None and start + _SAVED_TOGETHER < len(todo):
             save(_made(rows, stats, predictor.embedding_width))
     made = _made(rows, stats, predictor.embedding_width)
