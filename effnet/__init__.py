@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from effnet.data.inspection.inspect import inspect_dataset as inspect
     from effnet.data.preprocess import Preprocess
     from effnet.data.shards.write import write_shards as shard
+    from effnet.jobs.align.job import AlignResult, align
     from effnet.jobs.bench import Bench, bench
     from effnet.jobs.export import export
+    from effnet.jobs.find.api import Found, find
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from effnet.jobs.runs import Comparison, compare, runs
     from effnet.jobs.save import save
     from effnet.jobs.search.api import SearchResult, search
+    from effnet.jobs.zeroshot import ZeroshotResult, zeroshot
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
     from effnet.measurement.timing import time_model
@@ -83,6 +86,8 @@ _LAZY = {
     "Bench": ("effnet.jobs.bench", "Bench"),
     "bench": ("effnet.jobs.bench", "bench"),
     "DeviceProfile": ("effnet.measurement.profile.profile", "DeviceProfile"),
+    "Found": ("effnet.jobs.find.api", "Found"),
+    "find": ("effnet.jobs.find.api", "find"),
     "profile": ("effnet.jobs.profile", "profile"),
     "time_model": ("effnet.measurement.timing", "time_model"),
     "Comparison": ("effnet.jobs.runs", "Comparison"),
@@ -91,6 +96,8 @@ _LAZY = {
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
+    "AlignResult": ("effnet.jobs.align.job", "AlignResult"),
+    "align": ("effnet.jobs.align.job", "align"),
     "evaluate": ("effnet.measurement.evaluate", "evaluate"),
     "FitResult": ("effnet.jobs.fit.api", "FitResult"),
     "fit": ("effnet.jobs.fit.api", "fit"),
@@ -109,6 +116,8 @@ _LAZY = {
     "save": ("effnet.jobs.save", "save"),
     "SearchResult": ("effnet.jobs.search.api", "SearchResult"),
     "search": ("effnet.jobs.search.api", "search"),
+    "ZeroshotResult": ("effnet.jobs.zeroshot", "ZeroshotResult"),
+    "zeroshot": ("effnet.jobs.zeroshot", "zeroshot"),
     "load_module": ("effnet.bundle.weights", "load_module"),
     "transforms": ("effnet.training.input.transforms", "transforms"),
     "create_model": ("effnet.weights.create", "create_model"),
@@ -118,13 +127,13 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile", "FitResult",
-    "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "Run",
-    "SearchResult", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "export", "fit",
-    "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained",
-    "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs",
-    "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train",
-    "transforms",
+    "NAMES", "AlignResult", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile",
+    "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult",
+    "QuantizeResult", "Recipe", "Run", "SearchResult", "ZeroshotResult", "align", "bench", "build", "compare",
+    "cost", "create_model", "describe", "evaluate", "export", "find", "fit", "from_pretrained", "get_spec",
+    "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune",
+    "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs", "save", "scale", "search", "shard",
+    "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms", "zeroshot",
 ]  # fmt: skip
 
 

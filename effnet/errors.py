@@ -99,6 +99,7 @@ PACKAGES = {
     "datasets": ("datasets", "hf"),
     "pydicom": ("pydicom", "medical"),
     "soundfile": ("soundfile", "audio"),
+    "tokenizers": ("tokenizers", "words"),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import captioned
 import numpy as np
 import pytest
 from bundles import make_bundle
@@ -255,3 +256,25 @@ def test_several_outputs(run_example, tmp_path, monkeypatch):
         value, baseline = (float(line.split()[i]) for i in (1, -1))
         assert (value > baseline + 0.2) if higher else (value < baseline / 2)
     assert answers.startswith("kind bright faults (")
+
+
+def test_images_and_words(run_example, tmp_path):
+    data, words = captioned.write_captioned(tmp_path / "data"), captioned.write_glove(tmp_path / "glove.txt")
+    weights = captioned.write_backbone(tmp_path / "backbone")
+    given = ["--words", words, "--weights", weights, "--classes", "red,blue,white", "--query", "blue shirt"]
+    retrieval, *hits = run_example("images_and_words", data, *given, "--out", tmp_path / "out")
+    assert re.fullmatch(r"own caption among the ten nearest of 29: (9\d|100)\.\d% \(random 34\.5%\)", retrieval)
+    assert len(hits) == 5
+    assert all(re.search(r"/blue-\w+-\d+\.png: blue$", line) for line in hits)
+    assert (tmp_path / "out" / "page.html").is_file()
+    assert effnet.load(tmp_path / "out" / "classifier").config.class_names == ("red", "blue", "white")
+
+
+def test_classify_texts(run_example, tmp_path):
+    colours = list(captioned.COLOURS)
+    rows = [
+        (f"number {n % 12} {colour} {noun}", noun) for n in range(8) for colour in colours for noun in captioned.NOUNS
+    ]
+    data = captioned.write_rows(tmp_path / "texts.csv", rows, header=("text", "label"))
+    (line,) = run_example("classify_texts", data, "--words", captioned.write_glove(tmp_path / "glove.txt"))
+    assert line == "100.0% of 24 texts are right; 50.0% by guessing"

@@ -145,6 +145,7 @@ def test_the_exported_names_are_the_public_api():
         "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
         "load", "Predictor", "evaluate", "time_model",
         "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult",
+        "align", "AlignResult", "zeroshot", "ZeroshotResult", "find", "Found",
         "bench", "Bench", "profile", "DeviceProfile", "shard",
         "create_model", "load_state_dict", "transforms", "Dataset", "from_pretrained", "push_to_hub", "save",
     }  # fmt: skip
@@ -170,7 +171,17 @@ def imported_by(*words):
 # The options of the jobs, which the command line is made of.
 OPTIONS = {
     f"effnet.jobs{name}"
-    for name in ("", ".fit", ".fit.config", ".search", ".search.config", ".prune_config", ".quantize_config")
+    for name in (
+        "",
+        ".align",
+        ".align.config",
+        ".fit",
+        ".fit.config",
+        ".search",
+        ".search.config",
+        ".prune_config",
+        ".quantize_config",
+    )
 }
 
 

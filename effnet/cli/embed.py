@@ -31,7 +31,7 @@ def embed(
     ] = None,
     threads: Threads = 1,
 ) -> None:
-    """Write the embeddings of images; run `effnet export BUNDLE --features` first.
+    """Write the embeddings of images; run `effnet export BUNDLE --features` first, unless `effnet align` made it.
 
     Images that look alike to the network have similar vectors. Exit code 2 if any image could not be read.
     """
@@ -43,7 +43,7 @@ def embed(
 
     _check_place(out)
     model = load(bundle, threads=threads, format=use)
-    _ = model.features_engine  # fail for a bundle without embeddings before any image is prepared
+    _ = model.embedding_engine  # fail for a bundle without embeddings before any image is prepared
     files = list(expand(images))
     bad: list[str] = []
     paths: list[str] = []
@@ -51,7 +51,7 @@ def embed(
     with counter("embedding") as progress:
         for names, pixels in chunks(files, model.prepare, bad=bad):
             paths += names
-            rows.append(model.features(pixels))
+            rows.append(model.embeddings(pixels))
             if progress:
                 progress(len(paths) + len(bad), len(files))
     if rows:

@@ -22,6 +22,7 @@ from effnet.runtimes.base import Engine
 from effnet.runtimes.digests import remedy
 from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
 from effnet.runtimes.results import check_features, check_signature, unit_rows
+from effnet.tasks.embedding import EMBEDDING
 
 
 class Predictor:
@@ -149,6 +150,25 @@ class Predictor:
         check_features(rows, self.folder / target.file)
         return rows
 
+    @property
+    def aligned(self) -> bool:
+        """Whether the bundle's own output is an embedding: `effnet align` wrote it."""
+        return self.config.output == EMBEDDING
+
+    @property
+    def embedding_engine(self) -> Engine:
+        """The file of embeddings: the bundle's own if it is aligned, else that of its features."""
+        return self.engine if self.aligned else self.features_engine
+
+    @property
+    def embedding_width(self) -> int:
+        """The length of an embedding."""
+        return len(self.config.class_names) if self.aligned else self.config.arch.feature_channels
+
+    def embeddings(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of prepared images, float32 [batch, embedding_width], not of length 1; see `embed`."""
+        return self.outputs(images) if self.aligned else self.features(images)
+
     def _run(self, target: Format, images: np.ndarray) -> np.ndarray:
         engine = self._opened(target)
         if RUNTIMES[target.runtime].parallel:
@@ -190,14 +210,15 @@ class Predictor:
         """Return the embeddings float32 [images, channels], in order; see `prepare` for the kinds of images.
 
         A single image gives one row. An embedding is the classifier's input: images that the network finds similar have
-        similar embeddings. With `normalized` each has length 1, so that the dot product of two is their cosine. They
-        are computed in the predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export
-        --features` has not written the file for it, and otherwise like `predict`.
+        similar embeddings. That of a bundle that `effnet align` wrote is its output, near the vectors of texts. With
+        `normalized` each has length 1, so that the dot product of two is their cosine. They are computed in the
+        predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export --features` has not
+        written the file for it, and otherwise like `predict`.
         """
         images = _several(images, batch=batch, verb="embed")
-        _ = self.features_engine
-        rows = [self.features(np.stack(chunk)) for chunk in _batches(map(self.prepare, images), batch)]
-        found = np.concatenate([np.empty((0, self.config.arch.feature_channels), np.float32), *rows])
+        _ = self.embedding_engine
+        rows = [self.embeddings(np.stack(chunk)) for chunk in _batches(map(self.prepare, images), batch)]
+        found = np.concatenate([np.empty((0, self.embedding_width), np.float32), *rows])
         return unit_rows(found) if normalized else found
 
 

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import captioned
 import pytest
 from bundles import make_bundle
 from verbs import verbs
@@ -26,6 +27,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 # The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
     "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train",
+    "align": "train", "zeroshot": "train",
     "profile": "profile",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
     "data inspect digits": "train", "data inspect ct": "medical", "data inspect sounds": "audio",
@@ -95,6 +97,9 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
             path = tmp_path / name.format(number % 2, number)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(start + bytes([number]) * 300)
+    rows = [(str(path), "a red shirt") for path in sorted(data.rglob("*.png"))]
+    captions = captioned.write_rows(tmp_path / "captions.csv", rows, header=("path", "title"))
+    glove = captioned.write_glove(tmp_path / "glove.txt")
     return {
         "fit": ["fit", data, "--out", out],
         "train": ["train", data, "--out", out],
@@ -103,6 +108,9 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "runs compare": ["runs", "compare", tmp_path],
         "predict": ["predict", bundle, data / "dark"],
         "embed": ["embed", bundle, data / "dark", "--out", tmp_path / "vectors.npz"],
+        "align": ["align", captions, "--text", "title", "--words", glove, "--weights", bundle, "--out", out],
+        "zeroshot": ["zeroshot", bundle, "red,blue", "--out", out],
+        "find": ["find", bundle, data / "dark", "--image", next((data / "dark").glob("*.png"))],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
@@ -146,7 +154,7 @@ def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
         if name in NEEDS:
             assert code == 2, (name, text)
             names_what_brings_it(text, NEEDS[name])
-        elif name in ("runs compare", "embed"):  # there is no run in the folder, and no export of the features
+        elif name in ("runs compare", "embed", "find"):  # there is no run in the folder, and no export of the features
             assert (code, "Traceback" in text) == (2, False)
         else:
             assert code == 0, (name, text)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import captioned
 import pytest
 from bundles import make_bundle
 from procedures import fit, made_up
@@ -15,6 +16,7 @@ from verbs import verbs
 
 from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
+from effnet.jobs.align.config import AlignConfig
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
@@ -42,6 +44,7 @@ STOPS = {
     "prune": "effnet.jobs.prune._prune_in_steps",
     "quantize": "effnet.compression.ladder._Climb.go",
     "models import": "effnet.jobs.import_checkpoint.read_network",
+    "align": "effnet.jobs.align.job.new_bundle",
 }
 WORDS = {
     "fit": "{data} --out {new}",
@@ -61,11 +64,14 @@ WORDS = {
     "models scale": "b0",
     "embed": "{bundle} {data}/dark --out {new}.npz",
     "models import": "{bundle}/model.safetensors --classes imagenet --out {new}",
+    "align": "{captions} --text title --words {glove} --weights {bundle} --out {new}",
+    "find": "{bundle} {data}/dark --image {data}/dark/{first}",
 }
 
 
 CONFIGS = {
-    "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig
+    "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig,
+    "align": AlignConfig,
 }  # fmt: skip
 
 
@@ -106,8 +112,22 @@ def bundle(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     return made_once("numbers", make)
 
 
+@pytest.fixture
+def captioned_places(tiny_images: Path, tmp_path: Path) -> dict[str, Any]:
+    """Captions of grey images, words for them, and the name of one image."""
+    images = sorted(tiny_images.rglob("*.png"))
+    rows = [(str(path), f"a {list(captioned.COLOURS)[number % 8]} shirt") for number, path in enumerate(images)]
+    return {
+        "captions": captioned.write_rows(tmp_path / "captions.csv", rows, header=("path", "title")),
+        "glove": captioned.write_glove(tmp_path / "glove.txt"),
+        "first": next(path.name for path in images if path.parent.name == "dark"),
+    }
+
+
 @pytest.mark.parametrize("verb, option", OPTIONS, ids=[f"{verb}-{option}" for verb, option in OPTIONS])
-def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_images, tmp_path, monkeypatch):
+def test_no_number_ends_in_a_traceback(
+    verb, option, run_cli, bundle, tiny_images, tmp_path, monkeypatch, captioned_places
+):
     def reached(*_: Any, **__: Any) -> None:
         raise _Reached
 
@@ -115,7 +135,7 @@ def test_no_number_ends_in_a_traceback(verb, option, run_cli, bundle, tiny_image
         monkeypatch.setattr(STOPS[verb], reached)
     given = f"--set={option}" if "." in option or (verb, option) in FIELDS else f"--{option.replace('_', '-')}"
     for number, value in enumerate(VALUES):
-        places = {"data": tiny_images, "bundle": bundle, "new": tmp_path / str(number)}
+        places = {"data": tiny_images, "bundle": bundle, "new": tmp_path / str(number)} | captioned_places
         words = [word.format(**places) for word in WORDS[verb].split()]
         try:
             ran = run_cli(*verb.split(), *words, f"{given}={value}", procedure=made_up(reached))

@@ -15,6 +15,7 @@ from effnet.progress import Listener
 from effnet.system.signals import exit_code
 from effnet.training.distributed.ranks import Ranks
 from effnet.training.loop import TrainResult, train
+from effnet.training.losses import LossFn
 from effnet.training.position import CHECKPOINT_SECONDS
 from effnet.training.recipe.schema import Recipe
 
@@ -24,7 +25,10 @@ Report = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """A training that the first process broadcasts to the others; they write nothing to its `folder`."""
+    """A training that the first process broadcasts to the others; they write nothing to its `folder`.
+
+    `make_loss`, of a module, gives the loss of a process that needs the others' for it; by default it is the task's.
+    """
 
     model: nn.Module
     dataset: Dataset
@@ -33,6 +37,7 @@ class Training:
     folder: Path
     deadline_seconds: float | None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    make_loss: Callable[[Ranks], LossFn] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,7 @@ def _train(training: Training, ranks: Ranks, listener: Listener | None = None) -
         training.recipe,
         training.preprocess,
         folder=training.folder,
+        loss_fn=training.make_loss and training.make_loss(ranks),
         listener=listener,
         deadline_seconds=training.deadline_seconds,
         checkpoint_seconds=training.checkpoint_seconds,
