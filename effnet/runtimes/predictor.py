@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,8 @@ from effnet.runtimes.base import Engine
 from effnet.runtimes.digests import remedy
 from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
 from effnet.runtimes.results import check_features, check_signature, unit_rows
+
+T = TypeVar("T")
 
 
 class Predictor:
@@ -138,6 +140,31 @@ class Predictor:
             raise InputError(f"a classifier returns probabilities; {self.folder} returns its {name}: call outputs()")
         return self.outputs(images)
 
+    def maps(self, images: np.ndarray) -> np.ndarray:
+        """Return the activation maps of prepared images, float32 [batch, columns, height, width].
+
+        There is one for each class, tag or number, in the order of `outputs`: what each place of the last feature map
+        adds to the value before softmax or sigmoid (effnet.runtimes.maps). Raises BundleError if `effnet export --maps`
+        has not written the file for them, and otherwise like `outputs`.
+        """
+        return self.outputs_and_maps(images)[1]
+
+    def outputs_and_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return `outputs` and `maps`, computed at once."""
+        if self.engine.maps is None:
+            raise BundleError(
+                f"activation maps need a {self.format.file} that returns them; that of {self.folder} does not: "
+                f"`effnet export {self.folder} --maps --to {self.format.name}` writes it"
+            )
+        rows, maps = self._with_turn(self.format, self.engine.run_with_maps, images)
+        self.config.task_record.check(rows, self.folder / self.format.file)
+        if not np.isfinite(maps).all():
+            raise BundleError(
+                f"{self.folder / self.format.file} must return finite maps; it is damaged. `effnet export` writes it "
+                "again"
+            )
+        return rows, maps
+
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return the features before the classifier, float32 [batch, channels], for images as in `outputs`.
 
@@ -150,11 +177,14 @@ class Predictor:
         return rows
 
     def _run(self, target: Format, images: np.ndarray) -> np.ndarray:
-        engine = self._opened(target)
+        return self._with_turn(target, self._opened(target).run, images)
+
+    def _with_turn(self, target: Format, run: Callable[[np.ndarray], T], images: np.ndarray) -> T:
+        """Run images, one thread after the other if the runtime needs it."""
         if RUNTIMES[target.runtime].parallel:
-            return engine.run(images)
+            return run(images)
         with self._turn:
-            return engine.run(images)
+            return run(images)
 
     def chosen_threshold(self, asked: float | None = None) -> float:
         """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never."""

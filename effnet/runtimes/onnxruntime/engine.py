@@ -38,7 +38,11 @@ class OnnxEngine(BaseEngine):
         self._set_signature(image, *given, names=self._names, alone=len(inputs) == 1)
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
-        return joined(self.session.run(self._names, {IMAGE: images}))
+        return joined(self.session.run(self._names[: len(self.outputs)], {IMAGE: images}))
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *rows, maps = self.session.run(self._names, {IMAGE: images})
+        return joined(rows), maps
 
 
 def open_engine(path: Path, *, threads: int, digests: Mapping[str, str] | None = None) -> OnnxEngine:

@@ -80,9 +80,16 @@ class OpenVinoEngine(BaseEngine):
         return self._requests[batch]
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
-        request = self._request(len(images) if self._fixed else 0)
-        found = request.infer([images])
-        return np.array(joined([found[number] for number in range(len(self.outputs))]))
+        return np.array(joined(self._infer(images)[: len(self.outputs)]))
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *rows, maps = self._infer(images)
+        return np.array(joined(rows)), np.array(maps)
+
+    def _infer(self, images: np.ndarray) -> list[np.ndarray]:
+        """Return all outputs, in memory that the next inference overwrites."""
+        found = self._request(len(images) if self._fixed else 0).infer([images])
+        return [found[number] for number in range(len(found))]
 
     @property
     def computes_in(self) -> str:
