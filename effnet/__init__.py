@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from effnet.data.preprocess import Preprocess
     from effnet.data.shards.write import write_shards as shard
     from effnet.jobs.bench import Bench, bench
+    from effnet.jobs.explain import explain
     from effnet.jobs.export import export
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
@@ -87,6 +88,7 @@ _LAZY = {
     "time_model": ("effnet.measurement.timing", "time_model"),
     "Comparison": ("effnet.jobs.runs", "Comparison"),
     "compare": ("effnet.jobs.runs", "compare"),
+    "explain": ("effnet.jobs.explain", "explain"),
     "Run": ("effnet.report.runs", "Run"),
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
@@ -120,8 +122,8 @@ _LAZY = {
 __all__ = [
     "NAMES", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile", "FitResult",
     "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "Run",
-    "SearchResult", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "export", "fit",
-    "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained",
+    "SearchResult", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "explain", "export",
+    "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module", "load_pretrained",
     "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs",
     "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train",
     "transforms",

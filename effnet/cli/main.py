@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 import typer.core
 
-from effnet.cli import bench, embed, evaluate, export, predict, profile, prune, quantize, recipes, training
+from effnet.cli import bench, embed, evaluate, explain, export, predict, profile, prune, quantize, recipes, training
 from effnet.cli.console import fail, print_text
 from effnet.cli.data import inspect, shard
 from effnet.cli.ending import Interrupted, run_to_end
@@ -90,6 +90,7 @@ _VERBS = (
     training.search,
     predict.predict,
     embed.embed,
+    explain.explain,
     evaluate.evaluate,
     export.export,
     bench.bench,

@@ -201,7 +201,7 @@ class Predictor:
         a list of one. `threshold` is the probability below which an image is "unknown": the
         bundle's own by default, 0 for never. The model is opened before any image is read.
         """
-        images = _several(images, batch=batch, verb="predict")
+        images = several_images(images, batch=batch, verb="predict")
         threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         _ = self.engine
         return [
@@ -218,7 +218,7 @@ class Predictor:
         are computed in the predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export
         --features` has not written the file for it, and otherwise like `predict`.
         """
-        images = _several(images, batch=batch, verb="embed")
+        images = several_images(images, batch=batch, verb="embed")
         _ = self.features_engine
         rows = [self.features(np.stack(chunk)) for chunk in _batches(map(self.prepare, images), batch)]
         found = np.concatenate([np.empty((0, self.config.arch.feature_channels), np.float32), *rows])
@@ -242,7 +242,7 @@ def _reopened(folder: str, threads: int, name: str) -> Predictor:
     return Predictor(folder, threads=threads, format=name)
 
 
-def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
+def several_images(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
     """Return the images given to `verb`, one or many; raise InputError for anything else."""
     if batch < 1:
         raise InputError(f"{verb} takes batches of at least 1 image; got {batch}")

@@ -11,8 +11,8 @@ import effnet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
-    "fit", "train", "search", "predict", "embed", "evaluate", "export", "bench", "quantize", "prune", "profile",
-    "recipes", "models", "data", "runs",
+    "fit", "train", "search", "predict", "embed", "explain", "evaluate", "export", "bench", "quantize", "prune",
+    "profile", "recipes", "models", "data", "runs",
 )  # fmt: skip
 
 

@@ -98,6 +98,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "runs compare": ["runs", "compare", tmp_path],
         "predict": ["predict", bundle, data / "dark"],
         "embed": ["embed", bundle, data / "dark", "--out", tmp_path / "vectors.npz"],
+        "explain": ["explain", bundle, data / "dark"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
@@ -139,7 +140,11 @@ def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
         if name in NEEDS:
             assert code == 2, (name, text)
             names_what_brings_it(text, NEEDS[name])
-        elif name in ("runs compare", "embed"):  # there is no run in the folder, and no export of the features
+        elif name in (
+            "runs compare",
+            "embed",
+            "explain",
+        ):  # the folder has no run, no export of features and none of maps
             assert (code, "Traceback" in text) == (2, False)
         else:
             assert code == 0, (name, text)
