@@ -90,7 +90,7 @@ def test_each_output_has_its_maps_and_each_tag_its_own(several):
     np.testing.assert_allclose(year.map, maps[0, 2] * 3.0, rtol=1e-5)  # in years
     tags = Explainer(several, output="tags").explain(pixels)[0].shown
     assert {shown.title for shown in tags} == {"sea", "sun", "trees"}
-    with pytest.raises(InputError, match="must be an output of the bundle; got 'yaer'.*did you mean 'year'"):
+    with pytest.raises(InputError, match=r"must be an output of the bundle; got 'yaer'.*did you mean 'year'"):
         Explainer(several, output="yaer")
 
 
@@ -144,7 +144,7 @@ def test_a_similar_image_that_is_gone_is_only_named(made, images, tmp_path):
 )
 def test_an_index_of_anything_else_is_refused(made, arrays, tmp_path):
     np.savez(tmp_path / "near.npz", **arrays)
-    with pytest.raises(InputError, match="`effnet embed BUNDLE TRAINING_IMAGES --out .*near.npz` writes it"):
+    with pytest.raises(InputError, match=r"`effnet embed BUNDLE TRAINING_IMAGES --out .*near.npz` writes it"):
         Explainer(made, index=tmp_path / "near.npz")
     (tmp_path / "near.npz").write_bytes(b"no zip")
     with pytest.raises(InputError, match="must be a file of `effnet embed`"):

@@ -20,7 +20,7 @@ from effnet.bundle.weights import load_arrays_, load_state
 from effnet.data.preprocess import normalize
 from effnet.errors import BundleError, InputError
 from effnet.nn.network import build
-from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.onnxruntime.hidden_output import hide_output
 from effnet.runtimes.registry import open_engine
 from effnet.runtimes.write import write_export
 
@@ -118,18 +118,55 @@ def test_what_cannot_have_maps_is_refused(bundle):
         read_maps(bundle)
 
 
-@pytest.mark.parametrize("shape", [["batch", 9, 2, 2], ["batch", 10, 4]])
+@pytest.mark.parametrize("shape", [["batch", 9, 2, 2], ["batch", 10, 4], ["batch", 10, 0, 2], ["batch", 10, "h", 2]])
 def test_a_file_whose_maps_are_not_those_of_its_columns_is_refused(bundle, shape):
     effnet.export(bundle, maps=True)
     model = onnx.load(bundle / "model.onnx")
-    del model.graph.output[1:]
-    model.graph.output.append(onnx.helper.make_tensor_value_info("cam", onnx.TensorProto.FLOAT, shape))
-    model.graph.node[-1].input[1] = model.graph.initializer.add(
-        dims=[len(shape)], data_type=7, int64_data=[0, *shape[1:-1], -1], name="other.shape"
-    ).name
-    config = json.loads((bundle / "config.json").read_text())
-    del config["sha256"]
-    (bundle / "config.json").write_text(json.dumps(config))
-    onnx.save(model, bundle / "model.onnx")
-    with pytest.raises(BundleError):
-        Predictor(bundle).outputs_and_maps(np.zeros((1, 16, 16, 1), np.uint8))
+    next(entry for entry in model.metadata_props if entry.key == "cam").value = json.dumps(shape)
+    onnx.save(model, bundle / "other.onnx")
+    with pytest.raises(BundleError, match="must return cam as float32 maps of its 10 columns"):
+        open_engine(bundle / "other.onnx")
+
+
+def test_maps_are_computed_on_request_alone(bundle):
+    effnet.export(bundle, maps=True)
+    engine = open_engine(bundle / "model.onnx")
+    assert [output.name for output in engine.session.get_outputs()] == ["probabilities"]
+    engine.run(np.zeros((1, 16, 16, 1), np.uint8))
+    assert engine._mapping is None
+
+
+@given(st.sampled_from(["cam", "probabilities", "image", ""]), st.integers(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_an_output_is_hidden_by_one_byte_and_nothing_else_changes(name, position):
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    names = ["a", "b", "c"]
+    names.insert(position, "cam")
+    nodes = [helper.make_node("Identity", ["image"], [output]) for output in names]
+    declared = [helper.make_tensor_value_info(output, kind, [1, "n"]) for output in names]
+    graph = helper.make_graph(nodes, "cam", [helper.make_tensor_value_info("image", kind, [1, "n"])], declared)
+    model = helper.make_model(graph)
+    data = model.SerializeToString()
+    found = hide_output(data, name)
+    expected = onnx.ModelProto()
+    expected.CopyFrom(model)
+    if name == "cam":
+        hidden = expected.graph.output.pop(position)
+        expected.graph.value_info.append(hidden)
+        assert sum(a != b for a, b in zip(data, found, strict=True)) == 1
+    assert onnx.load_from_string(found) == expected
+
+
+def test_a_file_without_declared_maps_or_with_odd_ones_has_none(bundle):
+    effnet.export(bundle, maps=True)
+    model = onnx.load(bundle / "model.onnx")
+    for text in ("", "{}", "[" * 100_000, "3", "no JSON"):
+        entry = next(entry for entry in model.metadata_props if entry.key == "cam")
+        entry.value = text
+        onnx.save(model, bundle / "odd.onnx")
+        assert open_engine(bundle / "odd.onnx").maps is None
+    entry.value = json.dumps(["batch", 10, 3, 3])  # it returns others
+    onnx.save(model, bundle / "odd.onnx")
+    engine = open_engine(bundle / "odd.onnx")
+    with pytest.raises(BundleError, match=r"must return float32 \[1, 10, 3, 3\]; it returned float32 \[1, 10, 2, 2\]"):
+        engine.run_with_maps(np.zeros((1, 16, 16, 1), np.uint8))

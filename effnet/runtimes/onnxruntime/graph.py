@@ -5,6 +5,7 @@ the outputs of its task, `probabilities` [batch, classes] for a classifier, or `
 last layer; normalisation is inside, paddings are static.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,7 +257,8 @@ def finish_graph(
         ir_version=IR_VERSION,
         producer_name="effnet",
     )
-    onnx.helper.set_model_props(model, dict(metadata))
+    maps = {MAPS: json.dumps(outputs[MAPS])} if MAPS in outputs else {}
+    onnx.helper.set_model_props(model, {**metadata, **maps})
     return model
 
 
