@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ MAX_NAME_LENGTH = 1_000
 # Fitted temperatures lie in 0.05..20; outside these limits the scaled logits might not be finite in float32.
 _TEMPERATURES = (1e-4, 1e4)
 _DIGESTS = "sha256"
+_MAPS = "maps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,13 +247,28 @@ def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
     return found
 
 
-def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+def read_maps(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the names of the files in the bundle `folder` that return activation maps too (effnet.runtimes.maps).
+
+    Raises BundleError like read_config.
+    """
+    found = _read(folder).get(_MAPS, [])
+    if not isinstance(found, list) or not all(map(_is_text, found)):
+        raise BundleError(f"{Path(folder) / CONFIG}: {_MAPS} must be a list of texts; got {shown(found)}")
+    return tuple(found)
+
+
+def write_digests(folder: Path, digests: Mapping[str, str], *, maps: Iterable[str] | None = None) -> None:
     """Replace the digests of model files in the bundle's config.json in `folder`.
+
+    `maps` are the names of those that return activation maps; by default they are what they were.
 
     Code that puts a model file into a bundle calls this before the change without the file's digest, and after it with
     the digest: then a process killed in between leaves no digest of another file.
     """
-    _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+    known = set(read_maps(folder) if maps is None else maps)
+    data = _read(folder) | {_DIGESTS: dict(sorted(digests.items()))}
+    _write(data | ({_MAPS: sorted(known & set(digests))} if known or _MAPS in data else {}), folder)
 
 
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:

@@ -85,6 +85,27 @@ def _answers(logits: Tensor, output: Output) -> Tensor:
     return output.mean + output.scale * logits
 
 
+def eager_maps(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
+    """Return the eager network's activation maps, float32 [batch, columns, height, width], as `eager_outputs`."""
+    network = network.to("cpu").eval()
+    weight = network.classifier.weight / torch.as_tensor(config.temperatures, dtype=torch.float32).reshape(-1, 1)
+    found = _in_parts(
+        lambda pixels: torch.einsum("kc,bcyx->bkyx", weight, network.forward_features(pixels)), config, images
+    )
+    return found.numpy()
+
+
+def compare_maps(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> None:
+    """Raise an error unless the maps of the predictor's export are `eager`, the network's; see `compare`."""
+    found, name = predictor.maps(images), predictor.format.name
+    error, most = float(np.abs(found - eager).max()), TOLERANCE * max(1.0, float(np.abs(eager).max()))
+    if predictor.format.precision == "fp32" and not error <= most:
+        raise EffnetError(
+            f"{name} must match the eager activation maps within {most:g}; they differ by {error:.2g} on {len(images)} "
+            "images. This is a bug in effnet: please report it with the bundle's config.json"
+        )
+
+
 def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
     """Return the eager network's features, float32 [batch, channels], for uint8 [batch, R, R, C]."""
     network = network.to("cpu").eval()

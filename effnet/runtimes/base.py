@@ -8,6 +8,7 @@ import numpy as np
 
 from effnet.bundle.model_file import reason
 from effnet.errors import BundleError, InputError
+from effnet.runtimes.maps import MAPS
 
 Shape = Sequence[object]
 """The sides of a tensor; a side that is not an integer is dynamic."""
@@ -21,12 +22,16 @@ class FileOutput(NamedTuple):
 
 
 class Engine(Protocol):
-    """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`."""
+    """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`.
+
+    `maps` are the height and width of the activation maps that it returns too, None if it has none.
+    """
 
     side: int
     channels: int
     classes: int
     outputs: tuple[FileOutput, ...]
+    maps: tuple[int, int] | None
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 [batch, side, side, channels] to float32 [batch, classes], the outputs one after the other.
@@ -35,11 +40,16 @@ class Engine(Protocol):
         """
         ...
 
+    def run_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of `run` and the activation maps, float32 [batch, classes, height, width]."""
+        ...
+
 
 class BaseEngine:
     """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`.
 
-    A subclass opens the file, calls `_set_signature` and implements `_compute`.
+    A subclass opens the file, calls `_set_signature` and implements `_compute`; for a file with activation maps also
+    `_compute_with_maps`.
     """
 
     runtime = "the runtime"
@@ -48,15 +58,26 @@ class BaseEngine:
         self.path = path
         self.side = self.channels = self.classes = 0
         self.outputs: tuple[FileOutput, ...] = ()
+        self.maps: tuple[int, int] | None = None
 
     def _set_signature(
-        self, image: tuple[str, Shape], *outputs: tuple[str, Shape], names: Sequence[str] = (), alone: bool = True
+        self,
+        image: tuple[str, Shape],
+        *outputs: tuple[str, Shape],
+        names: Sequence[str] = (),
+        alone: bool = True,
+        maps_last: bool = False,
     ) -> None:
         """Set side, channels, classes and outputs from the data types and shapes of the model's input and outputs.
 
         `names` are those of the outputs, none if the file has none. Raises BundleError unless the input is uint8
-        [batch, side, side, channels], the only one (`alone`), and each output is float32 [batch, classes].
+        [batch, side, side, channels], the only one (`alone`), and each output is float32 [batch, classes]. The last of
+        several outputs may be activation maps, by its name, [batch, classes, height, width] or, if `maps_last`,
+        [batch, height, width, classes].
         """
+        maps = outputs[-1] if len(outputs) > 1 and names and names[-1] == MAPS else None
+        if maps:
+            outputs, names = outputs[:-1], names[:-1]
         (kind, given), kinds = image, [kind for kind, _ in outputs]
         shape: list[Any] = [*map(_plain, given)]
         shapes: list[list[Any]] = [[*map(_plain, sides)] for _, sides in outputs]
@@ -73,6 +94,20 @@ class BaseEngine:
         names = names or ("",) * len(shapes)
         self.outputs = tuple(FileOutput(name, sides[1]) for name, sides in zip(names, shapes, strict=True))
         self.classes = sum(output.width for output in self.outputs)
+        if maps:
+            self.maps = self._map_sides(*maps, last=maps_last)
+
+    def _map_sides(self, kind: str, shape: Shape, *, last: bool) -> tuple[int, int]:
+        """Return height and width of the activation maps; raise BundleError if these are not one for each column."""
+        sides: list[Any] = [*map(_plain, shape)][1:]
+        found = sides if not last else sides[-1:] + sides[:-1]
+        whole = len(found) == 3 and all(isinstance(side, int) and side > 0 for side in found)
+        if not whole or found[0] != self.classes or kind != "float32":
+            raise BundleError(
+                f"{self.path} must return {MAPS} as float32 maps of its {self.classes} columns; it returns {kind} "
+                f"{_short(shape)}. `effnet export` writes it again"
+            )
+        return found[1], found[2]
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 [batch, side, side, channels] to float32 [batch, classes], the outputs one after the other.
@@ -80,12 +115,7 @@ class BaseEngine:
         An empty batch gives no rows. Raise InputError for other images, BundleError if the runtime fails or returns
         anything else.
         """
-        wanted = (self.side, self.side, self.channels)
-        # A runtime may accept another side without an error.
-        if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
-            raise InputError(
-                f"the model takes uint8 [batch, {', '.join(map(str, wanted))}]; got {images.dtype} {images.shape}"
-            )
+        self._check_images(images)
         if not len(images):
             return np.empty((0, self.classes), np.float32)
         try:
@@ -94,14 +124,47 @@ class BaseEngine:
             raise
         except Exception as error:  # each runtime has its own exceptions
             raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
-        if rows.dtype != np.float32 or rows.shape != (len(images), self.classes):
-            raise BundleError(
-                f"{self.path} must return float32 {[len(images), self.classes]}; it returned {rows.dtype} "
-                f"{list(rows.shape)}. `effnet export` writes it again"
-            )
+        self._check_result(rows, (len(images), self.classes))
         return rows
 
+    def run_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of `run` and the activation maps, float32 [batch, classes, height, width].
+
+        Only for a file that has maps. Raises like `run`.
+        """
+        assert self.maps is not None
+        self._check_images(images)
+        if not len(images):
+            return np.empty((0, self.classes), np.float32), np.empty((0, self.classes, *self.maps), np.float32)
+        try:
+            rows, maps = self._compute_with_maps(np.ascontiguousarray(images))
+        except BundleError:
+            raise
+        except Exception as error:  # each runtime has its own exceptions
+            raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
+        self._check_result(rows, (len(images), self.classes))
+        self._check_result(maps, (len(images), self.classes, *self.maps))
+        return rows, maps
+
+    def _check_images(self, images: np.ndarray) -> None:
+        wanted = (self.side, self.side, self.channels)
+        # A runtime may accept another side without an error.
+        if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
+            raise InputError(
+                f"the model takes uint8 [batch, {', '.join(map(str, wanted))}]; got {images.dtype} {images.shape}"
+            )
+
+    def _check_result(self, found: np.ndarray, shape: tuple[int, ...]) -> None:
+        if found.dtype != np.float32 or found.shape != shape:
+            raise BundleError(
+                f"{self.path} must return float32 {list(shape)}; it returned {found.dtype} {list(found.shape)}. "
+                "`effnet export` writes it again"
+            )
+
     def _compute(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
 

@@ -111,6 +111,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "align": ["align", captions, "--text", "title", "--words", glove, "--weights", bundle, "--out", out],
         "zeroshot": ["zeroshot", bundle, "red,blue", "--out", out],
         "find": ["find", bundle, data / "dark", "--image", next((data / "dark").glob("*.png"))],
+        "explain": ["explain", bundle, data / "dark"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
@@ -154,7 +155,12 @@ def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
         if name in NEEDS:
             assert code == 2, (name, text)
             names_what_brings_it(text, NEEDS[name])
-        elif name in ("runs compare", "embed", "find"):  # there is no run in the folder, and no export of the features
+        elif name in (
+            "runs compare",
+            "embed",
+            "find",
+            "explain",
+        ):  # no run in the folder, no export of features or maps
             assert (code, "Traceback" in text) == (2, False)
         else:
             assert code == 0, (name, text)

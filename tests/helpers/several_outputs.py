@@ -5,20 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from strategies import build_trained
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.scale import scale, with_total_stride
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig, write_config
+from effnet.bundle.config import ModelConfig, write_config, write_digests
 from effnet.bundle.weights import load_arrays_, load_module, save_bundle, state_arrays
 from effnet.data.outputs import OutputSpec, column_names, placed
-from effnet.data.preprocess import Preprocess
-from effnet.measurement.verify import eager_features, eager_outputs
+from effnet.data.preprocess import Preprocess, normalize
+from effnet.measurement.verify import eager_features, eager_maps, eager_outputs
 from effnet.nn.network import build
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import FORMATS
 from effnet.runtimes.write import write_export
 from effnet.weights.folding import random_weights, unfold_norms
 
@@ -107,14 +109,15 @@ def specs(draw: st.DrawFn) -> tuple[OutputSpec, ...]:
     return tuple(found)
 
 
-def write_several(folder: Path, names: Sequence[str]) -> ModelConfig:
+def write_several(folder: Path, names: Sequence[str], *, maps: bool = False) -> ModelConfig:
     """Write a bundle of a small Lite0 with `SPECS` and its exports `names`; int8 is calibrated on images of seed 1."""
     config = several_config(arch=small("lite0", num_classes=len(column_names(SPECS))))
     state, images = fitted_state(config), random_images(config, 16, seed=1)
     save_bundle(folder, config, state)
     for name in names:
-        write_export(name, folder, config, state, images=images)
-    write_config(config, folder, digests=digests_of(folder, names))
+        write_export(name, folder, config, state, images=images, maps=maps)
+    write_config(config, folder)
+    write_digests(folder, digests_of(folder, names), maps=[FORMATS[name].file for name in names] if maps else [])
     return config
 
 
@@ -143,3 +146,22 @@ def assert_near(folder: Path, name: str) -> None:
         for column in range(place.columns.start, place.columns.stop):
             related = np.corrcoef(eager[:, column], found[:, column])[0, 1]
             assert related > 0.95, (place.spec.name, related)
+
+
+def assert_maps(folder: Path, name: str) -> None:
+    """Fail unless a file's activation maps are those of the eager network, and in fp32 add up to its logits."""
+    predictor = Predictor(folder, format=name)
+    config, module = predictor.config, load_module(folder)
+    images = random_images(config, 8)
+    rows, maps = predictor.outputs_and_maps(images)
+    np.testing.assert_array_equal(rows, predictor.outputs(images))
+    expected = eager_maps(module, config, images)
+    over = (0, 2, 3)
+    cosines = (maps * expected).sum(over) / np.sqrt((maps**2).sum(over) * (expected**2).sum(over))
+    assert cosines.min() > (0.9999 if predictor.format.precision == "fp32" else 0.98)
+    if predictor.format.precision == "fp32":
+        pixels = torch.from_numpy(normalize(images, config.preprocess)).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            logits = module(pixels).numpy() / config.temperatures
+        bias = module.classifier.bias.detach().numpy() / config.temperatures
+        np.testing.assert_allclose(maps.mean((2, 3)) + bias, logits, rtol=1e-4, atol=1e-4)

@@ -1,7 +1,7 @@
 """The deployed graph as a torch module: normalisation, network with BatchNorm folded in, outputs of the task."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,14 +24,18 @@ class Deployed(nn.Module):
 
     BatchNorm is folded into its convolutions, and the pixels' standard deviation into the first one.
 
-    The names within `network` are those of `named_layers`, but for the last layer of several outputs (`Heads`).
+    The names within `network` are those of `named_layers`, but for the last layer of several outputs (`Heads`). With
+    `maps`, a convolution with the last layer's weights, the activation maps are the last output.
     """
 
     mean: Tensor
 
-    def __init__(self, network: Network, mean: np.ndarray, *, activation: Activation = "none") -> None:
+    def __init__(
+        self, network: Network, mean: np.ndarray, *, activation: Activation = "none", maps: nn.Conv2d | None = None
+    ) -> None:
         super().__init__()
         self.network = network
+        self.maps = maps
         self.activation = activation
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
@@ -42,7 +46,11 @@ class Deployed(nn.Module):
 
     def from_pixels(self, pixels: Tensor) -> Rows:
         """Map float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or other outputs."""
-        return _activated(self.network(pixels - self.mean), self.activation)
+        if self.maps is None:
+            return _activated(self.network(pixels - self.mean), self.activation)
+        last = self.network.forward_features(pixels - self.mean)
+        rows = _activated(self.network.forward_head(last), self.activation)
+        return *(rows if isinstance(rows, tuple) else (rows,)), self.maps(last)
 
 
 class Head(nn.Module):
@@ -69,7 +77,7 @@ class Heads(nn.ModuleList):
         return tuple(head(features) for head in self)
 
 
-def _activated(rows: Tensor, activation: Activation) -> Tensor:
+def _activated(rows: Any, activation: Activation) -> Any:
     match activation:
         case "softmax":
             return rows.softmax(1)
@@ -78,7 +86,7 @@ def _activated(rows: Tensor, activation: Activation) -> Tensor:
     return rows
 
 
-def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Deployed:
+def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray], *, maps: bool = False) -> Deployed:
     """Return the module of a bundle's config and state dict as arrays, in evaluation mode.
 
     Its output is that of the bundle's model.onnx.
@@ -89,11 +97,19 @@ def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Dep
     network = build(spec, seed=0)
     _settle(network, preprocess.resolution)
     _fill(network, weights)
-    answers = config.file_outputs
+    answers, places = config.file_outputs, _places(network.classifier) if maps else None
     if len(answers) > 1:
         network.classifier = _split(network.classifier, answers)
     activation = answers[0].activation if len(answers) == 1 else "none"
-    return Deployed(network, pixel_mean(preprocess.mean), activation=activation).eval()
+    return Deployed(network, pixel_mean(preprocess.mean), activation=activation, maps=places).eval()
+
+
+@torch.no_grad()
+def _places(classifier: nn.Linear) -> nn.Conv2d:
+    """Return the last layer without its bias as a convolution, which maps a feature map to activation maps."""
+    conv = nn.Conv2d(classifier.in_features, classifier.out_features, 1, bias=False)
+    conv.weight.copy_(classifier.weight[:, :, None, None])
+    return conv
 
 
 @torch.no_grad()

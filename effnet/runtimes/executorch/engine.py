@@ -14,7 +14,7 @@ import numpy as np
 from effnet.bundle.model_file import read_model, reason, sha256
 from effnet.errors import BundleError, MissingExtraError
 from effnet.runtimes.base import BaseEngine, joined
-from effnet.runtimes.executorch import RUNTIME
+from effnet.runtimes.executorch import RUNTIME, TENSORS
 
 # All programs of a process share one thread pool; a method opened before the pool was replaced must not run.
 _lock = threading.Lock()
@@ -88,17 +88,24 @@ class ExecuTorchEngine(BaseEngine):
 
     def _names(self) -> list[str]:
         """Return the names of several outputs, which a program itself does not have."""
-        return [str(output["tensor"]) for output in json.loads(self._program.load_method("outputs")([])[0])]
+        return [str(name) for name in json.loads(self._program.load_method(TENSORS)([])[0])]
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([joined(found[: len(self.outputs)]) for found in self._infer(images)])
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = self._infer(images)
+        return np.concatenate([joined(rows) for *rows, _ in found]), np.concatenate([maps for *_, maps in found])
+
+    def _infer(self, images: np.ndarray) -> list[list[np.ndarray]]:
+        """Return the outputs of each image."""
         import torch
 
         pixels = torch.from_numpy(images)
         with _lock:
             if self._pool != _pools or self._library._threadpool_get_thread_count() != self._threads:
                 self._open()
-            rows = [joined([part.numpy() for part in self._method([image[None]])]) for image in pixels]
-            return np.concatenate(rows)
+            return [[part.numpy().copy() for part in self._method([image[None]])] for image in pixels]
 
 
 def _kind_and_shape(meta: Any) -> tuple[str, list[object]]:

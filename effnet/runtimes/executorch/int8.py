@@ -117,7 +117,7 @@ def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -
     `images` is uint8 [images, side, side, channels]. A float layer still reads and writes feature maps that adjacent
     layers quantize. Raises InputError for an unknown layer and for settings that torchao does not support.
     """
-    layers = _within(module, quantization.float_layers)
+    layers = _within(module, quantization.float_layers) | ({"maps"} if module.maps is not None else set())
     known = {name for name, found in module.named_modules() if isinstance(found, nn.Conv2d | nn.Linear | Head)}
     if layers - known:
         names = ", ".join(sorted(name.removeprefix("network.") for name in layers - known))

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -41,13 +41,22 @@ class LitertEngine(BaseEngine):
         except Exception as error:  # ValueError, RuntimeError, and errors from decoding its message
             raise BundleError(f"LiteRT cannot read {path}: {reason(error)}. `effnet export` writes it again") from error
         names = [output["name"] for output in outputs]
-        self._set_signature(_kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more)
+        self._set_signature(
+            _kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more, maps_last=True
+        )
         self._batch = int(image["shape"][0])
         self._image, self._outputs = image["index"], [output["index"] for output in outputs]
         # An interpreter has one set of feature maps; several threads may call it at once.
         self._lock = Lock()
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
+        return joined(self._infer(images, self._outputs[: len(self.outputs)]))
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *rows, maps = self._infer(images, self._outputs)
+        return joined(rows), np.ascontiguousarray(maps.transpose(0, 3, 1, 2))
+
+    def _infer(self, images: np.ndarray, outputs: Sequence[int]) -> list[np.ndarray]:
         with self._lock:
             if len(images) != self._batch:
                 self._batch = 0  # unknown during the change, in case it fails
@@ -56,7 +65,7 @@ class LitertEngine(BaseEngine):
                 self._batch = len(images)
             self.interpreter.set_tensor(self._image, images)
             self.interpreter.invoke()
-            return joined([self.interpreter.get_tensor(index) for index in self._outputs])
+            return [self.interpreter.get_tensor(index) for index in outputs]
 
 
 def _kind_and_shape(details: Mapping[str, Any]) -> tuple[str, list[object]]:

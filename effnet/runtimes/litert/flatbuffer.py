@@ -58,6 +58,10 @@ class Graph:
             self._constants[name] = self.tensor(name, array.shape, kind, buffer=len(self.buffers) - 1)
         return self._constants[name]
 
+    def find_constant(self, name: str) -> int | None:
+        """Return the constant called `name`, None if there is none."""
+        return self._constants.get(name)
+
     def operator(self, op: str, inputs: Sequence[int], name: str, shape: Sequence[int], options: Any = None) -> int:
         """Add an operator with one output called `name`, and return the output."""
         if op not in self.codes:

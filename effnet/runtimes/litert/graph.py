@@ -15,6 +15,7 @@ from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side, 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.runtimes.litert.flatbuffer import FUSED, Graph
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.tasks.classification import PROBABILITIES
 from effnet.tasks.task import FEATURES, Output, names_in_file
@@ -38,13 +39,14 @@ def to_graph(
     resolution: int | None = None,
     pixels: Pixels = "uint8",
     answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> Any:
     """Return the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is one to be quantized:
     the images, 0..255, are float32, and functions are composed of operators that are fast in int8. `answers` are the
-    outputs of the task, in the order of the last layer's columns. Raises SpecError if mean does not match the spec's
-    channels.
+    outputs of the task, in the order of the last layer's columns; with `maps` there are activation maps too. Raises
+    SpecError if mean does not match the spec's channels.
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
@@ -85,12 +87,28 @@ def to_graph(
     else:
         outputs = [names["pool"]]
         graph.tensors[names["pool"]].name = FEATURES.name
+    if maps:
+        last = names[dict(layers)["pool"].inputs[0]]
+        outputs.append(_add_maps(graph, last, weights["classifier.weight"], shared=pixels == "uint8"))
     return graph.model(description=f"effnet: {spec.name}", image=image, outputs=outputs)
 
 
 def heads_of(layer: str, answers: Sequence[Output]) -> list[str]:
     """Return the names of the linear layers that a graph of these outputs has for the last layer."""
     return [layer] if len(answers) == 1 else [f"{layer}.{number}" for number in range(len(answers))]
+
+
+def _add_maps(graph: Graph, x: int, weight: np.ndarray, *, shared: bool) -> int:
+    """Add the activation maps of the last feature map `x`; `shared` uses the bytes of the last layer's weights."""
+    _, height, width, _ = graph.shape(x)
+    kernel = weight[:, None, None, :]
+    if shared and (stored := graph.find_constant("classifier.weight")) is not None:
+        kernels = graph.tensor(f"{MAPS}.weight", kernel.shape, buffer=graph.tensors[stored].buffer)
+    else:
+        kernels = graph.constant(f"{MAPS}.weight", kernel)
+    inputs = [x, kernels, graph.constant(f"{MAPS}.bias", np.zeros(len(weight), np.float32))]
+    options = graph.options("Conv2D", padding=graph.schema.Padding.VALID, strideW=1, strideH=1)
+    return graph.operator("CONV_2D", inputs, MAPS, (1, height, width, len(weight)), options)
 
 
 def _add_answer(graph: Graph, x: int, name: str, answer: Output) -> int:

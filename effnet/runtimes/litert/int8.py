@@ -20,6 +20,7 @@ from effnet.runtimes.litert.flatbuffer import load_schema, operator_code, serial
 from effnet.runtimes.litert.graph import CENTRED, heads_of, scaled_name, to_graph
 from effnet.runtimes.litert.int8_ranges import Progress, Range, observe, quiet, widen
 from effnet.runtimes.litert.metadata import finish
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.runtimes.write import Quantization
 from effnet.tasks.classification import PROBABILITIES
@@ -46,6 +47,7 @@ def to_int8(
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
     """Return the int8 TFLite file of `spec`; shared arguments are as in to_tflite.
@@ -56,13 +58,14 @@ def to_int8(
     """
     _check(spec, quantization)
     quantizer = _load_quantizer()
-    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, pixels="float32", answers=answers)
+    given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution, "answers": answers, "maps": maps}
+    model = to_graph(spec, weights, pixels="float32", **given)
     layers = _find_weighted(model)
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)]
     sources = {layer.source for layer in layers}
     ranges, means = observe(model, chosen, method=quantization.method, sources=sources, progress=progress)
     ranges = widen(model, ranges)
-    kept = _float_tensors(quantization.float_layers, answers)
+    kept = (*_float_tensors(quantization.float_layers, answers), *([MAPS] if maps else []))
     if quantization.bias_correction == "fast":
         _correct_biases(layers, means, skip=kept)
     _raise_weights(layers, ranges)
@@ -71,7 +74,12 @@ def to_int8(
     outputs = answers if spec.num_classes else (FEATURES,)
     rounded = _quantize(quantizer, serialise(model), ranges, float_layers=(*names_in_file(outputs), *kept))
     return finish(
-        _take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs
+        _take_bytes(rounded),
+        name=spec.name,
+        class_names=class_names,
+        details=metadata or {},
+        answers=outputs,
+        maps=maps,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effnet.runtimes.litert.flatbuffer import load_schema, serialise
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.tasks.task import Output, names_in_file
 
@@ -27,11 +28,18 @@ _COLOUR_SPACES = {1: 2, 3: 1}
 
 
 def finish(
-    model: Any, *, name: str, class_names: Sequence[str] = (), details: Mapping[str, Any], answers: Sequence[Output]
+    model: Any,
+    *,
+    name: str,
+    class_names: Sequence[str] = (),
+    details: Mapping[str, Any],
+    answers: Sequence[Output],
+    maps: bool = False,
 ) -> bytes:
     """Return the file of a ModelT with its metadata: labels.txt and `details` as effnet.json.
 
-    `answers` are its outputs, in order. labels.txt has one class per line, in a file of one output.
+    `answers` are its outputs, in order, after which there may be activation maps. labels.txt has one class per line, in
+    a file of one output.
     """
     labelled = bool(class_names) and len(answers) == 1
     files = {DETAILS: json.dumps(dict(details), ensure_ascii=False, indent=1) + "\n"}
@@ -41,7 +49,7 @@ def finish(
     channels = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape[3]
     for entry, data in (
         ("min_runtime_version", _RUNTIME.encode() + b"\0"),
-        (_ENTRY, _metadata(name, channels=channels, answers=answers, labelled=labelled)),
+        (_ENTRY, _metadata(name, channels=channels, answers=answers, labelled=labelled, maps=maps)),
     ):
         _add_entry(model, entry, data)
     return _with_files(serialise(model), files)
@@ -63,7 +71,7 @@ def _with_files(model: bytes, files: Mapping[str, str]) -> bytes:
     return whole.getvalue()
 
 
-def _metadata(name: str, *, channels: int, answers: Sequence[Output], labelled: bool) -> bytes:
+def _metadata(name: str, *, channels: int, answers: Sequence[Output], labelled: bool, maps: bool) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -73,6 +81,8 @@ def _metadata(name: str, *, channels: int, answers: Sequence[Output], labelled: 
     content = _FEATURE_CONTENT, _table(builder, {})
     called = zip(names_in_file(answers), answers, strict=True)
     outputs = [_tensor(builder, tensor, answer.meaning, content, labels) for tensor, answer in called]
+    if maps:
+        outputs.append(_tensor(builder, MAPS, "what each place adds to each column of the last layer", content, []))
     graph = _table(builder, {2: _vector(builder, [image]), 3: _vector(builder, outputs)})
     details = _file(builder, DETAILS, "classes, preprocessing and network as JSON", _DESCRIPTIONS)
     slots = {

@@ -31,17 +31,18 @@ def to_tflite(
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> bytes:
     """Return the fp32 TFLite file of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
-    `resolution`. `answers` are the outputs of the task. The file holds `class_names` as labels.txt and `metadata`,
-    JSON-able, as effnet.json. Raises SpecError if mean does not match the spec's channels, MissingExtraError without
-    ai-edge-litert.
+    `resolution`. `answers` are the outputs of the task; with `maps` there are activation maps too. The file holds
+    `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises SpecError if mean does not match the
+    spec's channels, MissingExtraError without ai-edge-litert.
     """
-    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, answers=answers)
+    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, answers=answers, maps=maps)
     outputs = answers if spec.num_classes else (FEATURES,)
-    return finish(model, name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs)
+    return finish(model, name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs, maps=maps)
 
 
 def write(
@@ -52,6 +53,7 @@ def write(
     *,
     images: np.ndarray | None,
     quantization: "Quantization",
+    maps: bool = False,
 ) -> None:
     """Write the format `target` of a state dict as arrays into `folder`, whole or not at all.
 
@@ -65,6 +67,7 @@ def write(
         "resolution": preprocess.resolution,
         "class_names": config.class_names,
         "answers": config.file_outputs,
+        "maps": maps,
         "metadata": {
             "class_names": list(config.class_names),
             "preprocess": preprocess.to_dict(),

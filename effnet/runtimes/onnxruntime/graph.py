@@ -5,6 +5,7 @@ the outputs of its task, `probabilities` [batch, classes] for a classifier, or `
 last layer; normalisation is inside, paddings are static.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from effnet.arch.layers import INPUT, Layer, map_sides, named_layers, same_padding
 from effnet.arch.spec import ArchSpec
 from effnet.errors import MissingExtraError, SpecError
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.files import written_whole
 from effnet.tasks.classification import PROBABILITIES
@@ -73,12 +75,14 @@ def to_onnx(
     metadata: Mapping[str, str] | None = None,
     parameter: "Parameter | None" = None,
     answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> "onnx.ModelProto":
     """Return the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
     `resolution`. `parameter` stores a weight or bias; by default as fp32. `answers` are the outputs of the task, in the
-    order of the last layer's columns. Raises SpecError if mean does not match the spec's channels.
+    order of the last layer's columns; with `maps` there are activation maps too. Raises SpecError if mean does not
+    match the spec's channels.
     """
     graph, side = start_graph(spec, mean, std, resolution)
     names = {INPUT: add_normalisation(graph, mean)}
@@ -94,7 +98,10 @@ def to_onnx(
             parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
         inputs = [names[source] for source in layer.inputs]
         names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
-    return finish_graph(graph, add_outputs(graph, names, spec, answers), spec, side, metadata or {})
+    outputs = add_outputs(graph, names, spec, answers)
+    if maps:
+        outputs |= add_maps(graph, names, spec, sides)
+    return finish_graph(graph, outputs, spec, side, metadata or {})
 
 
 def start_graph(
@@ -201,6 +208,22 @@ def add_outputs(
     return found
 
 
+def add_maps(
+    graph: Graph, names: Mapping[str, str], spec: ArchSpec, sides: Mapping[str, int]
+) -> dict[str, list[int | str]]:
+    """Add the activation maps of the last feature map in `names`, and return their shape by their name.
+
+    They share the last layer's weights; MatMul takes the places of an image as the columns of a matrix.
+    """
+    last = dict(named_layers(spec))["pool"].inputs[0]
+    side, columns = sides[last], spec.num_classes
+    flat = graph.constant(f"{MAPS}.places", np.array([0, spec.feature_channels, side * side], np.int64))
+    square = graph.constant(f"{MAPS}.square", np.array([0, columns, side, side], np.int64))
+    x = graph.node("Reshape", [names[last], flat], f"{MAPS}.flat")
+    x = graph.node("MatMul", ["classifier.weight", x], f"{MAPS}.product")
+    return {graph.node("Reshape", [x, square], MAPS): ["batch", columns, side, side]}
+
+
 def _add_answer(graph: Graph, x: str, name: str, answer: Output) -> str:
     """Add an output called `name`, a function of its columns `x` of the last layer."""
     match answer.activation:
@@ -234,7 +257,8 @@ def finish_graph(
         ir_version=IR_VERSION,
         producer_name="effnet",
     )
-    onnx.helper.set_model_props(model, dict(metadata))
+    maps = {MAPS: json.dumps(outputs[MAPS])} if MAPS in outputs else {}
+    onnx.helper.set_model_props(model, {**metadata, **maps})
     return model
 
 

@@ -18,6 +18,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.runtimes.onnxruntime.graph import (
     Graph,
     add_layer,
+    add_maps,
     add_normalisation,
     add_outputs,
     finish_graph,
@@ -87,11 +88,12 @@ def to_qdq(
     weight_levels: int | None = None,
     pair_stem: bool = False,
     answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> "onnx.ModelProto":
     """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
-    Images, `answers`, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
-    layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
+    Images, `answers`, `maps`, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and
+    linear layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
     `levels_here`. `pair_stem` writes the first convolution as in int8_stem, if possible: the same numbers, faster on
     x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
@@ -103,6 +105,8 @@ def to_qdq(
         writer.tensors[name] = _write_layer(writer, name, layer)
     names = {name: tensor.values for name, tensor in writer.tensors.items()}
     outputs = add_outputs(writer.graph, names, spec, answers)
+    if maps:
+        outputs |= add_maps(writer.graph, names, spec, writer.sides)
     return finish_graph(writer.graph, outputs, spec, writer.sides[INPUT], metadata or {})
 
 
