@@ -122,6 +122,8 @@ def _of_model(words: Sequence[str], titles: Sequence[str], place: str) -> list[C
     columns = []
     for word in words:
         kind, _, name = word.partition(":")
+        if kind not in _KINDS:  # from a split.json that something else wrote
+            raise DataError(f"the outputs of a model must begin with {', '.join(_KINDS)} and :; got {brief(word)}")
         title = next((title for title in (word, name) if title in titles), None)
         columns.append(Column(title=title, name=name, kind=_KINDS[kind]))
     if any(column.title is not None for column in columns):

@@ -255,7 +255,7 @@ def test_data_of_a_model_may_lack_outputs_and_images_of_some_classes(images):
 
 def test_999_outputs_are_read(images):
     rows = [["path", *(f"number:n{i}" for i in range(999))]]
-    rows += [[f"a/{n:03d}.png", *(str((n * i) % 7 + n / 10) for i in range(1, 1000))] for n in range(40)]
+    rows += [[f"a/{n:03d}.png", *(str((n * i) % 7 + n / 10) for i in range(1, 1000))] for n in range(20)]
     dataset = read_dataset(write(images, "\n".join(map(",".join, rows))))
     assert dataset.train.labels.shape == (len(dataset.train), 999)
 
@@ -327,7 +327,7 @@ _texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max
 _cells = st.none() | _texts | st.integers(-(2**70), 2**70) | st.floats() | st.booleans() | st.lists(_texts, max_size=3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(["label:a", "tags:b", "number:c", "label", "x"]) | _texts,
                        st.lists(_cells, min_size=6, max_size=6), min_size=1, max_size=4))  # fmt: skip
 def test_any_cells_are_read_or_refused_on_one_line(images, columns):
@@ -345,7 +345,7 @@ _headers = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_headers, st.lists(st.text('ab|,"/:=1.-e \t\n', max_size=14), min_size=6, max_size=6), st.sampled_from(",;\t"))
 def test_any_table_is_read_or_refused_on_one_line(images, header, cells, delimiter):
     rows = [delimiter.join(["path", *header]), *(f"a/{n:03d}.png{delimiter}{text}" for n, text in enumerate(cells))]
@@ -364,7 +364,7 @@ _labels = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_labels, min_size=12, max_size=12))
 def test_what_is_written_is_what_is_learnt(images, labels):
     rows = [json.dumps({"path": f"a/{n:03d}.png"} | label) for n, label in enumerate(labels)]

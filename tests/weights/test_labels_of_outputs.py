@@ -1,6 +1,7 @@
 """Data for a bundle of several outputs: matched by the names of outputs, classes and tags; its own split again."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from effnet.data.datasets import Dataset, read_dataset
 from effnet.data.inspection.leaks import fingerprint_of
 from effnet.data.outputs import outputs_of
 from effnet.data.preprocess import Preprocess
-from effnet.errors import DataError
+from effnet.errors import DataError, InputError
 from effnet.measurement.sample import CHECKED, calibration_images, gather
 from effnet.weights.labels import choose_images, numbered, read_as_fitted, split_record
 
@@ -77,6 +78,23 @@ def test_a_single_output_of_classes_finds_its_column_again(data, tmp_path):
     chosen = choose_images(data, folder=tmp_path, config=config)
     assert list(chosen.split.sources) == list(dataset.test.sources)
     assert chosen.split.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "outputs, said",
+    [
+        (["gender"], "the outputs of a model must begin with label, tags, number and :; got 'gender'"),
+        ([""], "outputs must be the names of columns"),
+        ([3], "must hold texts; one is int"),
+        ("label:gender", "must hold lists of paths; one is str"),
+    ],
+)
+def test_a_split_record_that_something_else_wrote_is_refused(data, tmp_path, outputs, said):
+    write_split(split_record(read_dataset(data, outputs="gender", seed=5)), tmp_path)
+    record = json.loads((tmp_path / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps(record | {"outputs": outputs}))
+    with pytest.raises(InputError, match=said):
+        choose_images(data, folder=tmp_path, config=config_of(("Men", "Women"), task="classification"))
 
 
 def test_other_data_are_matched_by_name(make_folder, config, tmp_path):
