@@ -1,7 +1,7 @@
 """`python -m benchmarks.several_int8 --cache DIR`: the loss of each output in int8, in two runtimes.
 
-The joint networks of `benchmarks.several_outputs`, which keeps them in `DIR`: gender, article type, season and year,
-five draws. Each is quantized by `effnet quantize` for ONNX Runtime and LiteRT, which accepts a loss of 0.5 points of
+The networks of four outputs of `benchmarks.several_outputs`, which keeps them in `DIR`: gender, article type, season
+and year, five draws. Each is quantized by `effnet quantize` for ONNX Runtime and LiteRT, which accepts a loss of 0.5 points of
 any output on 300 validation images. The figure is the largest loss from fp32 on the 1,500 test images, over outputs and
 runtimes, in points of the output's score (accuracy; 1 - MAE / MAE of the median for the year): a mean over the draws.
 """
@@ -52,8 +52,8 @@ def main() -> None:
 
 def _scores(seed: int, args: argparse.Namespace) -> Scores:
     """Return the score of each output of one draw, in fp32 and in int8 of each runtime."""
-    bundle, chosen = args.cache / f"{seed}-joint", draw(seed, train=args.train, val=300, test=args.test)
-    manifest = write_manifest(chosen, args.cache / f"{seed}-joint.csv", OUTPUTS)
+    bundle, chosen = args.cache / f"{seed}-all", draw(seed, train=args.train, val=300, test=args.test)
+    manifest = write_manifest(chosen, args.cache / f"{seed}-all.csv", OUTPUTS)
     test = read_dataset(manifest).test
     found: Scores = {}
     for runtime in ("fp32", *RUNTIMES):

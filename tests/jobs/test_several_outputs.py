@@ -68,7 +68,7 @@ def trained(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("several") / "bundle"
     return effnet.train(
         dataset, model=network(len(dataset.class_names)), epochs=14, out=out, procedure=UNTIMED,
-        settings={"train.lr": 0.01, "augment.flip": False, "augment.view": "none"},
+        settings={"train.lr": 0.01, "augment.flip": False, "augment.view": "none", "loss.weights": "shade=3"},
     )  # fmt: skip
 
 

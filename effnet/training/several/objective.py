@@ -1,4 +1,4 @@
-"""The loss of several outputs: the weighted sum of theirs, each in units of a guess's loss."""
+"""The loss of several outputs: the weighted sum of theirs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -60,8 +60,10 @@ class Objective:
     def __call__(self, values: Tensor, batch: Batch) -> Tensor:
         """Return the weighted sum of the outputs' losses, means over the images that know them.
 
-        Each is divided by the loss of a guess: log K of K classes, log 2 of a tag, the variance of a number. A batch
-        may be divided at will: the mean is over the share of images that know an output in training, not in the batch.
+        Each is a negative log-likelihood in nats: the cross-entropy of classes, the mean cross-entropy of the tags, and
+        half the squared error over the variance of a number. (Divided by log K, an output of many classes would have
+        too small a share of the gradient: benchmarks.several_outputs.) A batch may be divided at will: the mean is over
+        the share of images that know an output in training, not in the batch.
         """
         values = values.float() if self.offset is None else values.float() + self.offset
         total = values.new_zeros(())
@@ -72,7 +74,7 @@ class Objective:
 
 
 def _losses(values: Tensor, batch: Batch, place: Placed, *, smoothing: float, tags: TagLoss) -> Tensor:
-    """Return the loss of one output for each image, [batch], in units of a guess's; 0 if the target is unknown."""
+    """Return the loss of one output for each image, [batch]; 0 if the target is unknown."""
     own = _shown(batch.labels[:, place.targets], place.spec)
     known = ~own.isnan().any(1)
     target = own
@@ -84,12 +86,12 @@ def _losses(values: Tensor, batch: Batch, place: Placed, *, smoothing: float, ta
     spec = place.spec
     if spec.kind == "one":
         target = target * (1 - smoothing) + smoothing / spec.width
-        losses = -(target * functional.log_softmax(values, dim=1)).sum(1) / math.log(max(2, spec.width))
+        losses = -(target * functional.log_softmax(values, dim=1)).sum(1)
     elif spec.kind == "many":
         target = target * (1 - smoothing) + smoothing / 2
-        losses = _of_tags(values, target, tags).mean(1) / math.log(2)
+        losses = _of_tags(values, target, tags).mean(1)
     else:
-        losses = (values - target).square().sum(1)
+        losses = (values - target).square().sum(1) / 2
     return torch.where(known, losses, torch.zeros_like(losses))
 
 
@@ -165,19 +167,19 @@ def soft_loss(
     temperature: float,
     teacher: Sequence[Callable[[Tensor], Tensor]],
 ) -> Tensor:
-    """Return the loss of a student's values against its teacher's, [batch, columns], in units of a guess's loss.
+    """Return the loss of a student's values against its teacher's, [batch, columns].
 
     That of classes is soft_cross_entropy, of tags the cross-entropy of each with the teacher's probability, of numbers
-    the squared difference; `teacher` gives the numbers that the teacher's values mean.
+    half the squared difference; `teacher` gives the numbers that the teacher's values mean.
     """
     total = values.new_zeros(())
     for place, weight, number in zip(objective.places, objective.weights, teacher, strict=True):
         own, theirs, spec = values[:, place.columns].float(), answers[:, place.columns].float(), place.spec
         if spec.kind == "one":
-            loss = soft_cross_entropy(own, theirs, temperature=temperature) / math.log(max(2, spec.width))
+            loss = soft_cross_entropy(own, theirs, temperature=temperature)
         elif spec.kind == "many":
-            loss = functional.binary_cross_entropy_with_logits(own, theirs.sigmoid()) / math.log(2)
+            loss = functional.binary_cross_entropy_with_logits(own, theirs.sigmoid())
         else:
-            loss = (own - ((number(theirs) - spec.mean) / spec.scale).float()).square().mean()
+            loss = (own - ((number(theirs) - spec.mean) / spec.scale).float()).square().mean() / 2
         total = total + weight * loss
     return total
