@@ -1,9 +1,10 @@
 """`python -m benchmarks.several_int8 --cache DIR`: the loss of each output in int8, in two runtimes.
 
 The networks of four outputs of `benchmarks.several_outputs`, which keeps them in `DIR`: gender, article type, season
-and year, five draws. Each is quantized by `effnet quantize` for ONNX Runtime and LiteRT, which accepts a loss of 0.5 points of
-any output on 300 validation images. The figure is the largest loss from fp32 on the 1,500 test images, over outputs and
-runtimes, in points of the output's score (accuracy; 1 - MAE / MAE of the median for the year): a mean over the draws.
+and year, five draws. Each is quantized by `effnet quantize` for ONNX Runtime and LiteRT, which accepts a loss of 0.5
+points of any output on 300 validation images. The figure is the largest loss from fp32 on the 1,500 test images, over
+outputs and runtimes, in points of the output's score (accuracy; 1 - MAE / MAE of the median for the year): a mean over
+the draws.
 """
 
 import argparse

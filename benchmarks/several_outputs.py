@@ -121,7 +121,8 @@ def _fitted(
     begun = _processor_seconds()
     result = effnet.fit(
         manifest, weights=shared("weights", "tf_efficientnet_lite0_headless.safetensors"), strategy=strategy,
-        epochs=args.epochs if strategy == "finetune" else None, max_macs=_MAX_MACS, precision="fp32", seed=seed, out=out, resume=out.exists(),
+        epochs=args.epochs if strategy == "finetune" else None, max_macs=_MAX_MACS, precision="fp32", seed=seed,
+        out=out, resume=out.exists(),
     )  # fmt: skip
     seconds = _processor_seconds() - begun
     test = read_dataset(write_manifest(chosen, cache / f"{seed}-{name}-test.csv", outputs)).test
