@@ -13,6 +13,7 @@ from effnet.bundle.config import read_config
 from effnet.data.captioned import read_captions
 from effnet.errors import BundleError, DataError, EffnetError, InputError
 from effnet.jobs.align.job import RECORD
+from effnet.tasks.embedding import TASK
 from effnet.words.kept import FOLDER, open_space, read_record
 
 pytest.importorskip("tokenizers")
@@ -46,6 +47,12 @@ def test_colours_are_found_by_their_captions(aligned):
     # Of 16 kinds of images, several of each: the numbers in captions are not to be seen.
     assert test.recall_at_10 > 0.9 > 2 * test.chance
     assert any("29 images" in text or "few" in text for text in aligned.warnings)
+
+
+def test_the_task_has_its_modules():
+    assert {TASK.module(name).__name__ for name in ("learning", "scoring", "reporting")} == {
+        "effnet.training.words.learning", "effnet.measurement.retrieval", "effnet.report.retrieval",
+    }  # fmt: skip
 
 
 def test_the_bundle_is_whole_and_says_what_it_is(aligned, place):
