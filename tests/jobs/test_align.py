@@ -93,6 +93,12 @@ def test_the_last_layer_is_the_map_and_its_outputs_are_embeddings(aligned, place
     np.testing.assert_allclose(raw, expected, atol=1e-4)
 
 
+def test_images_may_be_seen_whole(place, tmp_path):
+    found = align(place, tmp_path / "out", resize="pad")
+    assert read_config(found.folder).preprocess.mode == "pad"
+    assert found.test.recall_at_10 > 0.9
+
+
 def test_words_of_any_kind_make_the_same_space(aligned, place, tmp_path):
     other = align(place, tmp_path / "out", words=place / "table")
     assert other.test == aligned.test
@@ -191,6 +197,7 @@ def few(place):
         lambda place: ({"words": "own"}, InputError, "--words own has no vectors yet"),
         lambda place: ({"texts": "weights"}, InputError, "without a loss nothing is trained"),
         lambda place: ({"loss": "hinge"}, InputError, "align.loss must be one of none, siglip, clip; got 'hinge'"),
+        lambda place: ({"resize": "fold"}, InputError, "align.resize must be one of center, squash, pad; got 'fold'"),
         lambda place: ({"settings": {"train.lr": 1.0}}, InputError, "the recipe's train.lr needs training"),
         lambda place: ({"loss": "clip", "settings": {"train.lrr": 1.0}}, InputError, "did you mean 'lr'"),
         lambda place: ({"weights": place / "absent.pth"}, EffnetError, "there must be a file of weights"),
@@ -222,7 +229,7 @@ QUICK = {"train.epochs": 3, "train.batch_size": 32}
     [
         {"loss": "siglip"},
         {"loss": "clip", "texts": "weights"},
-        {"loss": "clip", "texts": "transformer", "words": "own", "settings": QUICK | {"train.epochs": 40}},
+        {"loss": "clip", "texts": "transformer", "words": "own", "settings": QUICK | {"train.epochs": 25}},
         {"loss": "siglip", "texts": "transformer", "settings": QUICK},
     ],
     ids=["map", "weights", "own", "transformer"],
@@ -258,7 +265,7 @@ def test_the_whole_network_is_trained_with_its_texts(place, tmp_path, texts, ali
 
 def test_pairs_have_no_mixup(place, tmp_path):
     with pytest.raises(InputError, match=r"have no augment.mixup"):
-        align(place, tmp_path / "out", loss="siglip", image="trained", settings={"augment.mixup": 0.2})
+        align(place, tmp_path / "out", loss="siglip", image="trained", settings={"augment.mixup": 0.2, "train.fused": False})
 
 
 def test_captions_are_not_learnt_without_words(place, tmp_path):

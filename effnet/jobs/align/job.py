@@ -172,6 +172,10 @@ def _known_only(dataset: Dataset, encoder: Encoder) -> tuple[Dataset, tuple[str,
 
 def _pretrained(config: AlignConfig, dataset: Dataset, *, width: int) -> Pretrained:
     found = load_pretrained(os.fspath(config.weights))
+    if config.resize and config.resize != found.preprocess.mode:
+        crop = found.preprocess.crop if config.resize == "center" else 1.0
+        prepared = dataclasses.replace(found.preprocess, mode=config.resize, crop=crop)
+        found = dataclasses.replace(found, preprocess=prepared)
     resolution = config.resolution or found.preprocess.resolution
     return adapted(found, num_classes=width, in_channels=dataset.channels, resolution=resolution)
 
