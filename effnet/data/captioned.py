@@ -32,7 +32,7 @@ def read_captions(source: str | os.PathLike[str], *, text: str, seed: int = 0, g
     path = os.fspath(source)
     if not os.path.isfile(path) or os.path.splitext(path)[1].lower() not in MANIFEST_SUFFIXES:
         raise DataError(
-            f"DATA must be a manifest, a file that ends in {_SUFFIXES}, with the columns path and the captions'; got "
+            f"DATA must be a manifest, a file that ends in {_SUFFIXES}, with the columns path and COLUMN; got "
             f"{printable(path)}"
         )
     try:

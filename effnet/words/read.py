@@ -116,6 +116,8 @@ def _hub_file(repo: str, file: str, revision: str | None, *, limit_bytes: int) -
 
 def _open(files: Sequence[Path], *, threads: int, source: str) -> Words:
     model, *others = files
+    for path in files:
+        open_regular(path).close()  # a pipe would wait forever
     sha256 = {path.name: file_digest(path, "sha256") for path in files}
     if model.suffix == ".onnx":
         encoder: Encoder = Sentence(read_tokenizer(others[0]), model, threads=threads)

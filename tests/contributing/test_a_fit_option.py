@@ -17,6 +17,7 @@ import effnet
 from effnet.cli.configs import takes_options
 from effnet.cli.options import Data
 from effnet.errors import InputError
+from effnet.jobs.align.config import AlignConfig
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.fit.job import command_line, job_of, options_given
 from effnet.jobs.fit.resume import check_same
@@ -123,6 +124,7 @@ def test_a_function_takes_it_by_its_name():
         (PruneConfig, 8, effnet.prune),
         (SearchConfig, 8, effnet.search),
         (QuantizeConfig, 8, effnet.quantize),
+        (AlignConfig, 8, effnet.align),
     ],
 )
 def test_the_help_stays_short_and_the_functions_take_every_option(config, most, function):
@@ -132,7 +134,7 @@ def test_the_help_stays_short_and_the_functions_take_every_option(config, most, 
     assert {field.name for field in dataclasses.fields(config)} == inspect.signature(function).parameters.keys()
 
 
-PAGE = """# Options of fit, train, search, prune and quantize
+PAGE = """# Options of fit, train, search, prune, quantize and align
 
 `effnet fit --help` lists the main options, `effnet fit --help-all` those with `--set` as well. In Python all of them
 are arguments: `effnet.fit("photos/", max_latency_ms=5, threads=2)`. `train` takes `fit.NAME` too, as `train.NAME` is a
@@ -142,7 +144,8 @@ field of the recipe: `--set train.lr=0.1`. tests/contributing/test_a_fit_option.
 
 def test_the_page_of_the_docs_has_every_option(check_golden):
     verbs = {
-        "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig
+        "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig,
+        "quantize": QuantizeConfig, "align": AlignConfig,
     }  # fmt: skip
     tables = [f"\n## {verb}\n\n{markdown(config)}" for verb, config in verbs.items()]
     check_golden(Path(__file__).parents[2] / "docs" / "reference" / "options.md", PAGE + "".join(tables))

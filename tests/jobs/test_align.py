@@ -13,6 +13,7 @@ from effnet.bundle.config import read_config
 from effnet.data.captioned import read_captions
 from effnet.errors import BundleError, DataError, EffnetError, InputError
 from effnet.jobs.align.job import RECORD
+from effnet.tasks.embedding import TASK
 from effnet.words.kept import FOLDER, open_space, read_record
 
 pytest.importorskip("tokenizers")
@@ -46,6 +47,12 @@ def test_colours_are_found_by_their_captions(aligned):
     # Of 16 kinds of images, several of each: the numbers in captions are not to be seen.
     assert test.recall_at_10 > 0.9 > 2 * test.chance
     assert any("29 images" in text or "few" in text for text in aligned.warnings)
+
+
+def test_the_task_has_its_modules():
+    assert {TASK.module(name).__name__ for name in ("learning", "scoring", "reporting")} == {
+        "effnet.training.words.learning", "effnet.measurement.retrieval", "effnet.report.retrieval",
+    }  # fmt: skip
 
 
 def test_the_bundle_is_whole_and_says_what_it_is(aligned, place):
@@ -84,6 +91,12 @@ def test_the_last_layer_is_the_map_and_its_outputs_are_embeddings(aligned, place
         features = headless.forward_head(maps, pre_logits=True).numpy()
     expected = features @ state["classifier.weight"].T + state["classifier.bias"]
     np.testing.assert_allclose(raw, expected, atol=1e-4)
+
+
+def test_images_may_be_seen_whole(place, tmp_path):
+    found = align(place, tmp_path / "out", resize="pad")
+    assert read_config(found.folder).preprocess.mode == "pad"
+    assert found.test.recall_at_10 > 0.9
 
 
 def test_words_of_any_kind_make_the_same_space(aligned, place, tmp_path):
@@ -184,6 +197,7 @@ def few(place):
         lambda place: ({"words": "own"}, InputError, "--words own has no vectors yet"),
         lambda place: ({"texts": "weights"}, InputError, "without a loss nothing is trained"),
         lambda place: ({"loss": "hinge"}, InputError, "align.loss must be one of none, siglip, clip; got 'hinge'"),
+        lambda place: ({"resize": "fold"}, InputError, "align.resize must be one of center, squash, pad; got 'fold'"),
         lambda place: ({"settings": {"train.lr": 1.0}}, InputError, "the recipe's train.lr needs training"),
         lambda place: ({"loss": "clip", "settings": {"train.lrr": 1.0}}, InputError, "did you mean 'lr'"),
         lambda place: ({"weights": place / "absent.pth"}, EffnetError, "there must be a file of weights"),
@@ -215,7 +229,7 @@ QUICK = {"train.epochs": 3, "train.batch_size": 32}
     [
         {"loss": "siglip"},
         {"loss": "clip", "texts": "weights"},
-        {"loss": "clip", "texts": "transformer", "words": "own", "settings": QUICK | {"train.epochs": 40}},
+        {"loss": "clip", "texts": "transformer", "words": "own", "settings": QUICK | {"train.epochs": 25}},
         {"loss": "siglip", "texts": "transformer", "settings": QUICK},
     ],
     ids=["map", "weights", "own", "transformer"],
@@ -251,7 +265,7 @@ def test_the_whole_network_is_trained_with_its_texts(place, tmp_path, texts, ali
 
 def test_pairs_have_no_mixup(place, tmp_path):
     with pytest.raises(InputError, match=r"have no augment.mixup"):
-        align(place, tmp_path / "out", loss="siglip", image="trained", settings={"augment.mixup": 0.2})
+        align(place, tmp_path / "out", loss="siglip", image="trained", settings={"augment.mixup": 0.2, "train.fused": False})
 
 
 def test_captions_are_not_learnt_without_words(place, tmp_path):

@@ -1,6 +1,7 @@
 """Words of every kind are read, and what is no words is refused."""
 
 import json
+import os
 
 import captioned
 import numpy as np
@@ -167,6 +168,11 @@ def no_vocabulary(folder):
     return folder / "x.npy"
 
 
+def pipe(folder):
+    os.mkfifo(folder / "x.txt")
+    return folder / "x.txt"
+
+
 def empty_folder(folder):
     (folder / "empty").mkdir()
     return folder / "empty"
@@ -186,6 +192,7 @@ def empty_folder(folder):
         (prose, "must have a word and its numbers on each line"),
         (pickled, "must be an array of numpy"),
         (no_vocabulary, "there must be a vocabulary beside"),
+        (pipe, "it is not a regular file"),
         (empty_folder, "--words must be a folder of tokenizer.json"),
         (lambda folder: folder / "absent.txt", "there is no "),
     ],

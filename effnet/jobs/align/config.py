@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Loss = Literal["none", "siglip", "clip"]
 Image = Literal["locked", "trained"]
 Texts = Literal["locked", "weights", "transformer"]
+Resize = Literal["", "center", "squash", "pad"]
 
 OWN = "own"
 """The words of the captions themselves."""
@@ -62,15 +63,20 @@ class AlignConfig:
         default="locked",
     )
     resolution: int | None = option("Input resolution in pixels; by default that of the weights.")
+    resize: Resize = option(
+        "How images become square: center (crop), squash or pad; by default as the weights' preprocessing does.",
+        default="",
+        metavar="center|squash|pad",
+    )
     copy_words: bool = option("Copy the words into the bundle; if false, `find` needs --words.", default=True)
     settings: Mapping[str, Any] = field(default_factory=dict)
     listener: "Listener" = ignore
     procedure: "Procedure | None" = None
 
     def __post_init__(self) -> None:
-        for name, known in (("loss", Loss), ("image", Image), ("texts", Texts)):
+        for name, known in (("loss", Loss), ("image", Image), ("texts", Texts), ("resize", Resize)):
             if getattr(self, name) not in known.__args__:  # type: ignore[attr-defined]
-                choices = ", ".join(known.__args__)  # type: ignore[attr-defined]
+                choices = ", ".join(filter(None, known.__args__))  # type: ignore[attr-defined]
                 raise InputError(f"align.{name} must be one of {choices}; got {getattr(self, name)!r}")
         if self.loss == "none" and (self.image, self.texts) != ("locked", "locked"):
             raise InputError("without a loss nothing is trained; set align.loss=siglip or align.loss=clip")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ from effnet.training.transfer.features import extract, make_extractor
 from effnet.training.transfer.ridge import Map, fit_map
 from effnet.weights.adapt import Arrays
 from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
-from effnet.words.encoder import Encoder
+from effnet.words.encoder import Encoded, Encoder
 from effnet.words.read import Words, open_words
 from effnet.words.space import Space
 from effnet.words.tokens import WordTokens, split_words
 
 RECORD = "align.json"
 PARTS = ("train", "val", "test")
-# A vector of fewer numbers than this per caption is not learnt from them; a warning says so.
+# With fewer captions than this a warning says that thousands are needed.
 _FEW = 1000
 # The scale of the logits is fitted among this many captions, as among that many classes, and lies in 1..400.
 _CHOICES, _SCALED = 20, 20.0
@@ -141,10 +142,8 @@ class _Own(Encoder):
     def __init__(self, tokens: WordTokens) -> None:
         self.tokens, self.width = tokens, _OWN_WIDTH
 
-    def encode(self, texts: Any) -> Any:
+    def encode(self, texts: Sequence[str]) -> Encoded:
         """Return vectors of which only `known` says something."""
-        from effnet.words.encoder import Encoded
-
         known = np.array([len(numbers) > 0 for numbers in self.tokens.ids(texts)], dtype=bool)
         return Encoded(vectors=np.zeros((len(known), self.width), np.float32), known=known)
 
@@ -165,7 +164,7 @@ def _known_only(dataset: Dataset, encoder: Encoder) -> tuple[Dataset, tuple[str,
             raise DataError(
                 f"each of train, val and test must have at least 2 captions with a word that --words knows; {name} has "
                 f"{len(kept[name])} of {len(known)}"
-                + (f", such as not {example[:40]!r}: are the words of another language?" if example else "")
+                + (f", and {example[:40]!r} has none: are the words of another language?" if example else "")
             )
     note = f"{left:,} of {total:,} captions have no word that --words knows, such as {example[:40]!r}: left out."
     return dataclasses.replace(dataset, **kept), (note,) if left else ()
@@ -173,6 +172,10 @@ def _known_only(dataset: Dataset, encoder: Encoder) -> tuple[Dataset, tuple[str,
 
 def _pretrained(config: AlignConfig, dataset: Dataset, *, width: int) -> Pretrained:
     found = load_pretrained(os.fspath(config.weights))
+    if config.resize and config.resize != found.preprocess.mode:
+        crop = found.preprocess.crop if config.resize == "center" else 1.0
+        prepared = dataclasses.replace(found.preprocess, mode=config.resize, crop=crop)
+        found = dataclasses.replace(found, preprocess=prepared)
     resolution = config.resolution or found.preprocess.resolution
     return adapted(found, num_classes=width, in_channels=dataset.channels, resolution=resolution)
 

@@ -57,4 +57,4 @@ def _write_tokens(folder: Path, tokens: Tokens) -> None:
     if isinstance(tokens, JsonTokens):
         (folder / TOKENIZER).write_bytes(tokens.data)
     elif isinstance(tokens, WordTokens):
-        write_text(folder / VOCABULARY, "\n".join(tokens.words) + "\n")
+        (folder / VOCABULARY).write_bytes(("\n".join(tokens.words) + "\n").encode())

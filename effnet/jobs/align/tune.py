@@ -65,8 +65,10 @@ def tune(
         )
         load_arrays_(network, with_map(found.state, start) if start else _drawn(found, recipe), where="the weights")
         towers = Towers(network, text, loss=config.loss)
-        splits = {name: Split(sources=parts[name].split.sources, labels=labels[name]) for name in labels}
-        state, told = _whole(config, found, dataclasses.replace(dataset, **splits), towers, recipe, folder, ranks)
+        train, val = (Split(sources=parts[name].split.sources, labels=labels[name]) for name in ("train", "val"))
+        state, told = _whole(
+            config, found, dataclasses.replace(dataset, train=train, val=val), towers, recipe, folder, ranks
+        )
         text = told.pop("text")
     space = _space(config, words, begin, text)
     what = {"locked": "its last layer", "trained": "the whole network"}[config.image]

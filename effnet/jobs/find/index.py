@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +126,42 @@ class Updated:
     saved: bool
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Work:
+    """An update in progress: the vectors and digests of the old index and of what was computed since, row by row.
+
+    `rows` are the row of each image by its relative path, `stats` its size and time, `waiting` the paths that wait for
+    a digest to be computed, `todo` one file for each of these.
+    """
+
+    vectors: list[np.ndarray]
+    digests: list[np.ndarray]
+    rows: dict[str, int] = field(default_factory=dict)
+    stats: dict[str, tuple[int, int]] = field(default_factory=dict)
+    waiting: dict[bytes, list[str]] = field(default_factory=dict)
+    todo: list[tuple[str, bytes]] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    computed: int = 0
+
+    def made(self) -> Index:
+        """Return the index of all images whose vectors are known."""
+        names = sorted(self.rows)
+        chosen = np.array([self.rows[name] for name in names], dtype=np.int64)
+        return Index(
+            paths=tuple(names),
+            stats=np.array([self.stats[name] for name in names], dtype=np.int64).reshape(-1, 2),
+            digests=np.concatenate(self.digests)[chosen],
+            vectors=np.concatenate(self.vectors)[chosen],
+        )
+
+
 def update(
     index: Index,
     paths: Sequence[str],
     predictor: Predictor,
     *,
     root: Path,
-    save: Callable[[Index], None] | None = None,
+    save: Callable[[Index], None],
     progress: Progress | None = None,
 ) -> Updated:
     """Return the index of the images at `paths`; only those whose files have changed are embedded.
@@ -140,66 +169,64 @@ def update(
     The index has paths relative to `root`. A file of the same size and time is taken as unchanged; one of the same
     bytes under another name is not embedded again. `save` keeps the index, also of the part that is done.
     """
-    names = [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
+    work = _compare(index, paths, root)
+    for start in range(0, len(work.todo), _SAVED_TOGETHER):
+        part = work.todo[start : start + _SAVED_TOGETHER]
+        total = len(work.todo)
+        done = progress and (lambda count, _, start=start, total=total: progress(start + count, total))  # type: ignore[misc]
+        _compute_(work, part, predictor, progress=done)
+        if start + _SAVED_TOGETHER < total:
+            with suppress(OSError):
+                save(work.made())
+    made, saved = work.made(), True
+    if work.computed or made.paths != index.paths or not np.array_equal(made.stats, index.stats):
+        try:
+            save(made)
+        except OSError:
+            saved = False
+    return Updated(index=made, computed=work.computed, unreadable=tuple(work.bad), saved=saved)
+
+
+def _compare(index: Index, paths: Sequence[str], root: Path) -> _Work:
+    """Return which images the index already has, and which must be computed."""
+    work = _Work(vectors=[index.vectors], digests=[index.digests])
     old = {name: row for row, name in enumerate(index.paths)}
-    by_digest = {index.digests[row].tobytes(): row for row in range(len(index.paths))}
-    stats: dict[str, tuple[int, int]] = {}
-    rows: dict[str, tuple[bytes, np.ndarray]] = {}
-    waiting: dict[bytes, list[str]] = {}
-    todo: list[tuple[str, bytes]] = []
-    bad: list[tuple[str, str]] = []
-    for name, path in zip(names, paths, strict=True):
+    known = list(map(tuple, index.stats.tolist()))
+    by_digest = {digest.tobytes(): row for row, digest in enumerate(index.digests)}
+    for path in paths:
+        name = os.path.relpath(path, root).replace(os.sep, "/")
         try:
             status = os.stat(path)
-            stats[name] = status.st_size, status.st_mtime_ns
-            row = old.get(name)
-            if row is not None and tuple(index.stats[row]) == stats[name]:
-                rows[name] = index.digests[row].tobytes(), index.vectors[row]
+            work.stats[name] = status.st_size, status.st_mtime_ns
+            if name in old and known[old[name]] == work.stats[name]:
+                work.rows[name] = old[name]
                 continue
             digest = _digest(path)
         except OSError as error:
-            bad.append((path, error.strerror or type(error).__name__))
+            work.bad.append((path, error.strerror or type(error).__name__))
             continue
-        row = by_digest.get(digest)
-        if row is not None:
-            rows[name] = digest, index.vectors[row]
+        if digest in by_digest:
+            work.rows[name] = by_digest[digest]
             continue
-        if digest not in waiting:
-            todo.append((path, digest))
-        waiting.setdefault(digest, []).append(name)
-    computed = 0
-    saved = save is None
-    for start in range(0, len(todo), _SAVED_TOGETHER):
-        part = todo[start : start + _SAVED_TOGETHER]
-        done = progress and (lambda count, _, start=start: progress(start + count, len(todo)))  # type: ignore[misc]
-        vectors, failed = _embed([path for path, _ in part], predictor, progress=done)
-        bad += [(part[place][0], reason) for place, reason in failed.items()]
-        computed += len(vectors)
-        for place, vector in vectors.items():
-            digest = part[place][1]
-            rows |= dict.fromkeys(waiting[digest], (digest, vector))
-        if save is not None and start + _SAVED_TOGETHER < len(todo):
-            save(_made(rows, stats, predictor.embedding_width))
-    made = _made(rows, stats, predictor.embedding_width)
-    if save is not None and (computed or made.paths != index.paths or not np.array_equal(made.stats, index.stats)):
-        with suppress(OSError):
-            save(made)
-            saved = True
-    else:
-        saved = True
-    return Updated(index=made, computed=computed, unreadable=tuple(bad), saved=saved)
+        if digest not in work.waiting:
+            work.todo.append((path, digest))
+        work.waiting.setdefault(digest, []).append(name)
+    return work
 
 
-def _made(rows: Mapping[str, tuple[bytes, np.ndarray]], stats: Mapping[str, tuple[int, int]], width: int) -> Index:
-    if not rows:
-        return empty_index(width)
-    names = sorted(rows)
-    return Index(
-        paths=tuple(names),
-        stats=np.array([stats[name] for name in names], dtype=np.int64),
-        digests=np.stack([np.frombuffer(rows[name][0], np.uint8) for name in names]),
-        vectors=np.stack([rows[name][1] for name in names]),
-    )
+def _compute_(
+    work: _Work, part: Sequence[tuple[str, bytes]], predictor: Predictor, *, progress: Progress | None
+) -> None:
+    """Embed some images and add their rows to the work."""
+    vectors, failed = _embed([path for path, _ in part], predictor, progress=progress)
+    work.bad += [(part[place][0], reason) for place, reason in failed.items()]
+    first = sum(map(len, work.vectors))
+    for row, place in enumerate(vectors):
+        work.rows |= dict.fromkeys(work.waiting[part[place][1]], first + row)
+    if vectors:
+        work.vectors.append(np.stack(list(vectors.values())))
+        work.digests.append(np.stack([np.frombuffer(part[place][1], np.uint8) for place in vectors]))
+    work.computed += len(vectors)
 
 
 def _digest(path: str) -> bytes:
