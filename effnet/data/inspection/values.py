@@ -13,6 +13,7 @@ import numpy as np
 from effnet.data.datasets import Dataset
 from effnet.data.images.decode import Decoding, image_header, stored_values
 from effnet.data.images.deep import ORDINARY
+from effnet.data.sound.reading import DECIBELS
 from effnet.data.sources import Source, encoded, source_name
 from effnet.data.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
@@ -193,6 +194,8 @@ def _look_at(source: Source, decoding: Decoding) -> _Look | None:
     try:
         file, name = encoded(source), source_name(source, "")
         header = image_header(file, name=name, decoding=decoding)
+        if decoding.sound is not None and header.values != DECIBELS:  # an image among sounds
+            return None
         if header.values == ORDINARY:
             return _Look(kind=ORDINARY)
         found = _summary(header.values, stored_values(file, decoding, name=name))
