@@ -18,8 +18,8 @@ from effnet.data.sources import Source, encoded, source_name
 from effnet.data.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
 
-# Training images sampled, and values kept of each to compute quantiles.
-_SAMPLE, _KEPT = 4096, 1024
+# Training images sampled, and pixels kept of each to compute quantiles: fewer if there are more bands than a few.
+_SAMPLE, _KEPT, _FEW_BANDS = 4096, 1024, 4
 # Bit depths of scanners and sensors; 8 is for 8-bit images stored with more bits.
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 # Grey and colours have one range, so that a colour keeps its hue.
@@ -217,6 +217,7 @@ def _summary(kind: str, parts: Iterable[np.ndarray]) -> _Look:
     if not some:
         return _Look(kind=kind)
     kept = np.concatenate(some)
-    if len(kept) > _KEPT:
-        kept = kept[rng.integers(0, len(kept), _KEPT)]
+    most = _KEPT if kept.shape[1] <= _FEW_BANDS else _FEW_BANDS * _KEPT // kept.shape[1]
+    if len(kept) > most:
+        kept = kept[rng.integers(0, len(kept), most)]
     return _Look(kind=kind, least=min(extremes), most=max(extremes), some=kept)
