@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from effnet.data.images.dicom import DICOM_SUFFIXES, patient_of
 from effnet.data.sources import Group, Listing, Part, source_name
-from effnet.errors import DataError
+from effnet.errors import DataError, MissingExtraError
 from effnet.system.files import open_regular
 from effnet.system.text import printable
 
@@ -126,13 +126,18 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
 def groups_of_patients(listing: Listing) -> tuple[list[Group], list[str]]:
     """Return the groups of DICOM files with the same PatientID, and notes on them; nothing without DICOM files.
 
-    With fewer patients than splits there are no groups. Raises MissingExtraError without pydicom.
+    With fewer patients than splits there are no groups. Raises MissingExtraError without pydicom if all are DICOM.
     """
     paths = [s for part in listing.parts.values() for s in part.sources if isinstance(s, str) and _is_dicom(s)]
     if not paths or len(paths) > MOST_FILES:
         return [], []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        patients = list(pool.map(patient_of, paths))
+    try:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            patients = list(pool.map(patient_of, paths))
+    except MissingExtraError:
+        if len(paths) == sum(len(part.sources) for part in listing.parts.values()):
+            raise
+        return [], []  # a few files among images: inspection names them
     named = set(filter(None, patients))
     if len(named) < _LEAST_PATIENTS:
         why = "no PatientID" if not named else f"{len(named)} PatientID" + "s" * (len(named) > 1)

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 
 
-def dicom(values: np.ndarray, *, syntax: str = "", **tags: Any) -> bytes:
+def dicom(values: np.ndarray, *, syntax: str = "", media: str = "CTImageStorage", **tags: Any) -> bytes:
     """Return a DICOM file of these values [H, W], [frames, H, W] or, with SamplesPerPixel, [H, W, 3].
 
-    `syntax` is the keyword of a transfer syntax in pydicom.uid, explicit and little-endian by default; `tags` replace
-    the usual ones, None removes one.
+    `syntax` is the keyword of a transfer syntax in pydicom.uid, explicit and little-endian by default, `media` that of
+    the kind of file; `tags` replace the usual ones, None removes one.
     """
     import pydicom
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = uid.CTImageStorage, uid.generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = getattr(uid, media), uid.generate_uid()
     meta.TransferSyntaxUID = getattr(uid, syntax or "ExplicitVRLittleEndian")
     packed = syntax == "RLELossless"
     file = Dataset()

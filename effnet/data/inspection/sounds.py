@@ -10,8 +10,8 @@ import numpy as np
 from effnet.data.datasets import Dataset
 from effnet.data.images.opening import open_stream
 from effnet.data.sound.reading import SoundHeader, sound_header
-from effnet.data.sound.record import SOUND_SUFFIXES, Sound, read_asked_sound, suited_sound
-from effnet.data.sound.spectrogram import mel_bands
+from effnet.data.sound.record import MOST_FFT, SOUND_SUFFIXES, Sound, read_asked_sound, suited_sound
+from effnet.data.sound.spectrogram import has_bands, mel_bands
 from effnet.data.sources import Source, encoded, source_name
 from effnet.errors import DataError, ImageError, InputError, MissingExtraError
 
@@ -21,27 +21,18 @@ _SAMPLE = 256
 
 
 def with_sound(dataset: Dataset, asked: str | Sound = "") -> Dataset:
-    """Return the data set with the parameters of its spectrograms, unchanged if it holds images.
+    """Return the data set with the parameters of its spectrograms, unchanged if it holds more images than sounds.
 
-    `asked` sets some of them, as in "seconds=3,mels=80"; the others follow from the training files. Raises DataError if
-    it holds both, or no sound can be read, InputError for parameters that are not usable.
+    The kind with fewer files cannot be decoded then, and inspection names these. `asked` sets some of the parameters,
+    as in "seconds=3,mels=80"; the others follow from the training files. Raises DataError if no sound can be read,
+    InputError for parameters that are not usable.
     """
-    splits = (dataset.train, dataset.val, dataset.test)
-    sounds = [is_sound(source) for split in splits for source in split.sources]
-    if not any(sounds):
+    sources = dataset.train.sources
+    if 2 * sum(map(is_sound, sources)) <= len(sources):
         if asked:
             raise InputError("fit.sound is for sounds; these data are images: leave it out")
         return dataset
-    if not all(sounds):
-        raise DataError(
-            f"a data set must hold images or sounds; {dataset.name} holds {sum(sounds):,} sounds and "
-            f"{len(sounds) - sum(sounds):,} images: give one kind"
-        )
-    found = asked if isinstance(asked, Sound) else _suited(dataset.train.sources, read_asked_sound(asked))
-    try:
-        mel_bands(found)
-    except DataError as error:
-        raise InputError(str(error)) from error
+    found = asked if isinstance(asked, Sound) else _suited(sources, read_asked_sound(asked))
     note = (
         f"Sounds become spectrograms: {found.seconds:g} s at {found.rate:,} Hz, {found.mels} mel bands up to "
         f"{found.high_hz:g} Hz, {found.frames:,} columns; training draws windows, evaluation takes the middle one, and "
@@ -57,17 +48,22 @@ def is_sound(source: Source) -> bool:
 
 def _suited(sources: Sequence[Source], asked: dict[str, Any]) -> Sound:
     headers, reason = [], ""
-    for place in np.random.default_rng(0).permutation(len(sources))[:_SAMPLE]:
+    sounds = [source for source in sources if is_sound(source)]
+    for place in np.random.default_rng(0).permutation(len(sounds))[:_SAMPLE]:
         try:
-            headers.append(_header(sources[int(place)]))
+            headers.append(_header(sounds[place]))
         except (ImageError, OSError) as error:
-            reason = reason or f"{source_name(sources[int(place)], '')}: {error}"
+            reason = reason or f"{source_name(sounds[place], '')}: {error}"
             if isinstance(error.__cause__, ImportError):
                 raise MissingExtraError("soundfile", "audio") from error
     if not headers:
         raise DataError(f"a data set must have sounds that can be read, but none of the sampled can; one is {reason}")
     try:
-        return suited_sound([header.rate for header in headers], [header.seconds for header in headers], asked)
+        found = suited_sound([header.rate for header in headers], [header.seconds for header in headers], asked)
+        while "fft" not in asked and found.fft < MOST_FFT and not has_bands(found):
+            found = replace(found, fft=2 * found.fft)
+        _ = mel_bands(found)
+        return found
     except DataError as error:
         raise InputError(str(error)) from error
 

@@ -13,12 +13,13 @@ import numpy as np
 from effnet.data.datasets import Dataset
 from effnet.data.images.decode import Decoding, image_header, stored_values
 from effnet.data.images.deep import ORDINARY
+from effnet.data.sound.reading import DECIBELS
 from effnet.data.sources import Source, encoded, source_name
 from effnet.data.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
 
-# Training images sampled, and values kept of each to compute quantiles.
-_SAMPLE, _KEPT = 4096, 1024
+# Training images sampled, and pixels kept of each to compute quantiles: fewer if there are more bands than a few.
+_SAMPLE, _KEPT, _FEW_BANDS = 4096, 1024, 4
 # Bit depths of scanners and sensors; 8 is for 8-bit images stored with more bits.
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
 # Grey and colours have one range, so that a colour keeps its hue.
@@ -193,6 +194,8 @@ def _look_at(source: Source, decoding: Decoding) -> _Look | None:
     try:
         file, name = encoded(source), source_name(source, "")
         header = image_header(file, name=name, decoding=decoding)
+        if decoding.sound is not None and header.values != DECIBELS:  # an image among sounds
+            return None
         if header.values == ORDINARY:
             return _Look(kind=ORDINARY)
         found = _summary(header.values, stored_values(file, decoding, name=name))
@@ -214,6 +217,7 @@ def _summary(kind: str, parts: Iterable[np.ndarray]) -> _Look:
     if not some:
         return _Look(kind=kind)
     kept = np.concatenate(some)
-    if len(kept) > _KEPT:
-        kept = kept[rng.integers(0, len(kept), _KEPT)]
+    most = _KEPT if kept.shape[1] <= _FEW_BANDS else _FEW_BANDS * _KEPT // kept.shape[1]
+    if len(kept) > most:
+        kept = kept[rng.integers(0, len(kept), most)]
     return _Look(kind=kind, least=min(extremes), most=max(extremes), some=kept)

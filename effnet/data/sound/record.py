@@ -10,11 +10,14 @@ from effnet.errors import DataError, InputError, nearest, shown
 SOUND_SUFFIXES = {"WAV": frozenset({".wav", ".wave"}), "FLAC": frozenset({".flac"}), "OGG": frozenset({".ogg", ".oga"})}
 """The formats of sounds that are read, and their suffixes."""
 
-# The most values of the spectrogram of a window, and the most samples of its Fourier transform.
-_MOST_VALUES, _MOST_FFT = 2**22, 2**16
+MOST_FFT = 2**16
+"""The most samples of a Fourier transform."""
+
+# The most values of the spectrogram of a window.
+_MOST_VALUES = 2**22
 _BOUNDS = {
-    "rate": (1_000, 192_000), "seconds": (0.05, 600.0), "window": (16, _MOST_FFT), "hop": (1, _MOST_FFT),
-    "fft": (16, _MOST_FFT), "mels": (8, 512), "low_hz": (0.0, 96_000.0), "high_hz": (1.0, 96_000.0),
+    "rate": (1_000, 192_000), "seconds": (0.05, 600.0), "window": (16, MOST_FFT), "hop": (1, MOST_FFT),
+    "fft": (16, MOST_FFT), "mels": (8, 512), "low_hz": (0.0, 96_000.0), "high_hz": (1.0, 96_000.0),
     "floor_db": (-300.0, 0.0),
 }  # fmt: skip
 

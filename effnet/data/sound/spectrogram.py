@@ -31,6 +31,14 @@ def log_mel(samples: np.ndarray, sound: Sound) -> np.ndarray:
     return np.maximum(decibels[::-1], np.float32(sound.floor_db))  # the logarithm rounds
 
 
+def has_bands(sound: Sound) -> bool:
+    """Return whether every band has a frequency of the Fourier transform."""
+    try:
+        return bool(len(mel_bands(sound)))
+    except DataError:
+        return False
+
+
 @functools.lru_cache(maxsize=8)
 def mel_bands(sound: Sound) -> np.ndarray:
     """Return the weights float32 [mels, fft / 2 + 1] of each band, the lowest first; each triangle has the area 1 Hz.

@@ -85,6 +85,8 @@ def test_where_small_values_are_white_they_are_inverted_with_their_window() -> N
     own = ValueRange(low=0.0, high=1.0, window=True)
     both = [decode_image(data, channels=1, value_range=own).astype(int) for data in (plain, inverse)]
     assert np.abs(both[0] + both[1] - 255).max() <= 1
+    rescaled = dicom(CT, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11, **HOUNSFIELD)
+    np.testing.assert_array_equal(values_of(rescaled)[..., 0], 4095.0 - CT - 1024)
     eight = dicom(CT.astype(np.uint8), PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(decode_image(eight, channels=1)[..., 0], 255 - CT.astype(np.uint8))
 
@@ -150,6 +152,7 @@ def deflated_bomb() -> bytes:
     (dicom(CT, Rows=65535, Columns=65535), "must have at most 100,000,000 pixels"),
     (dicom(CT, Rows=9000, Columns=9000, NumberOfFrames=500), "decoding it must take at most"),
     (dicom(CT, PhotometricInterpretation="PALETTE COLOR"), "they are 'PALETTE COLOR' with 1 samples"),
+    (dicom(CT, media="MediaStorageDirectoryStorage"), "it is a DICOMDIR, a list of files without an image"),
     (dicom(CT, Rows=None), "a DICOM file without an image"),
     (dicom(CT, RescaleSlope="1e400"), "RescaleSlope must be a number|inf"),
     (with_syntax("1.2.840.113619.5.2"), "its transfer syntax '1.2.840.113619.5.2' is a private compression"),

@@ -50,6 +50,13 @@ def test_parameters_are_kept_if_the_split_is_made_again(tmp_path: Path) -> None:
     assert with_sound(read_dataset(root), Sound(mels=20)).sound == Sound(mels=20)
 
 
+def test_of_low_rates_every_band_has_a_frequency(tmp_path: Path) -> None:
+    found = with_sound(read_dataset(folder(tmp_path, rates=(2000, 4000)))).sound
+    assert found is not None
+    assert (found.rate, found.window) == (2000, 50)
+    assert found.fft > 64
+
+
 def test_silence_has_a_range_all_the_same(tmp_path: Path) -> None:
     report = inspect_dataset(read_dataset(folder(tmp_path / "silence", silent=True)))
     assert report.values is not None
