@@ -151,6 +151,17 @@ def _budgets(record: Record) -> str:
     )
 
 
+def _explain(record: Record) -> str:
+    details = record["details"]
+    least = {name: f"{100 * mean:.1f} pp" for name, (_, mean, _) in details["intervals"].items()}
+    return (
+        f"activation maps of an ImageNet Lite0 on {details['images']} photographs: lower end of the least gain in the "
+        f"area under the class's probability (insertion {least['insertion_over_centre']} above the centre prior and "
+        f"{least['insertion_over_random']} above random maps; deletion {least['deletion_under_centre']} and "
+        f"{least['deletion_under_random']} below)"
+    )
+
+
 def _deploy_speed(record: Record) -> str:
     details = record["details"]
     found = "; ".join(
@@ -233,6 +244,7 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "cold_predict": lambda record: "`effnet predict` of one image with B0, cold start",
     "transfer": _transfer,
     "probe": _probe,
+    "explain": _explain,
     "finetune": _finetune,
     "train_speed": _train_speed,
     "train_memory": _train_memory,

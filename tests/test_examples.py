@@ -18,7 +18,7 @@ from procedures import BRIEF, TINIEST, UNTIMED, made_up
 import effnet
 from effnet.arch import blocks
 from effnet.bundle.weights import load_state
-from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.jobs.procedure import Procedure
 from effnet.nas.policy import Policy
 from effnet.runtimes.write import write_export
@@ -223,6 +223,27 @@ def test_find_similar(run_example, tmp_path):
     expected = np.argsort(-cosines)[:2]
     assert expected[0] == 3
     assert [line.split() for line in lines] == [[f"{cosines[i]:.3f}", str(paths[i])] for i in expected]
+
+
+def test_integrated_gradients(run_example, tmp_path):
+    """Their sum is the class's value less that of the baseline: the completeness of integrated gradients."""
+    pytest.importorskip("captum")
+    import torch
+
+    bundle, rng = make_bundle(tmp_path / "bundle"), np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / "cat.png")
+    words = [bundle, tmp_path / "cat.png", "--steps", 100, "--out", tmp_path / "out.png"]
+    told, _ = run_example("integrated_gradients", *words)
+    name, total, error = re.fullmatch(r"(\d): attributions sum to ([-+.\d]+), error ([.\d]+)", told).groups()
+    assert float(error) < 0.05 * max(1, abs(float(total)))
+    module, preprocess = effnet.load_module(bundle), effnet.load(bundle).config.preprocess
+    pixels = normalize(effnet.load(bundle).prepare(tmp_path / "cat.png")[None], preprocess)
+    with torch.no_grad():
+        here, there = (module(torch.from_numpy(given).permute(0, 3, 1, 2))[0] for given in (pixels, 0 * pixels))
+    assert int(here.argmax()) == int(name)
+    assert float(total) == pytest.approx(float((here - there)[int(name)]), abs=0.05 * max(1, abs(float(total))))
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.size == (16, 16)
 
 
 def test_import_checkpoint(run_example, lite0_file, photos, tmp_path):

@@ -12,11 +12,13 @@ from effnet.bundle.config import ModelConfig, read_config, read_maps
 from effnet.data.eval_view import ImageLike
 from effnet.data.outputs import OutputSpec
 from effnet.errors import BundleError, InputError, nearest
+from effnet.jobs.find.search import nearest_rows
 from effnet.runtimes.installed import missing
 from effnet.runtimes.predictor import Predictor, several_images
 from effnet.runtimes.registry import FORMATS, RUNTIMES, deployed_format
 from effnet.runtimes.results import unit_rows
 from effnet.system.text import brief, percent
+from effnet.tasks.embedding import EMBEDDING
 
 # The most tags of an image that are shown.
 _MOST_TAGS = 8
@@ -83,12 +85,12 @@ class Explainer:
         threads: int = 1,
     ) -> None:
         config = read_config(folder)
+        _check_output(config, output)
         self.predictor = Predictor(folder, threads=threads, format=format or _format_with_maps(Path(folder), config))
         self.config = config
         self.output = output
-        _check_output(config, output)
         found = Path(index) if index is not None else Path(folder) / NEAREST
-        self.index = read_index(found, config) if index is not None or found.is_file() else None
+        self.index = read_index(found, config.arch.feature_channels) if index is not None or found.is_file() else None
         maps = self.predictor.engine.maps
         if maps is None:
             raise _no_maps(Path(folder), self.predictor.format.name)
@@ -158,6 +160,11 @@ def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, wanted: str | No
 
 
 def _check_output(config: ModelConfig, output: str | None) -> None:
+    if config.output == EMBEDDING:
+        raise InputError(
+            "explain shows why an answer is given; this bundle returns embeddings: explain a bundle that `effnet "
+            "zeroshot` makes of it"
+        )
     known = [spec.name for spec in config.specs] or list(config.class_names)
     if output is not None and output not in known:
         what = "an output" if config.specs else "a class"
@@ -185,9 +192,8 @@ def _no_maps(folder: Path, name: str) -> BundleError:
     )
 
 
-def read_index(path: Path, config: ModelConfig) -> Index:
+def read_index(path: Path, channels: int) -> Index:
     """Return the embeddings in a file of `effnet embed`; raise InputError if it is none of this network."""
-    channels = config.arch.feature_channels
     again = f"`effnet embed BUNDLE TRAINING_IMAGES --out {path}` writes it"
     try:
         with np.load(path, allow_pickle=False) as data:
@@ -206,9 +212,10 @@ def read_index(path: Path, config: ModelConfig) -> Index:
 
 
 def _neighbours(index: Index, vector: Any) -> tuple[Neighbour, ...]:
-    cosines = index.vectors @ vector
-    best = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
-    return tuple(Neighbour(path=index.paths[number], cosine=float(cosines[number])) for number in best)
+    best, cosines = nearest_rows(index.vectors, vector, top=NEIGHBOURS)
+    return tuple(
+        Neighbour(path=index.paths[row], cosine=float(cosine)) for row, cosine in zip(best, cosines, strict=True)
+    )
 
 
 def explain(

@@ -18,6 +18,7 @@ from effnet.report import provenance as origin
 from effnet.report import text as wording
 from effnet.report.facts import CandidateRow
 from effnet.report.model import Report
+from effnet.report.overlay import data_url
 from effnet.report.plot_search import networks_svg, search_svg
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text
@@ -27,16 +28,24 @@ from effnet.tasks.registry import BUILT_IN, find_task
 _SHOWN_CANDIDATES = 8
 
 
-def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray], draws: bool = True) -> None:
+def write_report(
+    report: Report,
+    folder: Path,
+    *,
+    images: Iterable[np.ndarray],
+    overlays: Iterable[np.ndarray] = (),
+    draws: bool = True,
+) -> None:
     """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
     `images` holds one uint8 [H, W, C] array for each of the test's mistakes, in the same order, or none: report.html
-    shows them to everyone who opens it. Unless `draws`, it has no plots.
+    shows them to everyone who opens it. `overlays` are the same images under maps, uint8 [H, W, 3], as far as there are
+    any (effnet.report.overlay). Unless `draws`, it has no plots.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
     texts = {
-        "report.html": render_html(report, images=images, draws=draws),
+        "report.html": render_html(report, images=images, overlays=overlays, draws=draws),
         "README.md": render_card(report),
         "report.json": json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
     }
@@ -44,7 +53,9 @@ def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray], 
         replace_text(folder / name, text)
 
 
-def render_html(report: Report, *, images: Iterable[np.ndarray], draws: bool = True) -> str:
+def render_html(
+    report: Report, *, images: Iterable[np.ndarray], overlays: Iterable[np.ndarray] = (), draws: bool = True
+) -> str:
     """Return the report as one page that loads nothing from anywhere, with plots if `draws`."""
     report = report.as_stored()
     candidates, section = _ordered_candidates(report), section_of(report)
@@ -70,6 +81,7 @@ def render_html(report: Report, *, images: Iterable[np.ndarray], draws: bool = T
             "method": origin.method_sentence(report),
             "origin_rows": origin.origin_rows(report),
             "loss_plot": partial(plots.learning_curve_svg, report, "loss"),
+            "overlays": [data_url(image) for image in overlays],
             "figure_plot": partial(plots.learning_curve_svg, report, figure.key, share=figure.share),
         }
         | _search_part(report)

@@ -162,6 +162,13 @@ def test_what_cannot_be_explained_says_why(tmp_path, images):
         effnet.explain(folder, images[0])
 
 
+def test_a_bundle_of_embeddings_has_no_answer_to_explain(tmp_path, images):
+    folder = make_bundle(tmp_path / "vectors")
+    write_config(dataclasses.replace(read_config(folder), task="embedding"), folder)
+    with pytest.raises(InputError, match="this bundle returns embeddings: explain a bundle that `effnet zeroshot`"):
+        effnet.explain(folder, images[0])
+
+
 def test_an_export_with_maps_is_found_whatever_is_deployed(made, tmp_path, images):
     copy = shutil.copytree(made, tmp_path / "copy")
     effnet.export(copy, to=["litert"], maps=True)

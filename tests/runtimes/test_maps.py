@@ -11,18 +11,22 @@ import torch
 from bundles import make_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import SHARED
+from scipy.stats import spearmanr
 from several_outputs import SPECS, random_images, random_state, several_config
 from strategies import specs as networks
 
 import effnet
-from effnet.bundle.config import read_config, read_maps
+from effnet.bundle.config import ModelConfig, read_config, read_maps
 from effnet.bundle.weights import load_arrays_, load_state
+from effnet.data.eval_view import prepare_image
 from effnet.data.preprocess import normalize
 from effnet.errors import BundleError, InputError
 from effnet.nn.network import build
 from effnet.runtimes.onnxruntime.hidden_output import hide_output
 from effnet.runtimes.registry import open_engine
-from effnet.runtimes.write import write_export
+from effnet.runtimes.write import without_classifier, write_export
+from effnet.weights.pretrained import load_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,6 +78,36 @@ def test_a_redrawn_classifier_gives_other_maps(made):
     centred = [found - found.mean(-1, keepdims=True) for found in ranks]
     related = (centred[0] * centred[1]).sum(-1) / (centred[0] ** 2).sum(-1)
     assert abs(related.mean()) < 0.3
+
+
+def test_a_redrawn_classifier_gives_other_maps_of_photographs(tmp_path):
+    """Of the real Lite0 on photographs, with a classifier that was fitted on them."""
+    weights, photos = SHARED / "weights" / "tf_efficientnet_lite0_headless.safetensors", SHARED / "data" / "photos7"
+    if not (weights.is_file() and photos.is_dir()):
+        pytest.skip("the weights and photographs beside the repository are absent")
+    found = load_pretrained(str(weights))
+    preprocess = dataclasses.replace(found.preprocess, resolution=128)
+    folders = sorted(path for path in photos.iterdir() if path.is_dir())[:3]
+    files = [file for folder in folders for file in sorted(folder.iterdir())[:6]]
+    images = np.stack([prepare_image(file, preprocess) for file in files])
+    arch = dataclasses.replace(found.spec, num_classes=3, resolution=128)
+    config = ModelConfig(arch=arch, preprocess=preprocess, class_names=("a", "b", "c"))
+    backbone = {name: array for name, array in found.state.items() if not name.startswith("classifier.")}
+    head = {"classifier.weight": np.zeros((3, 1280), np.float32), "classifier.bias": np.zeros(3, np.float32)}
+    bare = without_classifier(config)
+    path = write_export("onnx-features", tmp_path, bare, backbone)
+    features = open_engine(path).run(images).astype(np.float64)
+    wanted = np.repeat(np.eye(3), 6, axis=0) - 1 / 3
+    fitted = np.linalg.lstsq(features - features.mean(0), wanted, rcond=1e-3)[0].T.astype(np.float32)
+    redrawn = np.random.default_rng(0).permuted(fitted, axis=1)
+    maps = []
+    for weight in (fitted, redrawn):
+        given = backbone | head | {"classifier.weight": weight}
+        _, map_ = open_engine(write_export("onnx", tmp_path, config, given, maps=True)).run_with_maps(images)
+        maps.append((map_ - map_.mean(1, keepdims=True)).reshape(18, 3, -1))
+    known = np.repeat(np.arange(3), 6)
+    related = [spearmanr(a[k], b[k]).statistic for a, b, k in zip(*maps, known, strict=True)]
+    assert abs(np.mean(related)) < 0.3
 
 
 @pytest.fixture

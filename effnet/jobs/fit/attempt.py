@@ -23,6 +23,7 @@ from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.measurement.answers import predict_split
@@ -290,7 +291,9 @@ def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, 
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     images = _images(artifact, dataset) if report.report_images else ()
-    write_report(report, out, images=images, draws=draws)
+    seen = report.report_images and draws
+    overlays = mistakes_overlaid(artifact.deployed, artifact.score, dataset.test) if seen else ()
+    write_report(report, out, images=images, overlays=overlays, draws=draws)
 
 
 def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:

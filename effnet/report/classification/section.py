@@ -18,7 +18,7 @@ from effnet.report.text import percent
 _LONG = 20
 _SHOWN_CLASSES = 10
 _WEAKEST_CLASSES = 3
-_SHOWN_MISTAKES = 24
+SHOWN_MISTAKES = 24
 _SHOWN_CONFUSIONS = 8
 
 
@@ -78,7 +78,7 @@ def _page(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
         "threshold_rows": reliability.threshold_rows(report),
         "classes": classes[:_SHOWN_CLASSES] if long else classes,
         "more_classes": classes[_SHOWN_CLASSES:] if long else [],
-        "mistakes": mistakes_shown(report.test.mistakes[:_SHOWN_MISTAKES], images),
+        "mistakes": mistakes_shown(report.test.mistakes[:SHOWN_MISTAKES], images),
     }
 
 
