@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score, log_loss
@@ -36,6 +36,7 @@ def merit(on, said, costs):
     return -(costs[0] * (on & ~said).sum() + costs[1] * (~on & said).sum())
 
 
+@settings(deadline=None)
 @given(_pairs, _costs)
 def test_a_threshold_is_the_best_of_all(pairs, costs):
     p, on = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
