@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from outputs import SPECS, made, parts, scored
 from sklearn import metrics
@@ -60,6 +60,7 @@ _cells = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_cells, min_size=1, max_size=3))
 def test_tags_of_any_known_cells_are_scikit_learns(columns):
     shortest = min(map(len, columns))

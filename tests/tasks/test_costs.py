@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.data.outputs import OutputSpec
@@ -61,6 +61,7 @@ def test_an_output_is_found_by_its_column_or_by_a_name_that_it_has_alone():
 _values = st.floats(0.1, 10)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5).flatmap(lambda n: st.tuples(*[st.lists(_values, min_size=n, max_size=n)] * 3)))
 def test_the_decision_has_the_least_expected_cost(drawn):
     weights, miss, false = map(np.array, drawn)
