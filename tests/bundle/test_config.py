@@ -181,7 +181,7 @@ def test_it_declares_the_outputs_of_its_files(good, tmp_path):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"task": "classificatoin"}, "a task must be one of classification, several, embedding; .* did you mean 'classification'"),
+        ({"task": "classificatoin"}, "a task must be one of classification, .*; .* did you mean 'classification'"),
         ({"task": 3}, "task must be the name of a task; got 3"),
         ({"outputs": []}, r"outputs must be those of the task classification, .*; got \[\]"),
     ],
