@@ -18,6 +18,7 @@ from effnet.runtimes.predictor import Predictor, several_images
 from effnet.runtimes.registry import FORMATS, RUNTIMES, deployed_format
 from effnet.runtimes.results import unit_rows
 from effnet.system.text import brief, percent
+from effnet.tasks.classification import Prediction
 from effnet.tasks.embedding import EMBEDDING
 
 # The most tags of an image that are shown.
@@ -103,24 +104,26 @@ class Explainer:
         rows, maps = self.predictor.outputs_and_maps(images)
         vectors = unit_rows(self.predictor.features(images)) if self.index is not None else [None] * len(images)
         task, names = self.config.task_record, self.config.class_names
+        answers = [task.answer(row, names, top=2, threshold=self.config.threshold or 0.0) for row in rows]
         return [
             Explanation(
                 image=image,
-                answer=task.answer(row, names, top=2, threshold=self.config.threshold or 0.0),
-                shown=tuple(self._shown(row, map_)),
+                answer=answer,
+                shown=tuple(self._shown(row, map_, answer)),
                 neighbours=_neighbours(self.index, vector) if self.index is not None else (),
             )
-            for image, row, map_, vector in zip(images, rows, maps, vectors, strict=True)
+            for image, row, map_, answer, vector in zip(images, rows, maps, answers, vectors, strict=True)
         ]
 
-    def _shown(self, row: np.ndarray, maps: np.ndarray) -> Iterator[Shown]:
+    def _shown(self, row: np.ndarray, maps: np.ndarray, answer: Any) -> Iterator[Shown]:
         """Yield the maps to show of one image, from its row [columns] and its maps [columns, height, width]."""
         first = 0
         for output, spec in zip(self.config.file_outputs, _specs(self.config), strict=True):
             columns = slice(first, first + output.width)
             first += output.width
             if spec.name in (self.output, "") or self.output is None:
-                yield from _shown(spec, row[columns], maps[columns], self.output if spec.name == "" else None)
+                wanted = self.output if spec.name == "" else None
+                yield from _shown(spec, row[columns], maps[columns], answer[spec.name] if spec.name else answer, wanted)
 
 
 def _specs(config: ModelConfig) -> tuple[OutputSpec, ...]:
@@ -133,7 +136,8 @@ def _specs(config: ModelConfig) -> tuple[OutputSpec, ...]:
     return (OutputSpec(name="", kind=kind, classes=() if output.width == 1 else config.class_names),)
 
 
-def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, wanted: str | None) -> Iterator[Shown]:
+def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, answer: Any, wanted: str | None) -> Iterator[Shown]:
+    """Yield the maps of one output: of the class `wanted` or, by default, of the answer."""
     if spec.kind == "number":
         names = spec.classes or (spec.name or "the number",)
         for name, value, map_ in zip(names, row, maps * spec.scale, strict=True):
@@ -144,9 +148,12 @@ def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, wanted: str | No
                 output=spec.name, title=spec.classes[number], value=percent(float(row[number]), 1), map=maps[number]
             )
     else:
-        best = np.argsort(-row, kind="stable")
+        # The answer is the first, which need not be the most probable one: wrong answers may have unlike costs.
+        best = [int(number) for number in np.argsort(-row, kind="stable")]
+        if isinstance(answer, Prediction):
+            best = [spec.classes.index(label) for label in answer.labels]
         first = best[0] if wanted is None else spec.classes.index(wanted)
-        second = next((int(number) for number in best if number != first), None)
+        second = next((number for number in best if number != first), None)
         value = percent(float(row[first]), 1)
         yield Shown(output=spec.name, title=spec.classes[first], value=value, map=maps[first] - maps.mean(0))
         if second is not None:

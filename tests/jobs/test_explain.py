@@ -11,12 +11,13 @@ from PIL import Image
 from several_outputs import random_images
 
 import effnet
-from effnet.bundle.config import read_config, write_config
+from effnet.bundle.config import read_config, read_digests, read_maps, write_config, write_digests
 from effnet.errors import BundleError, ImageError, InputError
 from effnet.jobs.explain import NEIGHBOURS, Explainer
 from effnet.report.explanation import MOST_IMAGES
 from effnet.runtimes.write import without_classifier
 from effnet.system.lock import alone_in
+from effnet.tasks.costs import Costs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,6 +78,19 @@ def test_another_class_can_be_asked_for(made, images):
     assert found.shown[1].title.startswith("7 rather than ")
     with pytest.raises(InputError, match=r"must be a class of the bundle; got 'sevn'"):
         effnet.explain(made, images[0], output="sevn")
+
+
+def test_the_answer_is_explained_where_costs_make_it_another_than_the_most_probable(made, images, tmp_path):
+    (plain,) = effnet.explain(made, images[0])
+    copy = shutil.copytree(made, tmp_path / "costs")
+    second = plain.answer.labels[1]
+    miss = tuple(1e4 if name == second else 1.0 for name in read_config(made).class_names)
+    config = dataclasses.replace(read_config(copy), costs=Costs(miss=miss, false=(1.0,) * 10))
+    write_config(config, copy)
+    write_digests(copy, read_digests(made), maps=read_maps(made))
+    (found,) = effnet.explain(copy, images[0])
+    assert found.answer.labels[0] == second != plain.answer.labels[0]
+    assert found.shown[0].title == second
 
 
 def test_each_output_has_its_maps_and_each_tag_its_own(several):
