@@ -236,6 +236,43 @@ def _find(record: Record) -> str:
     )
 
 
+def _several_outputs(record: Record) -> str:
+    samples, details = record["samples"], record["details"]
+
+    def mean(key: str) -> float:
+        return statistics.mean(samples[key])
+
+    outputs = ", ".join(
+        f"{name} {mean(f'{name}_joint'):.1f} % (alone {mean(f'{name}_alone'):.1f}, with 30 % of the cells empty "
+        f"{mean(f'{name}_hidden'):.1f})"
+        for name in details["gain"]
+    )
+    return (
+        f"one fine-tuned network of three outputs beside one of each, {details['train']:,} product photographs, "
+        f"{record['n']} draws: {outputs}; {mean('time_ratio'):.2f} times the processor time of one; mean error of the "
+        f"year {mean('year_mae'):.2f} (of the median {mean('year_median_mae'):.2f}): least difference from a network "
+        "of its own"
+    )
+
+
+def _several_int8(record: Record) -> str:
+    losses = {key: statistics.mean(values) for key, values in record["samples"].items()}
+    parts = [
+        f"{title} "
+        + ", ".join(f"{key.partition('_')[2]} {value:+.2f}" for key, value in losses.items() if runtime in key)
+        for runtime, title in (("onnxruntime", "ONNX Runtime"), ("litert", "LiteRT"))
+    ]
+    return f"a network of four outputs in int8: points lost, {'; '.join(parts)}: the largest"
+
+
+def _tags(record: Record) -> str:
+    few, more = (statistics.mean(record["samples"][f"mean_average_precision_{number}"]) for number in (500, 1500))
+    return (
+        f"five tags of natural scenes, a head on a frozen Lite0 at 160 pixels, {record['n']} draws: mAP {few:.3f} with "
+        f"500 training images (goal 0.89), {more:.3f} with 1,500 (goal 0.91): smaller margin"
+    )
+
+
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "search_table": _search_table,
     "search_latency": _search_latency,
@@ -260,5 +297,8 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "hostile": _hostile,
     "users": _users,
     "words": _words,
+    "several_outputs": _several_outputs,
+    "several_int8": _several_int8,
+    "tags": _tags,
     "find": _find,
 }
