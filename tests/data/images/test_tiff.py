@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiffs import pages, tiff_of_bands
@@ -27,6 +27,7 @@ def read(data: bytes, channels: int) -> np.ndarray:
     return np.concatenate(list(stored_values(data, Decoding(channels=channels))))
 
 
+@settings(deadline=None)
 @given(
     channels=st.sampled_from([2, 4, 5, 8, 12]),
     dtype=st.sampled_from(["uint16", "int16", "uint32", "int32", "float32"]),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.signal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.data.sound.record import Sound
@@ -90,6 +90,7 @@ def test_bands_without_a_frequency_are_refused() -> None:
         mel_bands(Sound(mels=256))
 
 
+@settings(deadline=None)
 @given(
     rate=st.sampled_from([8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000]),
     new_rate=st.sampled_from([8000, 16_000, 22_050, 32_000]),
