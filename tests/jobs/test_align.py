@@ -265,7 +265,8 @@ def test_the_whole_network_is_trained_with_its_texts(place, tmp_path, texts, ali
 
 def test_pairs_have_no_mixup(place, tmp_path):
     with pytest.raises(InputError, match=r"have no augment.mixup"):
-        align(place, tmp_path / "out", loss="siglip", image="trained", settings={"augment.mixup": 0.2, "train.fused": False})
+        settings = {"augment.mixup": 0.2, "train.fused": False}
+        align(place, tmp_path / "out", loss="siglip", image="trained", settings=settings)
 
 
 def test_captions_are_not_learnt_without_words(place, tmp_path):

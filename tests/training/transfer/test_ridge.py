@@ -31,7 +31,7 @@ def test_it_is_scikit_learns_ridge_to_the_texts_of_its_space(strength):
     np.testing.assert_allclose(found.bias, peer.intercept_, atol=1e-4)
 
 
-def test_the_strongest_penalty_that_loses_at_most_a_tenth_is_chosen():
+def test_the_strongest_penalty_that_loses_at_most_15_percent_is_chosen():
     (features, texts), (val_features, val_texts) = draw(300), draw(200, seed=1)
     grid = (100.0, 3.0, 0.3, 0.01)
     every = [
@@ -42,7 +42,7 @@ def test_the_strongest_penalty_that_loses_at_most_a_tenth_is_chosen():
     ]
     found = fit_map(features, texts, val_features=val_features, val_texts=val_texts, penalties=grid, whitenings=(1.0,))
     best = max(one.val_mrr for one in every)
-    assert found.penalty == max(one.penalty for one in every if one.val_mrr >= 0.9 * best)
+    assert found.penalty == max(one.penalty for one in every if one.val_mrr >= 0.85 * best)
     assert found.val_mrr == pytest.approx(next(one.val_mrr for one in every if one.penalty == found.penalty))
 
 
