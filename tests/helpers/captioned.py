@@ -89,6 +89,40 @@ def write_table(folder: Path, *, width: int = WIDTH) -> Path:
     return folder
 
 
+def write_encoder(
+    folder: Path,
+    *,
+    pooled: bool = False,
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids"),
+    broken: bool = False,
+) -> Path:
+    """Write a sentence encoder of the words' vectors; with `pooled` it returns that of the first token."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
+    rows = np.concatenate([np.zeros((1, WIDTH), np.float32), vectors()])
+    if broken:
+        rows[:] = np.nan
+    nodes = [helper.make_node("Gather", ["rows", "input_ids"], ["last_hidden_state"])]
+    shape = ["batch", "length", WIDTH]
+    if pooled:
+        nodes.append(helper.make_node("Gather", ["last_hidden_state", "first"], ["pooled"], axis=1))
+        shape = ["batch", WIDTH]
+    name = "pooled" if pooled else "last_hidden_state"
+    graph = helper.make_graph(
+        nodes,
+        "encoder",
+        [helper.make_tensor_value_info(one, TensorProto.INT64, ["batch", "length"]) for one in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(rows, "rows"), numpy_helper.from_array(np.array(0), "first")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
 def write_backbone(folder: Path) -> Path:
     """Write the bundle of a tiny network without a classifier; untrained filters tell colours apart."""
     spec = ArchSpec(

@@ -106,6 +106,20 @@ def test_words_of_any_kind_make_the_same_space(aligned, place, tmp_path):
     np.testing.assert_allclose(one.vectors, two.vectors, atol=5e-3)
 
 
+def test_a_sentence_encoder_is_copied_into_the_bundle(aligned, place, tmp_path):
+    words = captioned.write_encoder(tmp_path / "encoder")
+    found = align(place, tmp_path / "out", words=words)
+    assert found.test.recall_at_10 > 0.9
+    assert {path.name for path in (found.folder / FOLDER).iterdir()} == {
+        "model.onnx", "tokenizer.json", "space.safetensors", "words.json",
+    }  # fmt: skip
+    shutil.rmtree(words)
+    space, record = open_space(found.folder)
+    assert (record.kind, space.vectors(["red shirt", "xylophone"]).known.tolist()) == ("sentence", [True, False])
+    with pytest.raises(InputError, match="needs a table of words; --words is a sentence encoder"):
+        align(place, tmp_path / "other", words=captioned.write_encoder(words), loss="clip", texts="weights")
+
+
 def test_words_that_the_bundle_does_not_hold_are_given_again_and_checked(place, tmp_path):
     found = align(place, tmp_path / "out", words=place / "table", copy_words=False)
     assert {path.name for path in (found.folder / FOLDER).iterdir()} == {"words.json", "space.safetensors"}
@@ -264,8 +278,8 @@ def test_the_whole_network_is_trained_with_its_texts(place, tmp_path, texts, ali
 
 
 def test_pairs_have_no_mixup(place, tmp_path):
-    with pytest.raises(InputError, match=r"have no augment.mixup"):
-        settings = {"augment.mixup": 0.2, "train.fused": False}
+    settings = {"augment.mixup": 0.2, "train.fused": False}
+    with pytest.raises(InputError, match=r"have no augment\.mixup"):
         align(place, tmp_path / "out", loss="siglip", image="trained", settings=settings)
 
 
