@@ -31,6 +31,24 @@ class Encoder(Protocol):
         ...
 
 
+class Remembered:
+    """An encoder that encodes each text once, for one that is slow."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder, self.width = encoder, encoder.width
+        self._rows: dict[str, tuple[np.ndarray, bool]] = {}
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return the vectors of texts."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if new:
+            found = self.encoder.encode(new)
+            self._rows |= zip(new, zip(found.vectors, found.known.tolist(), strict=True), strict=True)
+        rows = [self._rows[text] for text in texts]
+        vectors = np.stack([row for row, _ in rows]) if rows else np.empty((0, self.width), np.float32)
+        return Encoded(vectors=vectors, known=np.array([known for _, known in rows], dtype=bool))
+
+
 class Table:
     """A static table: a text's vector is the mean of its tokens' rows in `vectors` [tokens, width], of length 1."""
 

@@ -30,7 +30,7 @@ from effnet.training.transfer.features import extract, make_extractor
 from effnet.training.transfer.ridge import Map, fit_map
 from effnet.weights.adapt import Arrays
 from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
-from effnet.words.encoder import Encoded, Encoder
+from effnet.words.encoder import Encoded, Encoder, Remembered
 from effnet.words.read import Words, open_words
 from effnet.words.space import Space
 from effnet.words.tokens import WordTokens, split_words
@@ -126,7 +126,8 @@ def _words(config: AlignConfig, dataset: Dataset) -> Words:
         words = open_words(config.words)
         if words.kind != "table" and config.texts != "locked":
             raise InputError(f"align.texts={config.texts} needs a table of words; --words is a sentence encoder")
-        return words
+        slow = words.kind == "sentence"
+        return dataclasses.replace(words, encoder=Remembered(words.encoder)) if slow else words
     counts: dict[str, int] = {}
     for caption in dataset.train.labels:
         for word in set(split_words(str(caption).lower())):
