@@ -181,7 +181,7 @@ class Rivals:
         """Return whether a network is right on each test image, bool [images]; kept."""
         path = self.folder / f"{name.replace(' ', '-')}.npy"
         if not path.is_file():
-            np.save(path, right_answers(network_of(subject), self.dataset.test, subject.config.preprocess))
+            np.save(path, right_answers(network_of(subject), self.dataset.test, subject.config))
         return np.load(path)
 
     def pruned(self) -> Subject:

@@ -151,6 +151,17 @@ def _budgets(record: Record) -> str:
     )
 
 
+def _explain(record: Record) -> str:
+    details = record["details"]
+    least = {name: f"{100 * mean:.1f} pp" for name, (_, mean, _) in details["intervals"].items()}
+    return (
+        f"activation maps of an ImageNet Lite0 on {details['images']} photographs: lower end of the least gain in the "
+        f"area under the class's probability (insertion {least['insertion_over_centre']} above the centre prior and "
+        f"{least['insertion_over_random']} above random maps; deletion {least['deletion_under_centre']} and "
+        f"{least['deletion_under_random']} below)"
+    )
+
+
 def _deploy_speed(record: Record) -> str:
     details = record["details"]
     found = "; ".join(
@@ -225,6 +236,43 @@ def _find(record: Record) -> str:
     )
 
 
+def _several_outputs(record: Record) -> str:
+    samples, details = record["samples"], record["details"]
+
+    def mean(key: str) -> float:
+        return statistics.mean(samples[key])
+
+    outputs = ", ".join(
+        f"{name} {mean(f'{name}_joint'):.1f} % (alone {mean(f'{name}_alone'):.1f}, with 30 % of the cells empty "
+        f"{mean(f'{name}_hidden'):.1f})"
+        for name in details["gain"]
+    )
+    return (
+        f"one fine-tuned network of three outputs beside one of each, {details['train']:,} product photographs, "
+        f"{record['n']} draws: {outputs}; {mean('time_ratio'):.2f} times the processor time of one; mean error of the "
+        f"year {mean('year_mae'):.2f} (of the median {mean('year_median_mae'):.2f}): least difference from a network "
+        "of its own"
+    )
+
+
+def _several_int8(record: Record) -> str:
+    losses = {key: statistics.mean(values) for key, values in record["samples"].items()}
+    parts = [
+        f"{title} "
+        + ", ".join(f"{key.partition('_')[2]} {value:+.2f}" for key, value in losses.items() if runtime in key)
+        for runtime, title in (("onnxruntime", "ONNX Runtime"), ("litert", "LiteRT"))
+    ]
+    return f"a network of four outputs in int8: points lost, {'; '.join(parts)}: the largest"
+
+
+def _tags(record: Record) -> str:
+    few, more = (statistics.mean(record["samples"][f"mean_average_precision_{number}"]) for number in (500, 1500))
+    return (
+        f"five tags of natural scenes, a head on a frozen Lite0 at 160 pixels, {record['n']} draws: mAP {few:.3f} with "
+        f"500 training images (goal 0.89), {more:.3f} with 1,500 (goal 0.91): smaller margin"
+    )
+
+
 _SENTENCES: dict[str, Callable[[Record], str]] = {
     "search_table": _search_table,
     "search_latency": _search_latency,
@@ -233,6 +281,7 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "cold_predict": lambda record: "`effnet predict` of one image with B0, cold start",
     "transfer": _transfer,
     "probe": _probe,
+    "explain": _explain,
     "finetune": _finetune,
     "train_speed": _train_speed,
     "train_memory": _train_memory,
@@ -248,5 +297,8 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "hostile": _hostile,
     "users": _users,
     "words": _words,
+    "several_outputs": _several_outputs,
+    "several_int8": _several_int8,
+    "tags": _tags,
     "find": _find,
 }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from effnet.data.shards.write import write_shards as shard
     from effnet.jobs.align.job import AlignResult, align
     from effnet.jobs.bench import Bench, bench
+    from effnet.jobs.explain import explain
     from effnet.jobs.export import export
     from effnet.jobs.find.api import Found, find
     from effnet.jobs.fit.api import FitResult, fit, train
@@ -92,6 +93,7 @@ _LAZY = {
     "time_model": ("effnet.measurement.timing", "time_model"),
     "Comparison": ("effnet.jobs.runs", "Comparison"),
     "compare": ("effnet.jobs.runs", "compare"),
+    "explain": ("effnet.jobs.explain", "explain"),
     "Run": ("effnet.report.runs", "Run"),
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
@@ -130,7 +132,7 @@ __all__ = [
     "NAMES", "AlignResult", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile",
     "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult",
     "QuantizeResult", "Recipe", "Run", "SearchResult", "ZeroshotResult", "align", "bench", "build", "compare",
-    "cost", "create_model", "describe", "evaluate", "export", "find", "fit", "from_pretrained", "get_spec",
+    "cost", "create_model", "describe", "evaluate", "explain", "export", "find", "fit", "from_pretrained", "get_spec",
     "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune",
     "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs", "save", "scale", "search", "shard",
     "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms", "zeroshot",

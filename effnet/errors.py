@@ -97,6 +97,8 @@ PACKAGES = {
     "sklearn": ("scikit-learn", "train"),
     "markupsafe": ("jinja2", "train"),
     "datasets": ("datasets", "hf"),
+    "pydicom": ("pydicom", "medical"),
+    "soundfile": ("soundfile", "audio"),
     "tokenizers": ("tokenizers", "words"),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ NO_BENCHMARKS = (
     "__init__",
     "assemble_rivals",
     "cifar",
+    "fashion",
     "harness",
     "nas_tables",
     "peers",

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from PIL import Image
-from procedures import BRIEF, TINIEST
+from procedures import BRIEF, TINIEST, UNTIMED, made_up
 
 import effnet
 from effnet.arch import blocks
 from effnet.bundle.weights import load_state
-from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.jobs.procedure import Procedure
 from effnet.nas.policy import Policy
 from effnet.runtimes.write import write_export
@@ -82,6 +82,43 @@ def test_fit_and_predict(run_example, tmp_path, monkeypatch):
     assert "latency" in lines[1]
     assert len([line for line in lines if line.startswith("a ")]) == 5
     assert (tmp_path / "out" / "model.onnx").is_file()
+
+
+@pytest.fixture
+def fit_untimed(monkeypatch):
+    """Let an example's fit plan with few networks and measure none."""
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=made_up(space=TINIEST)))
+
+
+def test_medical(run_example, fit_untimed, tmp_path):
+    pytest.importorskip("pydicom")
+    lines = run_example("medical", "--patients", 30, "--epochs", 1, "--out", tmp_path / "out")
+    assert any(line.startswith("60 images share a PatientID with others (30 patients)") for line in lines)
+    found = effnet.load(tmp_path / "out").config.preprocess.value_range
+    assert (found.low, found.high, found.window) == (-1350, 149, True)
+    assert lines[-1].split(": ")[1] in ("clear", "nodule")
+
+
+def test_satellite(run_example, fit_untimed, tmp_path):
+    *_, bands, last = run_example("satellite", "--tiles", 8, "--epochs", 1, "--out", tmp_path / "out")
+    assert bands.startswith("bands: 8 ranges: ")
+    assert effnet.load(tmp_path / "out").config.preprocess.value_range.channels == 8
+    assert last.split(": ")[1] in ("healthy", "dry", "bare")
+
+
+def test_industrial(run_example, fit_untimed, tmp_path):
+    lines = run_example("industrial", "--parts", 12, "--epochs", 1, "--out", tmp_path / "out")
+    assert any("from 0..4095 are mapped to 0..255, as for 12 bits" in line for line in lines)
+    assert [line.split(":")[0].strip() for line in lines[-4:-1]] == ["dent", "good", "scratch"]
+    assert lines[-1].split(": ")[1] in ("good", "scratch", "dent")
+
+
+def test_sound(run_example, fit_untimed, tmp_path):
+    pytest.importorskip("soundfile")
+    lines = run_example("sound", "--sounds", 8, "--epochs", 1, "--out", tmp_path / "out")
+    assert any(line.startswith("Sounds become spectrograms: ") for line in lines)
+    assert effnet.load(tmp_path / "out").config.preprocess.sound.rate == 8000
+    assert lines[-1].split(": ")[1] in ("siren", "knock", "hiss", "hum")
 
 
 @pytest.mark.elsewhere
@@ -188,6 +225,27 @@ def test_find_similar(run_example, tmp_path):
     assert [line.split() for line in lines] == [[f"{cosines[i]:.3f}", str(paths[i])] for i in expected]
 
 
+def test_integrated_gradients(run_example, tmp_path):
+    """Their sum is the class's value less that of the baseline: the completeness of integrated gradients."""
+    pytest.importorskip("captum")
+    import torch
+
+    bundle, rng = make_bundle(tmp_path / "bundle"), np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / "cat.png")
+    words = [bundle, tmp_path / "cat.png", "--steps", 100, "--out", tmp_path / "out.png"]
+    told, _ = run_example("integrated_gradients", *words)
+    name, total, error = re.fullmatch(r"(\d): attributions sum to ([-+.\d]+), error ([.\d]+)", told).groups()
+    assert float(error) < 0.05 * max(1, abs(float(total)))
+    module, preprocess = effnet.load_module(bundle), effnet.load(bundle).config.preprocess
+    pixels = normalize(effnet.load(bundle).prepare(tmp_path / "cat.png")[None], preprocess)
+    with torch.no_grad():
+        here, there = (module(torch.from_numpy(given).permute(0, 3, 1, 2))[0] for given in (pixels, 0 * pixels))
+    assert int(here.argmax()) == int(name)
+    assert float(total) == pytest.approx(float((here - there)[int(name)]), abs=0.05 * max(1, abs(float(total))))
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.size == (16, 16)
+
+
 def test_import_checkpoint(run_example, lite0_file, photos, tmp_path):
     import safetensors.torch
     import torch
@@ -209,6 +267,16 @@ def test_pytorch_loop(run_example, photos, tmp_path):
     accuracy = float(last.rpartition(" ")[2].rstrip("%")) / 100
     assert accuracy == pytest.approx(effnet.evaluate(effnet.load(tmp_path / "out"), photos).accuracy, abs=0.5)
     assert effnet.load(tmp_path / "out").config.preprocess.resolution == 32
+
+
+@pytest.mark.elsewhere
+def test_several_outputs(run_example, tmp_path, monkeypatch):
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=UNTIMED))
+    kind, faults, size, answers = run_example("several_outputs", tmp_path / "made")
+    for line, higher in ((kind, True), (faults, True), (size, False)):
+        value, baseline = (float(line.split()[i]) for i in (1, -1))
+        assert (value > baseline + 0.2) if higher else (value < baseline / 2)
+    assert answers.startswith("kind bright faults (")
 
 
 def test_images_and_words(run_example, tmp_path):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from bundles import make_bundle
 from PIL import Image
 
 import effnet
@@ -99,6 +100,25 @@ def test_a_bundle_needs_no_workshop_package(run_on_device, small_bundle, image):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_sound_is_predicted_without_a_workshop_package(run_on_device, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    bundle = make_bundle(tmp_path / "bundle")
+    config = json.loads((bundle / "config.json").read_text())
+    config["preprocess"] |= {"sound": {"seconds": 0.5}, "value_range": {"low": -80, "high": 10}}
+    (bundle / "config.json").write_text(json.dumps(config))
+    soundfile.write(tmp_path / "tone.wav", np.sin(np.arange(20_000) / 5), 44_100)
+    done = run_on_device("predict", bundle, tmp_path / "tone.wav")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tone.wav" in done.stdout
+
+
+def test_explaining_needs_no_workshop_package(run_on_device, bundle_copy, image, tmp_path):
+    effnet.export(bundle_copy, maps=True)
+    done = run_on_device("explain", bundle_copy, image, "--out", tmp_path / "page.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "page.html").is_file()
+
+
 def test_looking_at_images_needs_no_workshop_package(run_on_device, tiny_images):
     done = run_on_device("data", "inspect", tiny_images)
     assert (done.returncode, done.stderr) == (0, "")
@@ -130,7 +150,7 @@ def test_the_exported_names_are_the_public_api():
         "read_dataset", "inspect", "Preprocess",
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
         "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
-        "load", "Predictor", "evaluate", "time_model",
+        "load", "Predictor", "evaluate", "explain", "time_model",
         "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult",
         "align", "AlignResult", "zeroshot", "ZeroshotResult", "find", "Found",
         "bench", "Bench", "profile", "DeviceProfile", "shard",

@@ -1,18 +1,24 @@
 """config.json of a bundle: the model's task and outputs, its architecture, classes and preprocessing."""
 
 import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import CONFIG
+from effnet.data.outputs import OutputSpec, column_names, output_spec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
+from effnet.tasks.classification import TASK, with_costs
+from effnet.tasks.costs import Costs
 from effnet.tasks.registry import find_task
 from effnet.tasks.task import FEATURES, NamedOutput, Output, Task
 
@@ -24,6 +30,7 @@ MAX_NAME_LENGTH = 1_000
 # Fitted temperatures lie in 0.05..20; outside these limits the scaled logits might not be finite in float32.
 _TEMPERATURES = (1e-4, 1e4)
 _DIGESTS = "sha256"
+_MAPS = "maps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +51,8 @@ class ModelConfig:
     """The architecture, its preprocessing, its class names, and the package versions that wrote it.
 
     `task` is the name of what the network answers (effnet.tasks), `class_names` are the names of its outputs: the
-    classes, of a classifier; empty for a backbone, which has no last layer.
+    classes, of a classifier; empty for a backbone, which has no last layer. `specs` are the outputs of a task of
+    several, whose columns have these names; they have temperatures and thresholds of their own.
 
     `split_seed` is the seed of the training data's split: a test split with this seed holds no training image. None if
     it is unknown.
@@ -53,7 +61,9 @@ class ModelConfig:
     probable class is below `threshold` is of no known class; None disables this. `deployed` is the format (of
     effnet.runtimes.registry) that predicts by default. `origin` says where the weights of a pulled or imported bundle
     come from. `balanced` is the degree to which the training class frequencies were removed from the probabilities:
-    these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform.
+    these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform. `costs` are those
+    of a classifier's wrong answers, None if all cost the same: they decide the answer, the probabilities are without
+    them; the outputs of `specs` have their own.
     """
 
     arch: ArchSpec
@@ -67,9 +77,15 @@ class ModelConfig:
     origin: Origin | None = None
     balanced: float = 0.0
     task: str = "classification"
+    specs: tuple[OutputSpec, ...] = ()
+    costs: Costs | None = None
 
     def __post_init__(self) -> None:
-        _ = self.task_record
+        wanted = self.class_names if self.task_record.bind else ()
+        if column_names(self.specs) != wanted:
+            raise BundleError(
+                f"the columns of the outputs must be {shown(list(wanted))}; got {shown(list(column_names(self.specs)))}"
+            )
         if len(self.class_names) != self.arch.num_classes:
             raise BundleError(
                 f"a model with {self.arch.num_classes} outputs needs as many class names; got {len(self.class_names)}: "
@@ -88,6 +104,8 @@ class ModelConfig:
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
+        if self.costs is not None and (self.specs or len(self.costs.miss) != len(self.class_names)):
+            raise BundleError(f"costs must be those of the {len(self.class_names)} classes of a classifier")
         if not 0 <= self.balanced <= 1:
             raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
 
@@ -95,9 +113,12 @@ class ModelConfig:
     def task_record(self) -> Task:
         """The record of the task; raises BundleError if it is not registered in this process."""
         try:
-            return find_task(self.task)
+            found = find_task(self.task)
         except InputError as error:
             raise BundleError(str(error)) from error
+        if found.bind is not None:
+            return found.bind(self.specs)
+        return with_costs(self.costs) if found is TASK else found
 
     @property
     def output(self) -> Output:
@@ -105,11 +126,30 @@ class ModelConfig:
         return self.task_record.output if self.class_names else FEATURES
 
     @property
+    def file_outputs(self) -> tuple[Output, ...]:
+        """The outputs of a file of this model, in the order of the last layer's columns."""
+        if self.class_names:
+            return self.task_record.file_outputs(self.class_names)
+        return (replace(FEATURES, width=self.arch.feature_channels),)
+
+    @property
+    def temperatures(self) -> float | np.ndarray:
+        """What the logits are divided by: a number or, of several outputs, float64 [columns]."""
+        if not self.specs:
+            return self.temperature
+        return np.repeat([spec.temperature for spec in self.specs], [spec.width for spec in self.specs])
+
+    @property
     def outputs(self) -> tuple[NamedOutput, ...]:
         """The named outputs that config.json declares, for programs that read only it."""
         if self.class_names:
             return self.task_record.outputs(self.class_names)
         return (NamedOutput(name=FEATURES.name, shape=(self.arch.feature_channels,), meaning=FEATURES.meaning),)
+
+    def uncalibrated(self) -> "ModelConfig":
+        """Return the config with temperatures of 1 and without thresholds."""
+        specs = tuple(replace(spec, temperature=1.0, threshold=None, thresholds=()) for spec in self.specs)
+        return replace(self, temperature=1.0, threshold=None, specs=specs)
 
     def must_classify(self, what: str) -> None:
         """Raise InputError unless this is a classifier, for which alone effnet has `what`."""
@@ -123,7 +163,7 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "format": FORMAT,
         "library_name": "effnet",
         "task": config.task,
-        "outputs": [output.to_dict() for output in config.outputs],
+        "outputs": _declared(config),
         "arch": spec_to_dict(config.arch),
         "preprocess": config.preprocess.to_dict(),
         "class_names": list(config.class_names),
@@ -134,9 +174,28 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "deployed": config.deployed,
         "balanced": config.balanced,
     }
+    if config.costs is not None:
+        data["costs"] = _named_costs(config.costs, config.class_names)
     if config.origin is not None:
         data["origin"] = asdict(config.origin)
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+
+
+def _named_costs(costs: Costs, class_names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Return the costs by class, for people: those of 1 are left out."""
+    both = {"miss": costs.miss, "false": costs.false}
+    return {
+        kind: {name: cost for name, cost in zip(class_names, some, strict=True) if cost != 1}
+        for kind, some in both.items()
+    }
+
+
+def _declared(config: ModelConfig) -> list[dict[str, Any]]:
+    """Return the declared outputs as JSON-able data; those of several have their specs."""
+    found = [output.to_dict() for output in config.outputs]
+    if not config.specs:
+        return found
+    return [output | {"spec": asdict(spec)} for output, spec in zip(found, config.specs, strict=True)]
 
 
 def _write(data: Mapping[str, Any], folder: Path) -> None:
@@ -188,13 +247,28 @@ def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
     return found
 
 
-def write_digests(folder: Path, digests: Mapping[str, str]) -> None:
+def read_maps(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the names of the files in the bundle `folder` that return activation maps too (effnet.runtimes.maps).
+
+    Raises BundleError like read_config.
+    """
+    found = _read(folder).get(_MAPS, [])
+    if not isinstance(found, list) or not all(map(_is_text, found)):
+        raise BundleError(f"{Path(folder) / CONFIG}: {_MAPS} must be a list of texts; got {shown(found)}")
+    return tuple(found)
+
+
+def write_digests(folder: Path, digests: Mapping[str, str], *, maps: Iterable[str] | None = None) -> None:
     """Replace the digests of model files in the bundle's config.json in `folder`.
+
+    `maps` are the names of those that return activation maps; by default they are what they were.
 
     Code that puts a model file into a bundle calls this before the change without the file's digest, and after it with
     the digest: then a process killed in between leaves no digest of another file.
     """
-    _write(_read(folder) | {_DIGESTS: dict(sorted(digests.items()))}, folder)
+    known = set(read_maps(folder) if maps is None else maps)
+    data = _read(folder) | {_DIGESTS: dict(sorted(digests.items()))}
+    _write(data | ({_MAPS: sorted(known & set(digests))} if known or _MAPS in data else {}), folder)
 
 
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
@@ -219,6 +293,8 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             origin=_origin(data.get("origin")),
             balanced=_number(data.get("balanced", 0.0), "balanced"),
             task=_task(data),
+            specs=_specs(data),
+            costs=_costs(data.get("costs"), tuple(names)),
         )
         if data["format"] != _FIRST:
             _check_outputs(data["outputs"], config)
@@ -237,9 +313,17 @@ def _task(data: Mapping[str, Any]) -> str:
     return task
 
 
+def _specs(data: Mapping[str, Any]) -> tuple[OutputSpec, ...]:
+    """Return the outputs of a task of several; none if they have no specs."""
+    outputs = data.get("outputs") if data["format"] != _FIRST else []
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        raise BundleError(f"outputs must be a list of JSON objects; got {shown(outputs)}")
+    return tuple(output_spec(output["spec"]) for output in outputs if "spec" in output)
+
+
 def _check_outputs(value: object, config: ModelConfig) -> None:
     """Raise BundleError unless the declared outputs are those of the task."""
-    wanted = [output.to_dict() for output in config.outputs]
+    wanted = json.loads(json.dumps(_declared(config)))  # as read: lists for tuples
     if value != wanted:
         raise BundleError(f"outputs must be those of the task {config.task}, {shown(wanted)}; got {shown(value)}")
 
@@ -250,6 +334,22 @@ def _origin(value: object) -> Origin | None:
     if not isinstance(value, dict) or not all(map(_is_text, value.values())) or "source" not in value:
         raise BundleError(f"origin must be null or a JSON object of texts with a source; got {shown(value)}")
     return Origin(**{key: value[key] for key in ("source", "published", "weights_sha256") if key in value})
+
+
+def _costs(value: object, class_names: tuple[str, ...]) -> Costs | None:
+    """Return the costs that `_named_costs` wrote."""
+    if value is None:
+        return None
+    good = isinstance(value, dict) and set(value) == {"miss", "false"}
+    given = {kind: some for kind, some in value.items() if isinstance(some, dict)} if isinstance(value, dict) else {}
+    if not good or len(given) != 2 or any(name not in class_names for some in given.values() for name in some):
+        raise BundleError(f"costs must be null or JSON objects miss and false, of costs by class; got {shown(value)}")
+    every = {
+        kind: tuple(_number(some.get(name, 1.0), "a cost") for name in class_names) for kind, some in given.items()
+    }
+    if not all(0 < cost < math.inf for costs in every.values() for cost in costs):
+        raise BundleError(f"costs must be above 0 and finite; got {shown(value)}")
+    return Costs(**every)
 
 
 def _seed(value: object) -> int | None:

@@ -20,7 +20,7 @@ class SplitRecord:
 
     `joined` are groups of (near-)duplicate images, by path below the data folder, that were kept in one part; `leaked`
     are test images with a duplicate in train or val; `seen` is a sample of the marks (`effnet.data.inspection.leaks`)
-    of the images in train and val.
+    of the images in train and val; `outputs` are the words that chose the labels of a manifest, see `Listing`.
     """
 
     seed: int
@@ -29,6 +29,7 @@ class SplitRecord:
     joined: tuple[tuple[str, ...], ...] = ()
     leaked: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def groups(self, listing: Listing) -> tuple[Group, ...]:
         """Return `joined` as groups of the images in `listing`."""
@@ -73,6 +74,7 @@ def _parse(data: Any) -> SplitRecord:
         joined=tuple(_texts(paths) for paths in joined),
         leaked=_texts(data["leaked"]),
         seen=_texts(data["seen"]),
+        outputs=_texts(data.get("outputs", [])),
     )
 
 

@@ -11,7 +11,7 @@ from effnet.cli.console import fail, make_console, print_text
 from effnet.cli.options import Bundle
 from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
-from effnet.runtimes.registry import FEATURES, FORMATS
+from effnet.runtimes.registry import FEATURES, FORMATS, RUNTIMES
 from effnet.system.text import brief, percent
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ def export(
     ] = None,
     features: Annotated[
         bool, typer.Option("--features", help="Write files that return embeddings, for `effnet embed`.")
+    ] = False,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Let the files return activation maps too, for `effnet explain`.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder to write to; by default the bundle.")
@@ -60,8 +63,8 @@ def export(
     code = 0
     with _status() as progress:
         for name, found in export_each(
-            bundle, _formats(to, features=features), features=features, data=data, out=out, quantization=quantization,
-            max_drop=max_drop / 100, progress=progress, **images,
+            bundle, _formats(to, features=features, maps=maps), features=features, maps=maps, data=data, out=out,
+            quantization=quantization, max_drop=max_drop / 100, progress=progress, **images,
         ):  # fmt: skip
             if isinstance(found, EffnetError):
                 fail(f"{name}: {found}" if "," in to or to == "all" else str(found))
@@ -101,12 +104,13 @@ def words(text: str) -> list[str]:
     return [word for part in text.split(",") if (word := part.strip())]
 
 
-def _formats(text: str, *, features: bool) -> list[str]:
+def _formats(text: str, *, features: bool, maps: bool) -> list[str]:
     from effnet.runtimes.installed import missing
 
     if text == "all":
         known = FEATURES if features else FORMATS
-        return [name for name, target in known.items() if missing(target.runtime) is None]
+        able = {name: target for name, target in known.items() if RUNTIMES[target.runtime].maps or not maps}
+        return [name for name, target in able.items() if missing(target.runtime) is None]
     return words(text)
 
 
@@ -121,9 +125,10 @@ def in_words(found: Any) -> str:
             f"{text}embeddings of {found.check.images} {kind} differ by at most {found.check.relative_error:.1e} of "
             f"their length, least cosine {found.check.cosine:.6f}; {found.size_bytes / 1e6:.2f} MB"
         )
+    value, same = ("value", "answers") if found.several else ("probability", "class")
     text += (
-        f"largest difference of a probability {found.check.max_difference:.1e}, "
-        f"same class on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
+        f"largest difference of a {value} {found.check.max_difference:.1e}, "
+        f"same {same} on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
     )
     if found.accuracy is not None:
         scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"

@@ -47,10 +47,21 @@ GroupBy = Annotated[
     ),
 ]
 
+Outputs = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B,...",
+        help="Columns of a manifest to learn, such as gender,year; default: label:NAME, tags:NAME, number:NAME and "
+        "label.",
+    ),
+]
+
 ValueRange = Annotated[
     str,
     typer.Option(
-        metavar="LOW,HIGH|auto", help="Values of black and white in images of more than 8 bits; auto: chosen from DATA."
+        metavar="LOW,HIGH|auto",
+        help="Values of black and white in images of more than 8 bits; auto: chosen from DATA; window: that of each "
+        "DICOM file.",
     ),
 ]
 

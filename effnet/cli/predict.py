@@ -1,4 +1,4 @@
-"""predict: classify images."""
+"""predict: classify images, or answer with several outputs."""
 
 import csv
 import sys
@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from effnet.cli.answers import classes_in_words, prediction_data, print_answers
 from effnet.cli.console import fail, print_json, print_table
 from effnet.cli.images import chunks, end_with, expand
 from effnet.cli.options import Bundle, Threads, Use
-from effnet.system.text import cell, percent, printable
+from effnet.system.text import cell, printable
 
 
 class Rows(StrEnum):
@@ -39,22 +40,25 @@ def predict(
     use: Use = None,
     threads: Threads = 1,
 ) -> None:
-    """Classify images. Exit code 2 if any image could not be read."""
+    """Classify images, or print the answers of several outputs. Exit code 2 if any image could not be read."""
     from effnet.runtimes.predictor import load
-    from effnet.tasks.classification import to_prediction
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
-    least = model.chosen_threshold(threshold)
+    least, answer = model.chosen_threshold(threshold), model.config.task_record.answer
+    compute = model.outputs if model.config.specs else model.probabilities
     _ = model.engine  # fail for a model that does not match its config before any image is prepared
     bad: list[str] = []
 
     def results() -> Iterator[tuple[str, Any]]:
         for names, pixels in chunks(expand(images), model.prepare, bad=bad):
-            for name, row in zip(names, model.probabilities(pixels), strict=True):
-                yield name, to_prediction(row, model.config.class_names, top=top, threshold=least)
+            for name, row in zip(names, compute(pixels), strict=True):
+                yield name, answer(row, model.config.class_names, top=top, threshold=least)
 
-    _print_predictions(results(), output)
+    if model.config.specs:
+        print_answers(results(), model.config.specs, as_csv=output is Rows.csv, as_json=output is Rows.json)
+    else:
+        _print_predictions(results(), output)
     end_with(bad)
 
 
@@ -68,29 +72,8 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
                 known = str(found.known).lower()
                 writer.writerow((cell(path), rank, cell(label), Decimal(f"{p:.6f}"), known))
     elif output is Rows.json:
-        data = [
-            {
-                "path": path,
-                "known": found.known,
-                "predictions": [
-                    {"label": label, "probability": round(p, 6)}
-                    for label, p in zip(found.labels, found.probabilities, strict=True)
-                ],
-            }
-            for path, found in results
-        ]
-        print_json(data)
+        print_json([{"path": path} | prediction_data(found) for path, found in results])
     else:
-        rows = [(printable(path), _in_words(found)) for path, found in results]
+        rows = [(printable(path), classes_in_words(found)) for path, found in results]
         if rows:
             print_table(("image", "classes"), rows, left=("image", "classes"))
-
-
-def _in_words(found: Any) -> str:
-    """Return the classes of an image on one line."""
-    from effnet.tasks.classification import UNKNOWN
-
-    guesses = [
-        f"{printable(label)} {percent(p, 1)}" for label, p in zip(found.labels, found.probabilities, strict=True)
-    ]
-    return ", ".join(guesses) if found.known else f"{UNKNOWN} (best guess: {guesses[0]})"

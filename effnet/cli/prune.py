@@ -23,7 +23,10 @@ def prune(values: dict[str, Any]) -> None:
 
 
 def _print_result(result: "PruneResult") -> None:
+    from effnet.tasks.registry import find_task
+
     report = result.report
+    figure = find_task(report["task"]).figure
     rows = [
         (
             name,
@@ -31,14 +34,15 @@ def _print_result(result: "PruneResult") -> None:
             amount(side["macs"]),
             side["blocks"],
             f"{side['latency_ms']:.3g}",
-            both(side["test_accuracy"], side.get("test_balanced_accuracy")),
+            both(side[f"test_{figure.key}"], side.get("test_balanced_accuracy")),
         )
         for name, side in (("original", report["before"]), ("now", report["after"]))
     ]
-    print_table(("network", "params", "MACs", "blocks", "p50 ms", "test accuracy"), rows, left=("network",))
+    print_table(("network", "params", "MACs", "blocks", "p50 ms", f"test {figure.title}"), rows, left=("network",))
     print_text(
         f"Latency is {report['latency_ratio']:.2f} of the original's in ONNX Runtime, with interleaved timing; "
-        f"accuracy drop {report['points_lost']:+.2f} percentage points on {report['after']['test_images']} images."
+        f"{figure.title} drop {report['points_lost']:+.2f} percentage points on "
+        f"{report['after']['test_images']} images."
     )
     for warning in report["warnings"]:
         print_text(f"WARNING: {warning}")

@@ -51,14 +51,28 @@ def search(values: dict[str, Any]) -> None:
 
 
 def _print_result(result) -> None:
-    from effnet.cli.evaluate import balanced_lines
     from effnet.measurement.budget import LABELS, say
     from effnet.report.provenance import method_sentence
 
     report = result.report
-    test = report.test
     print_text()
     print_text(method_sentence(report))
+    if report.task == "classification":
+        _print_test(report)
+    else:
+        _print_score(report)
+    for name, limit in report.budget.asked().items():
+        print_text(f"{LABELS[name]}: {say(name, getattr(report.measured, name))} of {say(name, limit)}")
+    print_text(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
+    if number := report.report_images:
+        print_text(f"report.html holds {number} of your test images: share it only if you may share them")
+
+
+def _print_test(report) -> None:
+    """Print the result of a classifier on the test images, with the warnings."""
+    from effnet.measurement.classification_text import balanced_lines
+
+    test = report.test
     low, high = test.confidence
     print_text(
         f"Test accuracy {percent(test.accuracy)} on {test.images} images "
@@ -71,12 +85,18 @@ def _print_result(result) -> None:
         print_text(f"Always answering {usual.name!r} would reach {percent(usual.share)}")
     for warning in report.warnings:
         print_text(f"WARNING: {warning}")
+    if test.cost is not None:
+        print_text(test.cost.sentence())
     _print_unknown(report)
-    for name, limit in report.budget.asked().items():
-        print_text(f"{LABELS[name]}: {say(name, getattr(report.measured, name))} of {say(name, limit)}")
-    print_text(f"Bundle: {result.folder}    Report: {result.folder / 'report.html'}")
-    if number := report.report_images:
-        print_text(f"report.html holds {number} of your test images: share it only if you may share them")
+
+
+def _print_score(report) -> None:
+    """Print the result of another task on the test images."""
+    from effnet.measurement.evaluate import scoring_of
+    from effnet.tasks.registry import find_task
+
+    for line in scoring_of(find_task(report.task)).lines(report.test):
+        print_text(line)
 
 
 def _print_unknown(report) -> None:

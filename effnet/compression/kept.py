@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ _RECORD = "done.json"
 
 
 def subject_key(subject: Subject) -> str:
-    """Return a key of this network: architecture, weights, preprocessing, temperature."""
+    """Return a key of this network: architecture, weights, preprocessing, temperatures and thresholds."""
     config, digest = subject.config, hashlib.blake2b(digest_size=16)
     words = [spec_to_dict(config.arch), config.preprocess.to_dict(), list(config.class_names), config.temperature]
+    words += [asdict(spec) for spec in config.specs]
     digest.update(json.dumps([*words, list(subject.float_layers)]).encode())
     for name in sorted(subject.state):
         digest.update(name.encode() + np.ascontiguousarray(subject.state[name]).tobytes())

@@ -78,6 +78,7 @@ def climb(
         gate=gate or Gate(),
         threads=threads,
         balanced=bool(subject.config.balanced),
+        parts=subject.config.task_record.parts,
         pair_stem=pair_stem,
         tools=tools or tools_of(runtime),
         listener=listener,

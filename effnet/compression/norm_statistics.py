@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from effnet.bundle.config import ModelConfig
 from effnet.bundle.weights import state_arrays
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
 from effnet.nn.network import Network
+from effnet.tasks.task import activated
 from effnet.training.device import to_input
 from effnet.training.input.batches import eval_batches
 from effnet.training.losses import Batch
@@ -32,14 +34,22 @@ def sample_batches(
 
 
 @torch.no_grad()
-def right_answers(network: Network, split: Split, preprocess: Preprocess) -> np.ndarray:
-    """Return whether the network is right on each image of a split, bool [images]; unreadable images are wrong."""
+def right_answers(network: Network, split: Split, config: ModelConfig) -> np.ndarray:
+    """Return whether the network is right on each image of a split, bool [images]; unreadable images are wrong.
+
+    What is right the task of `config` says (`Task.right`); of several outputs, int8 [images, columns].
+    """
     network.eval()
-    right, cpu = np.zeros(len(split), dtype=bool), torch.device("cpu")
-    for images, indices in eval_batches(split, preprocess, batch_size=_BATCH):
-        answers = network(to_input(images, preprocess, cpu)).argmax(1).numpy()
-        right[indices] = answers == split.labels[indices]
-    return right
+    is_right, cpu = config.task_record.right, torch.device("cpu")
+    assert is_right is not None
+    right: np.ndarray | None = None
+    for images, indices in eval_batches(split, config.preprocess, batch_size=_BATCH):
+        values = network(to_input(images, config.preprocess, cpu)).numpy()
+        found = is_right(activated(values, config.file_outputs), split.labels[indices])
+        if right is None:
+            right = np.zeros((len(split), *found.shape[1:]), dtype=found.dtype)
+        right[indices] = found
+    return np.zeros(len(split), dtype=bool) if right is None else right
 
 
 def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:

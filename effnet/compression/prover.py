@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from effnet.compression.subject import Sensitivity, Subject
 from effnet.compression.tools import Tools, copy_export, size_mb
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
-from effnet.measurement.paired import paired
+from effnet.measurement.paired import paired, share_right
 from effnet.measurement.recall import by_class
 from effnet.measurement.stopwatch import Compared
 from effnet.progress import Listener, Noted
@@ -54,6 +55,7 @@ class Proofs:
         tools: Tools,
         listener: Listener,
         balanced: bool = False,
+        parts: Sequence[tuple[str, int]] = (),
         pair_stem: bool = False,
     ) -> None:
         self.val, self.images, self.folder = val, images, folder
@@ -61,7 +63,8 @@ class Proofs:
         self.formats = {precision: found.name for precision, found in by_precision(runtime).items()}
         self.pair_stem = pair_stem and find_runtime(runtime).mlas
         self.key = images_key(val, images) + repr((threads, sorted(versions().items())))
-        self.labels = val.labels if balanced else None  # with them, all classes weigh the same
+        self.parts = parts  # of several outputs (Task.parts)
+        self.labels = val.labels if balanced and not parts else None  # with them, all classes weigh the same
         self.rungs: list[Rung] = []
         self.ranked: list[tuple[Subject, Sensitivity]] = []
         self.right = np.empty(0, dtype=bool)  # the fp32 artifact's correct predictions
@@ -132,7 +135,7 @@ class Proofs:
                 "memory_mb": timed.second.memory_mb,
             }
             keep_record(folder, key, found)
-        right = np.array(found["right"], dtype=bool)
+        right = np.array(found["right"], dtype=np.int8 if self.parts else bool)
         if first:
             self.right = right
         # Records of searches that an older effnet started have no memory.
@@ -141,9 +144,9 @@ class Proofs:
         }
         return dataclasses.replace(
             step,
-            accuracy=float(right.mean()),
-            balanced_accuracy=by_class(right, self.val.labels).balanced_accuracy,
-            paired=paired(self.right, right, labels=self.labels),
+            accuracy=share_right(right),
+            balanced_accuracy=self._balanced(right, self.val),
+            paired=paired(self.right, right, labels=self.labels, parts=self.parts),
             **figures,
         )
 
@@ -194,14 +197,19 @@ class Proofs:
             self.tools.answer(self.folder_of(step.name), step.format, dataset.test, self.threads)
             for step in (self.rungs[0].step, best)
         )
-        labels = dataset.test.labels
+        test = dataset.test
+        labels = None if self.labels is None else test.labels
         return {
-            "fp32": float(first.mean()),
-            "winner": float(last.mean()),
-            "fp32_balanced": by_class(first, labels).balanced_accuracy,
-            "winner_balanced": by_class(last, labels).balanced_accuracy,
-            "paired": paired(first, last, labels=None if self.labels is None else labels).to_dict(),
+            "fp32": share_right(first),
+            "winner": share_right(last),
+            "fp32_balanced": self._balanced(first, test),
+            "winner_balanced": self._balanced(last, test),
+            "paired": paired(first, last, labels=labels, parts=self.parts).to_dict(),
         }
+
+    def _balanced(self, right: np.ndarray, split: Split) -> float:
+        """Return the mean recall of the classes; of several outputs, the share of right answers."""
+        return share_right(right) if self.parts else by_class(right, split.labels).balanced_accuracy
 
     def _for_here(self, quantization: Quantization | None) -> Quantization | None:
         return quantization and dataclasses.replace(quantization, pair_stem=self.pair_stem)

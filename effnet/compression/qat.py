@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from effnet.arch.cost import cost
 from effnet.arch.layers import named_layers
@@ -16,6 +18,7 @@ from effnet.data.datasets import Dataset
 from effnet.nn.network import Network
 from effnet.progress import Listener
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS
+from effnet.tasks.task import Output
 from effnet.training.device import to_input
 from effnet.training.recipe.schema import Recipe
 
@@ -70,8 +73,8 @@ def train_rounded(
 def sensitive_layers(subject: Subject, images: np.ndarray, *, weight_levels: int = WEIGHT_LEVELS) -> Sensitivity:
     """Return convolutions and linear layers by their sensitivity to quantization, the most sensitive first.
 
-    The sensitivity is the mean divergence (KL, nats) of the predictions from the float network's if only this layer's
-    weights, inputs and outputs are quantized. `images` are uint8 [images, R, R, C].
+    The sensitivity is the mean divergence of the predictions from the float network's if only this layer's weights,
+    inputs and outputs are quantized. `images` are uint8 [images, R, R, C].
     """
     layers = dict(named_layers(subject.config.arch))
     names = [name for name, layer in layers.items() if layer.op in ("conv", "linear")]
@@ -84,16 +87,39 @@ def sensitive_layers(subject: Subject, images: np.ndarray, *, weight_levels: int
         quantizer.enabled = False
     for name in names:
         network.get_submodule(name).rounds = False  # type: ignore[assignment]
-    reference = network(pixels).log_softmax(1)
+    outputs = subject.config.file_outputs
+    reference = network(pixels)
     harm = {}
     for name in names:
         module = network.get_submodule(name)
         touching = [rounded[value] for value in (*layers[name].inputs, *_outputs(layers, name)) if value in rounded]
         _switch(module, touching, on=True)
-        answers = network(pixels).log_softmax(1)
+        answers = network(pixels)
         _switch(module, touching, on=False)
-        harm[name] = float((reference.exp() * (reference - answers)).sum(1).mean())
+        harm[name] = divergence(reference, answers, outputs)
     return tuple(sorted(harm.items(), key=lambda pair: -pair[1]))
+
+
+def divergence(reference: Tensor, answers: Tensor, outputs: Sequence[Output]) -> float:
+    """Return the divergence of predictions from `reference`, both values [images, columns]: the mean over the images.
+
+    KL in nats for classes and tags, half the squared difference for numbers; the sum over the outputs.
+    """
+    total, first = 0.0, 0
+    for output in outputs:
+        before, after = (values[:, first : first + output.width] for values in (reference, answers))
+        first += output.width
+        if output.activation == "softmax":
+            before, after = before.log_softmax(1), after.log_softmax(1)
+            part = before.exp() * (before - after)
+        elif output.activation == "sigmoid":
+            sure, other = (functional.logsigmoid(before), functional.logsigmoid(after))
+            no, other_no = (functional.logsigmoid(-before), functional.logsigmoid(-after))
+            part = sure.exp() * (sure - other) + no.exp() * (no - other_no)
+        else:
+            part = (before - after).square() / 2
+        total += float(part.sum(1).mean())
+    return total
 
 
 def _outputs(layers: dict, name: str) -> list[str]:

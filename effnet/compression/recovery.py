@@ -55,7 +55,9 @@ def recovery_recipe(
     frequencies, the config's `balanced`, is kept, whatever method it came from.
     """
     batch_size = min(64 if len(dataset.train) >= 2000 else 32, max(2, len(dataset.train)))
-    view: Literal["crop", "shift"] = "crop" if dataset.mirror_safe else "shift"
+    view: Literal["crop", "shift", "none"] = "crop" if dataset.mirror_safe else "shift"
+    if dataset.sound is not None:  # a random window is drawn of each
+        view = "none"
     return Recipe(
         name="recovery",
         train=Train(

@@ -8,11 +8,12 @@ from typing import Any
 from effnet.data.captions import CAPTIONS
 from effnet.data.datasets import Dataset, check_options, split_listing
 from effnet.data.groups import with_groups
-from effnet.data.manifest import MANIFEST_SUFFIXES, manifest_rows
+from effnet.data.manifest import MANIFEST_SUFFIXES
 from effnet.data.manifest_paths import ImageFinder
+from effnet.data.manifest_rows import place_of, read_rows, read_titles
 from effnet.data.sources import SPLIT_NAMES, Group, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
-from effnet.system.text import brief, printable, reason_of
+from effnet.system.text import brief, printable, reason_of, shortened
 
 LONGEST_CAPTION = 10_000
 """The most characters of a caption."""
@@ -41,17 +42,29 @@ def read_captions(source: str | os.PathLike[str], *, text: str, seed: int = 0, g
     return split_listing(with_groups(listing, group_by=group_by), seed=seed)
 
 
-def _list(path: str, text: str) -> Listing:
-    column = text.strip().lower() if path.lower().endswith((".csv", ".tsv")) else text
-    if column in ("path", "split", "group", ""):
+def _column(path: str, text: str) -> str:
+    """Return the title of the column of captions, which may be named in another case."""
+    if text.strip().lower() in ("path", "split", "group", ""):
         raise DataError(f"--text must name the column of the captions; got {brief(text)}")
+    titles = read_titles(path)
+    found = next((title for title in titles if title.strip().lower() == text.strip().lower()), None)
+    if found is None:
+        raise DataError(
+            f"{place_of(path, 1)}: the columns path and {printable(text)} are needed; {printable(text)} is missing, "
+            f"received {shortened(', '.join(map(printable, titles)))}{nearest(text, titles)}"
+        )
+    return found
+
+
+def _list(path: str, text: str) -> Listing:
+    column = _column(path, text)
     folder, finder = os.path.dirname(path), ImageFinder(os.path.dirname(path))
     pairs: dict[str, dict[tuple[str, str], None]] = {}
     skipped: dict[str, Skipped] = {}
     given: dict[str, tuple[int, str]] = {}
     groups: dict[str, list[str]] = {}
     rows = empty = 0
-    for line, row in manifest_rows(path, needed=("path", column)):
+    for line, row in read_rows(path):
         rows += 1
         where = f"{printable(path)}, line {line}"
         relative, caption, split = _read(row, column, where)

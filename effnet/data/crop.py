@@ -21,7 +21,6 @@ from effnet.data.preprocess import (
 )
 from effnet.data.reduction import eval_reduction, reduction_for
 from effnet.data.sources import encoded, source_name
-from effnet.data.value_range import ValueRange
 
 RawImage = np.ndarray | EncodedJpeg
 """A decoded image, uint8 [height, width, channels], or a JPEG file that is not decoded yet."""
@@ -31,40 +30,36 @@ _LEAST_PADDED, _CANVAS = 0.6, 2**16
 
 
 @contextmanager
-def open_image_at(
-    split: Split, index: int, *, channels: int, value_range: ValueRange | None = None
-) -> Iterator[RawImage]:
+def open_image_at(split: Split, index: int, decoding: Decoding) -> Iterator[RawImage]:
     """Yield image `index`, of a JPEG file only its bytes and size; raise ImageError if it cannot be read.
 
     A large decoded image counts towards the memory limit until the block ends, as in `decoded_image`.
     """
     source = split.sources[index]
     if isinstance(source, np.ndarray):
-        yield fit_channels(source, channels)
+        yield fit_channels(source, decoding.channels)
         return
-    with open_file(encoded(source), channels=channels, value_range=value_range, name=source_name(source, "")) as image:
+    with open_file(encoded(source), decoding, name=source_name(source, "")) as image:
         yield image
 
 
 @contextmanager
-def open_file(
-    file: str | bytes, *, channels: int, value_range: ValueRange | None = None, name: str = ""
-) -> Iterator[RawImage]:
+def open_file(file: str | bytes, decoding: Decoding, *, name: str = "") -> Iterator[RawImage]:
     """Yield the image of a path or of the bytes of a file as `open_image_at` does; `name` is for errors."""
-    found = read_jpeg(file, name=name) if channels in (1, 3) else None
+    found = read_jpeg(file, name=name) if decoding.channels in (1, 3) and decoding.sound is None else None
     if found is not None:
         yield found
         return
-    with decoded_image(file, Decoding(channels=channels, value_range=value_range), name=name) as image:
+    with decoded_image(file, decoding, name=name) as image:
         yield image
 
 
-def size_at(split: Split, index: int) -> tuple[int, int]:
+def size_at(split: Split, index: int, decoding: Decoding | None = None) -> tuple[int, int]:
     """Return height and width of image `index`, upright, from its header; raise ImageError if it is damaged."""
     source = split.sources[index]
     if isinstance(source, np.ndarray):
         return source.shape[:2]
-    header = image_header(encoded(source), name=source_name(source, ""))
+    header = image_header(encoded(source), name=source_name(source, ""), decoding=decoding)
     return header.height, header.width
 
 

@@ -18,8 +18,11 @@ from effnet.data.items import Items
 from effnet.data.labels import CLASSES, LabelKind
 from effnet.data.layout import EXPECTED
 from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from effnet.data.manifest_columns import read_words
 from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
+from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
+from effnet.data.sound.record import Sound
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange
@@ -37,7 +40,8 @@ _ITEMS = "items"
 class Split:
     """Images and their labels: paths, uint8 arrays [H, W, C] or stored ones, and as many targets of the task.
 
-    `labels` are int64 [images], the numbers of the classes, or what another task learns, an array [images, ...].
+    `labels` are int64 [images], the numbers of the classes, or what another task learns, an array [images, ...]: of
+    several outputs float64 [images, target columns], NaN if unknown (effnet.data.outputs).
     `blocks` names the part that holds each image if the parts cannot all be available at once; see `epoch_order`.
     """
 
@@ -51,8 +55,9 @@ class Split:
     def to_torch(self, transform: Callable[[Any], Any] | None = None, *, channels: int = 3) -> Items:
         """Return the split as a map-style data set for torch's DataLoader, Subset and random_split.
 
-        An item is (transform(image), label). The image is a Pillow image, upright, in RGB or, with 1 of `channels`,
-        grey; the result of `effnet.transforms` reads files itself and needs no `channels`.
+        An item is (transform(image), label): the number of a class, or a row of targets. The image is a Pillow image,
+        upright, in RGB or, with 1 of `channels`, grey; the result of `effnet.transforms` reads files itself and needs
+        no `channels`.
         """
         load = partial(load_image, self)
         return Items(sources=self.sources, labels=self.labels, load=load, transform=transform, channels=channels)
@@ -62,7 +67,8 @@ class Split:
 class Dataset:
     """Labelled images in three splits; a label is an index into `class_names`, unless `label_kind` says otherwise.
 
-    `class_names` are the names of the network's outputs. `channels` and `value_range` are the arguments for decoding;
+    `class_names` are the names of the network's outputs. `channels`, `value_range` and, of sounds, `sound` are the
+    arguments for decoding;
     `mirror_safe` says that a mirrored image keeps its label; `notes` are sentences on how the images were split and
     what was left out. `made` are the splits created here, with `seed`; none of `groups` is on two sides of them.
     `listed` is the listing it was created from.
@@ -82,12 +88,31 @@ class Dataset:
     seed: int = 0
     listed: Listing | None = None
     value_range: ValueRange | None = None
+    sound: Sound | None = None
     label_kind: LabelKind = CLASSES
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the files are decoded."""
+        return Decoding(channels=self.channels, value_range=self.value_range, sound=self.sound)
 
     @property
     def task(self) -> str:
         """The name of the task that learns these labels (effnet.tasks)."""
         return self.label_kind.task
+
+    @property
+    def specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs of labels of several, numbers with mean, deviation and tolerance of the training images."""
+        several = self.label_kind.task == SEVERAL.task
+        return fitted_specs(self.class_names, self.train.labels) if several else ()
+
+    @property
+    def images_a_class(self) -> float:
+        """The training images for each class, on average; of several outputs, for those of the one with the most."""
+        classes = len(self.class_names)
+        most = classes if self.label_kind.classes else max(spec.width for spec in outputs_of(self.class_names))
+        return len(self.train) / most
 
     @property
     def group_by(self) -> str:
@@ -112,8 +137,10 @@ class Dataset:
         `images` are uint8 [images, height, width] or [images, height, width, channels], or a list of such arrays of any
         sizes. `labels` are names, or numbers that count `class_names` from 0; without `class_names`, the names are
         sorted, and the class of a number is that number as text. Without `val` or `test`, images and labels, they are
-        split off, stratified with `seed`. `label_kind` is for another task than classification: the kind of labels
-        that it learns (effnet.tasks). Raises DataError if they do not match.
+        split off, stratified with `seed`. Labels of several outputs are mappings such as {"gender": "Women", "tags":
+        ["sun"], "year": 2011}: a text is a class, a list holds tags, a number is a number; what is absent, None or NaN
+        is unknown. `label_kind` is for a task of one's own: the kind of labels that it learns (effnet.tasks). Raises
+        DataError if they do not match.
         """
         check_options(seed=seed, channels=None)
         parts = _given((images, labels), val, test)
@@ -136,7 +163,7 @@ class Dataset:
         An image is a Pillow image, a uint8 array [height, width, channels], or a tensor [channels, height, width] of
         uint8 or of 0 to 1, always the same: give the data set without augmentation and normalisation, which are
         effnet's. It is read again in every epoch, from several threads. `classes` and `targets` of torchvision's data
-        sets are used.
+        sets are used. A label may be a mapping of several outputs, as in `from_arrays`.
         """
         check_options(seed=seed, channels=None)
         listing = list_items(_given(items, val, test), class_names=class_names, name=name)
@@ -167,6 +194,7 @@ def read_dataset(
     channels: int | None = None,
     strict: bool = False,
     group_by: str = "",
+    outputs: str | Sequence[str] = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a folder with one subfolder per class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
@@ -178,13 +206,18 @@ def read_dataset(
 
     If the source is not split, identical files stay on one side of the split, and so do images of one group: those
     with the same `group` in a manifest, or with the same match of the regular expression `group_by` in their paths
-    below the source. A Dataset is split again from its listing; a torch.utils.data.Dataset is as in `from_torch`.
+    below the source.
+
+    `outputs` choose the columns of a manifest that are learnt, as in "gender,articleType,year" or a list of names; by
+    default those titled label:NAME (a class), tags:NAME (tags, with | between them) and number:NAME, and label. The
+    same words before a name state the kind of a column that lacks them. A Dataset is split again from its listing; a
+    torch.utils.data.Dataset is as in `from_torch`.
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
     """
     check_options(seed=seed, channels=channels)
-    listing = list_source(source, progress=progress)
+    listing = list_source(source, outputs=outputs, progress=progress)
     refuse_if_strict(listing.skipped, strict=strict)
     if not isinstance(source, Dataset):
         listing = with_groups(listing, group_by=group_by)
@@ -254,8 +287,45 @@ def loaded_image(split: Split, index: int, decoding: Decoding) -> Iterator[np.nd
         yield image
 
 
-def list_source(source: DataLike, *, progress: Callable[[int, int], None] | None = None) -> Listing:
-    """Return the listing of a source that `read_dataset` accepts, not yet split; raise DataError as it does."""
+def list_source(
+    source: DataLike,
+    *,
+    outputs: str | Sequence[str] = "",
+    of_model: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Listing:
+    """Return the listing of a source that `read_dataset` accepts, not yet split; raise DataError as it does.
+
+    With `of_model`, `outputs` are those of a model, with their kinds: only manifests heed them, and may lack some.
+    """
+    words = read_words(outputs)
+    if isinstance(source, str | os.PathLike) and _is_manifest(os.fspath(source)):
+        return _list_manifest(os.fspath(source), words, of_model=of_model)
+    if words and not of_model:
+        raise DataError(f"outputs are columns of a CSV or JSONL manifest; got {','.join(words)} for {_shown(source)}")
+    return _list_other(source, progress=progress)
+
+
+def _shown(source: DataLike) -> str:
+    return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__}"
+
+
+def _is_manifest(path: str) -> bool:
+    return path not in BUILT_IN and path.lower().endswith(tuple(MANIFEST_SUFFIXES)) and os.path.isfile(path)
+
+
+def _list_manifest(path: str, words: Sequence[str], *, of_model: bool) -> Listing:
+    try:
+        return read_manifest(path, outputs=words, of_model=of_model)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> DataError:
+    return DataError(f"DATA must be readable, but {printable(path)} is not: {error.strerror}")
+
+
+def _list_other(source: DataLike, *, progress: Callable[[int, int], None] | None) -> Listing:
     if isinstance(source, Dataset):
         if source.listed is None:
             raise DataError("the data set must be one of read_dataset, Dataset.from_arrays or Dataset.from_torch")
@@ -277,26 +347,26 @@ def list_source(source: DataLike, *, progress: Callable[[int, int], None] | None
             from effnet.data.shards.listing import list_shards
 
             return list_shards(path, progress=progress)
-        return list_folder(path) if os.path.isdir(path) else _list_file(path)
+        if os.path.isdir(path):
+            return list_folder(path)
     except OSError as error:
-        raise DataError(f"DATA must be readable, but {printable(path)} is not: {error.strerror}") from error
+        raise _unreadable(path, error) from error
+    raise _no_data(path)
 
 
-def _list_file(path: str) -> Listing:
-    suffix = os.path.splitext(path)[1].lower()
-    if not os.path.isfile(path):
-        special = os.path.exists(path)  # a pipe or a device, which may never end
-        found = f"{printable(path)} is neither a file nor a folder" if special else f"there is no {printable(path)}"
-        raise DataError(
-            f"DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of {', '.join(BUILT_IN)}; "
-            f"{found}{'' if special else nearest(path, BUILT_IN)}"
-        )
-    if suffix not in MANIFEST_SUFFIXES:
-        raise DataError(
+def _no_data(path: str) -> DataError:
+    """Return the error for a path that is neither a folder nor a manifest."""
+    if os.path.isfile(path):
+        return DataError(
             f"a manifest must end in {', '.join(sorted(MANIFEST_SUFFIXES))}, received the file "
             f"{printable(path)}; give a manifest or a folder (unpack archives first): {EXPECTED}"
         )
-    return read_manifest(path)
+    special = os.path.exists(path)  # a pipe or a device, which may never end
+    found = f"{printable(path)} is neither a file nor a folder" if special else f"there is no {printable(path)}"
+    return DataError(
+        f"DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of {', '.join(BUILT_IN)}; "
+        f"{found}{'' if special else nearest(path, BUILT_IN)}"
+    )
 
 
 def _near(sources: Sequence[Any], *, mixed: int) -> Sequence[Any]:

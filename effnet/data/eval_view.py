@@ -25,6 +25,7 @@ def eval_decoding(preprocess: Preprocess, *, warn: Warn | None = None) -> Decodi
     return Decoding(
         channels=preprocess.channels,
         value_range=preprocess.value_range,
+        sound=preprocess.sound,
         reduce=partial(eval_reduction, preprocess=preprocess),
         warn=warn,
     )

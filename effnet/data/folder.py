@@ -8,7 +8,7 @@ from pathlib import Path
 
 from effnet.data.images.decode import IMAGE_SUFFIXES
 from effnet.data.labels import class_name
-from effnet.data.layout import EXPECTED, find_layout, is_ignored_folder, subfolders
+from effnet.data.layout import EXPECTED, find_layout, has_image, is_ignored_folder, subfolders
 from effnet.data.sources import Listing, Part, Skipped, make_part
 from effnet.errors import DataError
 from effnet.system.text import printable
@@ -93,7 +93,7 @@ def _nothing_found(root: str, children: list[os.DirEntry[str]], log: _Log) -> st
 
 def _num_loose_images(path: str) -> int:
     with os.scandir(path) as entries:
-        return sum(_suffix(entry.name) in IMAGE_SUFFIXES for entry in entries)
+        return sum(has_image(entry) for entry in entries)
 
 
 def _list_classes(root: str, classes: list[os.DirEntry[str]], *, above: list[str], log: _Log) -> Part:
@@ -151,7 +151,7 @@ def _kind(entry: os.DirEntry[str], log: _Log) -> str:
         suffix = _suffix(entry.name)
         if suffix in _FOREIGN_IMAGES:
             log.skipped.append(Skipped(path=entry.path, reason=_FOREIGN_REASON))
-        elif suffix not in IMAGE_SUFFIXES:
+        elif suffix not in IMAGE_SUFFIXES and not has_image(entry):
             log.ignored[suffix or "without a suffix"] += 1
         elif entry.is_file():
             return "image"

@@ -5,10 +5,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from effnet.data.images.dicom import DICOM_SUFFIXES, patient_of
 from effnet.data.sources import Group, Listing, Part, source_name
-from effnet.errors import DataError
+from effnet.errors import DataError, MissingExtraError
 from effnet.system.files import open_regular
 from effnet.system.text import printable
 
@@ -17,14 +19,17 @@ MOST_FILES = 200_000
 
 # Of files of equal size only the beginning is read first: in a folder of raw arrays all sizes are equal.
 _FIRST_BYTES = 4096
+# There is one for each split.
+_LEAST_PATIENTS = 3
 
 
 def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] | None = None) -> Listing:
     """Return the listing with its groups: those of a manifest's column, of the pattern, and of identical files.
 
     `group_by` is a regular expression that is searched in each path relative to DATA; the group is the text of its
-    first parenthesis, or the whole match. Images without a match belong to no group. If `equal` is given, it is used as
-    the groups of identical files, and no file is opened.
+    first parenthesis, or the whole match. Images without a match belong to no group. Without it, and without groups in
+    a manifest, the DICOM files of a patient are a group. If `equal` is given, it is used as the groups of identical
+    files, and only DICOM files are opened.
 
     Raises:
         DataError: the pattern is not valid, or matches no path.
@@ -33,12 +38,15 @@ def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] 
     if group_by:
         matched = _matched(listing, group_by)
         groups += matched
-        notes.append(_sentence(matched, f"share a match of {group_by!r} in their paths"))
+        notes.append(sentence(matched, f"share a match of {group_by!r} in their paths"))
     if listing.groups:
-        notes.append(_sentence(listing.groups, "share a group in the manifest"))
+        notes.append(sentence(listing.groups, "share a group in the manifest"))
+    if not group_by and not groups:
+        groups, said = groups_of_patients(listing)
+        notes += said
     if equal is None:
         equal = equal_files(listing.parts.values())
-        notes += [_sentence(equal, "have files identical to others")] if equal else []
+        notes += [sentence(equal, "have files identical to others")] if equal else []
     return replace(listing, groups=(*groups, *equal), group_by=group_by, notes=tuple(notes))
 
 
@@ -115,7 +123,39 @@ def _matched(listing: Listing, group_by: str) -> list[Group]:
     return grouped(zip(keys, names, strict=True))
 
 
-def _sentence(groups: Iterable[Group], what: str) -> str:
+def groups_of_patients(listing: Listing) -> tuple[list[Group], list[str]]:
+    """Return the groups of DICOM files with the same PatientID, and notes on them; nothing without DICOM files.
+
+    With fewer patients than splits there are no groups. Raises MissingExtraError without pydicom if all are DICOM.
+    """
+    paths = [s for part in listing.parts.values() for s in part.sources if isinstance(s, str) and _is_dicom(s)]
+    if not paths or len(paths) > MOST_FILES:
+        return [], []
+    try:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            patients = list(pool.map(patient_of, paths))
+    except MissingExtraError:
+        if len(paths) == sum(len(part.sources) for part in listing.parts.values()):
+            raise
+        return [], []  # a few files among images: inspection names them
+    named = set(filter(None, patients))
+    if len(named) < _LEAST_PATIENTS:
+        why = "no PatientID" if not named else f"{len(named)} PatientID" + "s" * (len(named) > 1)
+        advice = "give group_by, or a manifest with a column group, if they are of several patients"
+        return [], [f"The {len(paths):,} DICOM files have {why}, so a split does not separate patients: {advice}."]
+    groups = grouped(zip(patients, paths, strict=True))
+    said = f"share a PatientID with others ({len(named):,} patients)"
+    return groups, [sentence(groups, said)] if groups else []
+
+
+def _is_dicom(path: str) -> bool:
+    """Return whether a listed file is DICOM by its suffix, or as it was listed without an image's."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in DICOM_SUFFIXES or not suffix or suffix[1:].isdigit()
+
+
+def sentence(groups: Iterable[Group], what: str) -> str:
+    """Return the number of images in these groups, and what they share, as a sentence."""
     sizes = [len(group.names) for group in groups]
     kept = "1 group" if len(sizes) == 1 else f"{len(sizes):,} groups"
     return f"{sum(sizes):,} images {what}, in {kept}; a generated split keeps each group on one side."

@@ -4,7 +4,7 @@ import importlib.util
 import io
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,10 +14,11 @@ from PIL import Image
 
 from effnet.data.images.decode import Decoding, convert_pillow
 from effnet.data.labels import CLASSES, LabelKind
+from effnet.data.outputs import NamedLabels, read_labels
 from effnet.data.sources import Listing, Part
 from effnet.errors import DataError, ImageError, MissingExtraError
 
-Labels = Sequence[int] | Sequence[str] | np.ndarray
+Labels = Sequence[int] | Sequence[str] | Sequence[Mapping[str, Any]] | np.ndarray
 Arrays = np.ndarray | Sequence[np.ndarray]
 
 
@@ -29,7 +30,7 @@ class MapStyle(Protocol):
         """Return the number of items."""
         ...
 
-    def __getitem__(self, index: int, /) -> tuple[Any, int]:
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
         """Return an image and its label."""
         ...
 
@@ -76,9 +77,9 @@ def list_arrays(
     """
     parts = {split: (images, np.asarray(labels).tolist()) for split, (images, labels) in parts.items()}
     every: list[Any] = [labels for _, labels in parts.values()]
-    names, texts = label_kind.read(every, class_names)
+    found = _read(every, class_names, label_kind)
     listed = {}
-    for (split, (images, labels)), read in zip(parts.items(), texts, strict=True):
+    for (split, (images, labels)), read in zip(parts.items(), found.texts, strict=True):
         if len(images) != len(labels):
             raise DataError(f"there must be a label for each image; got {len(images)} images and {len(labels)} labels")
         digest = 0
@@ -89,7 +90,7 @@ def list_arrays(
         table = _table(f"{name}-{digest:08x}", split)
         load = _ArrayImages(images)
         listed[split] = _part(load, len(images), read, table=table)
-    return Listing(name=name, parts=listed, class_names=names, channels=_channels(listed), label_kind=label_kind)
+    return _listing(name, listed, found)
 
 
 def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None, name: str) -> Listing:
@@ -98,10 +99,10 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
     Raises DataError if an image cannot be used, or if labels and class names do not match.
     """
     labels = {split: _labels(items) for split, items in parts.items()}
-    told = next((found for items in parts.values() if (found := _told_names(items))), None)
-    names, texts = CLASSES.read(list(labels.values()), class_names or told)
+    told = next((names for items in parts.values() if (names := _told_names(items))), None)
+    found = _read(list(labels.values()), class_names or told, CLASSES)
     listed = {}
-    for (split, items), read in zip(parts.items(), texts, strict=True):
+    for (split, items), read in zip(parts.items(), found.texts, strict=True):
         load, count, table = _ItemImages(items), len(items), _table(name, split)
         if any(not np.array_equal(load(index), load(index)) for index in _some(count)):
             raise DataError(
@@ -109,7 +110,26 @@ def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None,
                 "of its transform, effnet augments them"
             )
         listed[split] = _part(load, count, read, table=table)
-    return Listing(name=name, parts=listed, class_names=names, channels=_channels(listed))
+    return _listing(name, listed, found)
+
+
+def _read(labels: list[Any], class_names: Sequence[str] | None, kind: LabelKind) -> NamedLabels:
+    """Return the labels of a program; mappings are labels of several outputs."""
+    if kind is CLASSES and any(isinstance(label, Mapping) for some in labels for label in some):
+        return read_labels(labels, class_names)
+    names, texts = kind.read(labels, class_names)
+    return NamedLabels(kind=kind, names=names, texts=texts)
+
+
+def _listing(name: str, parts: dict[str, Part], labels: NamedLabels) -> Listing:
+    return Listing(
+        name=name,
+        parts=parts,
+        class_names=labels.names,
+        channels=_channels(parts),
+        label_kind=labels.kind,
+        outputs=labels.outputs,
+    )
 
 
 def list_digits() -> Listing:
@@ -231,7 +251,9 @@ def _some(count: int) -> set[int]:
 
 def _plain(label: Any) -> Any:
     """Return a label as a number or text; an array or a tensor must hold one."""
-    return label if isinstance(label, str | int) else np.asarray(label).tolist()
+    if isinstance(label, Mapping):
+        return {name: value if isinstance(value, list | tuple) else _plain(value) for name, value in label.items()}
+    return label if isinstance(label, str | int | set | frozenset) else np.asarray(label).tolist()
 
 
 def _told_names(items: MapStyle) -> Sequence[str] | None:

@@ -40,8 +40,9 @@ class Items:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        source, label = self.sources[index], int(self.labels[index])  # an IndexError ends an iteration
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        source, label = self.sources[index], self.labels[index]  # an IndexError ends an iteration
+        label = label.item() if label.ndim == 0 else label
         if isinstance(self.transform, ReadsFiles):
             if isinstance(source, np.ndarray):
                 return self.transform(self.load(index, channels=self.transform.channels)), label

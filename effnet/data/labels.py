@@ -30,7 +30,7 @@ class LabelKind:
       DataError if nothing can be learnt from these parts.
     - `to_targets(texts, names)` returns an array [images, ...] of any type, `to_text(target, names)` one of its rows as
       a text for people.
-    - `strata(texts)` returns the texts by which a split made by effnet is stratified.
+    - `strata(texts)` returns what a split made by effnet is stratified by: one text for each label, or a tuple of them.
 
     If `classes`, a target is a class: an index into the names.
     """
@@ -40,7 +40,7 @@ class LabelKind:
     name: Callable[[Mapping[str, "Part"], Sequence[str], bool], tuple[Names, list[str]]]
     to_targets: Callable[[Sequence[str], Names], np.ndarray]
     to_text: Callable[[Any, Names], str]
-    strata: Callable[[Sequence[str]], Sequence[str]]
+    strata: Callable[[Sequence[str]], Sequence[str] | Sequence[tuple[str, ...]]]
     classes: bool = False
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from effnet.data.images.decode import IMAGE_SUFFIXES
+from effnet.data.images.dicom import may_be_dicom
 from effnet.data.sources import SPLIT_NAMES
 from effnet.errors import DataError
 from effnet.system.text import printable
@@ -107,6 +108,16 @@ def look_through(path: str) -> str:
     return path
 
 
+def has_image(entry: os.DirEntry[str]) -> bool:
+    """Return whether a file has the suffix of an image or, often without a suffix, is DICOM."""
+    if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        return entry.is_file() and may_be_dicom(entry.path)
+    except OSError:
+        return False
+
+
 def split_of(name: str) -> str:
     """Return the split that a folder's name means, such as training_set or seg_train, or an empty string."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
@@ -169,7 +180,7 @@ def _has_images(path: str) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+    return not entry.name.startswith(".") and has_image(entry)
 
 
 def _splits(root: str, full: Sequence[_Child]) -> dict[str, _Child] | None:

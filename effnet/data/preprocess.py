@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from effnet.data.sound.record import Sound
+from effnet.data.sound.spectrogram import middle_window
 from effnet.data.value_range import ValueRange
 from effnet.errors import DataError, nearest, shown
 
@@ -39,7 +41,8 @@ class Preprocess:
 
     `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
     whole image and allows only 1. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the
-    values for black and white in images with more than 8 bits. Raises DataError for a value out of range.
+    values for black and white in images with more than 8 bits, and `sound` says how sounds become images. Raises
+    DataError for a value out of range.
     """
 
     resolution: int
@@ -49,6 +52,7 @@ class Preprocess:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     value_range: ValueRange | None = None
+    sound: Sound | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.resolution, int) or isinstance(self.resolution, bool) or self.resolution < 1:
@@ -75,6 +79,12 @@ class Preprocess:
             raise DataError(f"mean must lie within {_LARGEST_MEAN:g} of 0, received {shown(self.mean)}")
         if min(self.std) < _LEAST_STD or max(self.std) > _LARGEST_STD:
             raise DataError(f"std must lie in {_LEAST_STD:g}..{_LARGEST_STD:g}, received {shown(self.std)}")
+        if self.value_range is not None and self.value_range.channels not in (None, self.channels):
+            raise DataError(
+                f"a value range of {self.value_range.channels} channels must have as many as mean, {self.channels}"
+            )
+        if self.sound is not None and self.channels != 1:
+            raise DataError(f"a spectrogram has 1 channel, received mean and std of {self.channels}")
         if (size := self.channels * math.floor(self.resolution / self.crop) ** 2) > MAX_BYTES:
             raise DataError(f"an image must have at most {MAX_BYTES:,} values before it is cropped, received {size:,}")
 
@@ -91,8 +101,12 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict that from_dict reads back."""
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
-        if self.value_range is None:  # 8-bit images need none
-            del values["value_range"]
+        for name in ("value_range", "sound"):  # 8-bit images need none
+            found = getattr(self, name)
+            if found is None:
+                del values[name]
+            else:
+                values[name] = found.to_dict()
         return values
 
     @classmethod
@@ -107,8 +121,9 @@ class Preprocess:
         if "resolution" not in values:
             raise DataError("preprocessing must have the key resolution, in pixels")
         lists = {key: tuple(values[key]) for key in ("mean", "std") if isinstance(values.get(key), list)}
-        found = values.get("value_range")
-        return cls(**{**values, **lists, "value_range": None if found is None else ValueRange.from_dict(found)})
+        records = {"value_range": ValueRange.from_dict, "sound": Sound.from_dict}
+        read = {name: of(values[name]) for name, of in records.items() if values.get(name) is not None}
+        return cls(**{**values, **lists, **read})
 
 
 def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -116,11 +131,14 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; then crops the centre.
     "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour.
-    An image that already has the size to resize to is not resampled.
+    An image that already has the size to resize to is not resampled. Of a sound's spectrogram the middle window is
+    resized.
 
     Source: timm.data.transforms_factory.transforms_imagenet_eval; torchvision Resize(int) and CenterCrop.
     """
     _check_image(image)
+    if preprocess.sound is not None:
+        image = middle_window(image, preprocess.sound)
     resolution, interpolation = preprocess.resolution, preprocess.interpolation
     shorter = math.floor(resolution / preprocess.crop)
     if preprocess.mode == "squash":

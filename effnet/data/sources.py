@@ -84,7 +84,8 @@ class Listing:
     If the blocks of the images cannot all be available at once, `mixed` is the number that can, otherwise it is 0.
     Relative paths start at the folder `root`; `channels` is the number declared by the source; `groups` are those of a
     manifest's column and, once searched, of `group_by` and of identical files. `class_names` are the classes in their
-    order; empty if they are those of the labels, sorted. `label_kind` says what the labels are.
+    order; empty if they are those of the labels, sorted. `label_kind` says what the labels are. `outputs` are the words
+    that choose the same columns of a manifest again, with their kinds; empty for the column `label` alone.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Listing:
     group_by: str = ""
     class_names: tuple[str, ...] = ()
     label_kind: LabelKind = CLASSES
+    outputs: tuple[str, ...] = ()
 
     def relative(self, name: str) -> str:
         """Return a path relative to the data folder, with slashes; other names unchanged."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.groups import numbers_within
+from effnet.data.iterative_split import iterative_split
 from effnet.data.labels import CLASSES
 from effnet.data.sources import Group, Part
 from effnet.errors import DataError
 
-Strata = Callable[[Sequence[str]], Sequence[str]]
+Strata = Callable[[Sequence[str]], Sequence[str] | Sequence[tuple[str, ...]]]
 
 HELD_OUT = 0.15
 """The fraction of the images for val, and again for test, if the source does not give these splits."""
@@ -125,7 +126,8 @@ def arrange(
 ) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
     """Return the parts "train", "val" and "test", the names of generated splits, and notes about them.
 
-    The images of a group stay on one side of a generated split, which is stratified by the `strata` of the labels.
+    The images of a group stay on one side of a generated split, which is stratified by the `strata` of the labels; of
+    labels with several strata each, iteratively.
 
     Raises:
         DataError: there are too few images to hold any out.
@@ -161,14 +163,14 @@ def _carve(
     part: Part, *, seed: int, names: tuple[str, ...], groups: Iterable[Group], strata: Strata
 ) -> dict[str, Part]:
     together = numbers_within(part, groups)
-    indices = stratified_split(strata(part.labels), seed=seed, names=names, groups=together)
+    indices = _split(strata(part.labels), seed=seed, names=names, groups=together)
     for name in names:
         if not len(indices[name]):
             num_units = len(part.sources) - len(together) + len(set(together.values()))
             kept = f" ({num_units} without copies and groups)" if together else ""
             raise DataError(
                 f"no class has enough images to hold some out for {name}: {len(part.sources)} images{kept} in "
-                f"{len(set(part.labels))} classes; add images, at least {len(names) + 1} in a class"
+                f"{_num_classes(strata(part.labels))} classes; add images, at least {len(names) + 1} in a class"
             )
     return {
         name: Part(
@@ -177,3 +179,16 @@ def _carve(
         )
         for name, chosen in indices.items()
     }
+
+
+def _num_classes(strata: Sequence[str] | Sequence[tuple[str, ...]]) -> int:
+    return len({name for some in strata for name in ((some,) if isinstance(some, str) else some)})
+
+
+def _split(
+    strata: Sequence[str] | Sequence[tuple[str, ...]], *, seed: int, names: tuple[str, ...], groups: Mapping[int, int]
+) -> dict[str, np.ndarray]:
+    if all(isinstance(stratum, str) for stratum in strata):
+        return stratified_split(strata, seed=seed, names=names, groups=groups)  # type: ignore[arg-type]
+    shares = {"train": 1 - HELD_OUT * len(names), **dict.fromkeys(names, HELD_OUT)}
+    return iterative_split(strata, seed=seed, shares=shares, groups=groups)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from effnet.bundle.formats import Format
 from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.measurement.answers import predict_split
-from effnet.measurement.paired import paired
+from effnet.measurement.paired import paired, share_right
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
 from effnet.runtimes.digests import check_digests
@@ -196,6 +196,6 @@ def _quality(
         agreement = float((rows.argmax(1) == expected.argmax(1)).mean())
     if task.right is not None:
         right = task.right(rows, truth)
-        accuracy = float(right.mean())
-        drop = None if expected is None or whole else paired(task.right(expected, truth), right).drop
+        accuracy = share_right(right)
+        drop = None if expected is None or whole else paired(task.right(expected, truth), right, parts=task.parts).drop
     return Quality(accuracy=accuracy, agreement=agreement, drop=drop, images=len(indices))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from effnet.bundle.config import ModelConfig, read_config, write_config
+from effnet.bundle.config import ModelConfig, read_config, write_config, write_digests
 from effnet.bundle.formats import Format
 from effnet.errors import EffnetError, InputError
 from effnet.jobs.export_place import move_in, plain_errors, prepare_place
@@ -22,11 +22,14 @@ from effnet.runtimes.installed import missing, versions_for
 from effnet.runtimes.ledger import Entry, digest_of, record
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import RUNTIMES, features_format, find_format
-from effnet.runtimes.write import Quantization, check_task, write_export
+from effnet.runtimes.write import Quantization, check_maps, check_task, write_export
 from effnet.system.lock import SCRATCH, alone_in
 
 if TYPE_CHECKING:
     from effnet.measurement.verify import ExportCheck, FeaturesCheck
+
+# Activation maps of this many images are compared; those of a thousand classes are large.
+_MAPPED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Exported:
     `check` compares it with the eager network, on random images if `random`; None if the runtime cannot run here.
     `accuracy` is measured in the runtime itself on the `scored` images of the split `part`; None without data.
     `unscored` says why there is none although data were given. `judged` is the accuracy drop from quantization on
-    labelled images; None for fp32, and without such images.
+    labelled images; None for fp32, and without such images. If `several`, the file has several outputs.
     """
 
     format: Format
@@ -49,6 +52,7 @@ class Exported:
     part: str = ""
     unscored: str = ""
     judged: Paired | None = None
+    several: bool = False
 
 
 @overload
@@ -57,6 +61,7 @@ def export(  # type: ignore[overload-overlap]  # a text is one name, not a list 
     *,
     to: str = ...,
     features: bool = ...,
+    maps: bool = ...,
     data: str | os.PathLike[str] | None = ...,
     out: str | os.PathLike[str] | None = ...,
     quantization: Quantization | None = ...,
@@ -69,6 +74,7 @@ def export(
     *,
     to: Sequence[str],
     features: bool = ...,
+    maps: bool = ...,
     data: str | os.PathLike[str] | None = ...,
     out: str | os.PathLike[str] | None = ...,
     quantization: Quantization | None = ...,
@@ -80,6 +86,7 @@ def export(
     *,
     to: str | Sequence[str] = "onnx",
     features: bool = False,
+    maps: bool = False,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     quantization: Quantization | None = None,
@@ -91,6 +98,7 @@ def export(
     Returns, for the name of one format, its ExportCheck against the module (None for Core ML, which is converted, not
     run); for a list of names, one Exported per name. With `features` the files output embeddings instead of
     probabilities, for Predictor.embed: features.onnx and similar, checked against the module's features and not scored.
+    With `maps` they return activation maps too, for Predictor.maps and `effnet explain`.
     Checks run on test images of `data`, or on random images; with data the test split is scored too, and `images`
     images of the training split calibrate int8. A reduced-precision file that loses more than the share `max_drop` of
     the accuracy on the validation split (the test split without one) is rejected with BudgetError; without data its
@@ -104,6 +112,7 @@ def export(
         folder,
         names,
         features=features,
+        maps=maps,
         data=data,
         out=out,
         quantization=quantization,
@@ -124,6 +133,7 @@ def export_each(
     names: Sequence[str],
     *,
     features: bool = False,
+    maps: bool = False,
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     quantization: Quantization | None = None,
@@ -150,9 +160,11 @@ def export_each(
     config = read_config(folder)
     for target in targets:
         check_task(config, target)
+        if maps:
+            check_maps(target)
     with alone_in(place):
         settings = quantization or Quantization()
-        yield from _export_all(targets, folder, place, config, data, images, settings, max_drop, progress)
+        yield from _export_all(targets, folder, place, config, data, images, settings, max_drop, progress, maps)
 
 
 def _export_all(
@@ -165,10 +177,11 @@ def _export_all(
     settings: Quantization,
     max_drop: float,
     progress: Said | None,
+    maps: bool,
 ) -> Iterator[tuple[str, Exported | EffnetError]]:
     # Torch loads here: importing effnet.export must not need it.
     from effnet.bundle.weights import load_module, load_state
-    from effnet.measurement.verify import eager_features, eager_outputs
+    from effnet.measurement.verify import eager_features, eager_maps, eager_outputs
 
     state, module = load_state(folder), load_module(folder)
     calibrated = images if any(target.precision == "int8" for target in targets) else 0
@@ -177,6 +190,7 @@ def _export_all(
         prepare_place(place, folder, config, targets)
     embed = targets[0].result == "features"
     eager = (eager_features if embed else eager_outputs)(module, config, judging.check)
+    maps_eager = eager_maps(module, config, judging.check[:_MAPPED]) if maps else None
     judge = None
     # Only the task can tell whether a lower precision costs right answers.
     if judging.judged is not None and not embed and config.task_record.right is not None:
@@ -185,7 +199,9 @@ def _export_all(
         result: Exported | EffnetError
         try:
             with plain_errors(place):
-                result = _export_one(target, place, config, state, judging, eager, settings, judge, progress)
+                result = _export_one(
+                    target, place, config, state, judging, eager, settings, judge, progress, maps=maps_eager
+                )
         except EffnetError as error:
             result = error
         yield target.base, result
@@ -201,6 +217,8 @@ def _export_one(
     quantization: Quantization,
     judge: Acceptance | None,
     progress: Said | None,
+    *,
+    maps: np.ndarray | None,
 ) -> Exported:
     calibration = judging.calibration if target.precision == "int8" else None
     if progress:
@@ -208,11 +226,13 @@ def _export_one(
     # Within the folder, so that finished files can be renamed into place once they are verified.
     with tempfile.TemporaryDirectory(dir=place, prefix=SCRATCH) as name:
         scratch = Path(name)
-        write_export(target.name, scratch, config, state, images=calibration, quantization=quantization)
-        write_config(config, scratch, digests=digests_of(scratch, [target.name]))
+        mapped = maps is not None
+        write_export(target.name, scratch, config, state, images=calibration, quantization=quantization, maps=mapped)
+        write_config(config, scratch)
+        write_digests(scratch, digests_of(scratch, [target.name]), maps=[target.file] if mapped else [])
         proof = Proof()
         if RUNTIMES[target.runtime].can_run:
-            proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress)
+            proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress, maps=maps)
         size = target.size_bytes(scratch)
         move_in(scratch, place, target)
     check, judged = proof.check, proof.judged
@@ -242,6 +262,7 @@ def _export_one(
         part=judging.part,
         unscored=judging.unscored,
         judged=judged,
+        several=len(config.file_outputs) > 1,
     )
 
 

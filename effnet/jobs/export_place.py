@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from effnet.bundle.config import ModelConfig, read_config, read_digests, write_config, write_digests
+from effnet.bundle.config import ModelConfig, read_config, read_digests, read_maps, write_config, write_digests
 from effnet.bundle.formats import Format
 from effnet.bundle.names import CONFIG
 from effnet.bundle.split_file import SPLIT
@@ -55,9 +55,10 @@ def move_in(scratch: Path, place: Path, target: Format) -> None:
     aside = scratch / "old"
     aside.mkdir()
     files, known = digests_of(scratch, [target.name]), read_digests(place)
+    maps = {*read_maps(scratch), *(name for name in read_maps(place) if name not in names)}
     others = {name: value for name, value in known.items() if name not in names}
     without, whole, old = (
-        _config_with(place, scratch / str(n), d) for n, d in enumerate((others, others | files, None))
+        _config_with(place, scratch / str(n), d, maps) for n, d in enumerate((others, others | files, None))
     )
     moved: list[str] = []
     with held_interrupts() as interrupt:  # an interrupt here could leave neither the old nor the new files
@@ -81,12 +82,12 @@ def move_in(scratch: Path, place: Path, target: Format) -> None:
     interrupt.check()
 
 
-def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None) -> Path:
-    """Return a copy of the config of `place`, in `scratch`, with `digests`; with None, unchanged."""
+def _config_with(place: Path, scratch: Path, digests: Mapping[str, str] | None, maps: Iterable[str]) -> Path:
+    """Return a copy of the config of `place`, in `scratch`, with `digests` and `maps`; with None, unchanged."""
     scratch.mkdir()
     copy = Path(shutil.copyfile(place / CONFIG, scratch / CONFIG))
     if digests is not None:
-        write_digests(scratch, digests)
+        write_digests(scratch, digests, maps=maps)
     return copy
 
 

@@ -28,7 +28,8 @@ from effnet.errors import BudgetError, InputError
 from effnet.jobs.procedure import USUAL, Procedure
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
-from effnet.measurement.paired import Paired, paired
+from effnet.measurement.acceptance import compared
+from effnet.measurement.paired import Paired
 from effnet.nn.network import Network, build
 from effnet.progress import Listener, Noted
 from effnet.runtimes.digests import check_digests
@@ -38,8 +39,9 @@ from effnet.system.lock import SCRATCH, alone_in, sweep
 from effnet.system.options import options_of, takes
 from effnet.system.text import brief, reason_of
 from effnet.training.distill import read_teacher
+from effnet.training.learning import learning_of
 from effnet.training.loop import train
-from effnet.training.losses import cross_entropy
+from effnet.training.recipe.schema import Loss, Recipe
 from effnet.training.speed import train_speed
 from effnet.weights.adapt import Arrays
 from effnet.weights.labels import read_as_fitted
@@ -314,7 +316,9 @@ def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
     if run.options.method != "taylor":
         return weight_importance(config.arch, state, method=run.options.method)
     # Smoothed labels: a network that has memorised its training images would have almost no gradient.
-    return taylor_importance(_network(config, state, run.bundle), _images(run), cross_entropy(0.1))
+    recipe = Recipe(loss=Loss(label_smoothing=0.1))
+    loss = learning_of(run.dataset).loss_of(run.dataset, recipe, preprocess=config.preprocess, device=None)
+    return taylor_importance(_network(config, state, run.bundle), _images(run), loss)
 
 
 def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float) -> tuple[Network, float]:
@@ -358,9 +362,8 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share
 
 def _lost(run: _Run, network: Network) -> Paired | None:
     """Return the accuracy drop from the original on the validation images; None without any."""
-    val, preprocess = run.dataset.val, run.config.preprocess
+    val, config = run.dataset.val, run.config
     if not len(val):
         return None
-    original = _network(run.config, load_state(run.bundle), run.bundle)
-    labels = val.labels if run.config.balanced else None
-    return paired(right_answers(original, val, preprocess), right_answers(network, val, preprocess), labels=labels)
+    original = _network(config, load_state(run.bundle), run.bundle)
+    return compared(right_answers(original, val, config), right_answers(network, val, config), val, config)

@@ -18,9 +18,8 @@ from effnet.bundle.split_file import SPLIT, write_split
 from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.measurement.answers import predict_split
-from effnet.measurement.calibration import Abstain, calibrate
-from effnet.measurement.classification import warnings_of
-from effnet.measurement.evaluate import evaluate
+from effnet.measurement.calibration import Abstain
+from effnet.measurement.evaluate import evaluate, scoring_of
 from effnet.measurement.stopwatch import Compared, Stopwatch
 from effnet.measurement.verify import check_export
 from effnet.nn.network import Network
@@ -30,7 +29,7 @@ from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import versions
 from effnet.training.input.batches import eval_batches
-from effnet.training.recipe.balance import held_out_weights
+from effnet.training.learning import learning_of
 from effnet.weights.adapt import Arrays
 from effnet.weights.labels import numbered, split_record
 
@@ -70,9 +69,7 @@ def prove(
     made = folder / "bundle"
     shutil.rmtree(made, ignore_errors=True)
     state = state_arrays(network)
-    config = replace(
-        original.config, arch=network.spec, versions=versions(), temperature=1.0, threshold=None, deployed="onnx"
-    )
+    config = replace(original.config.uncalibrated(), arch=network.spec, versions=versions(), deployed="onnx")
     config = _calibrated(original, config, state, made)
     save_bundle(made, config, state)
     export_onnx(made, config, state)
@@ -90,7 +87,10 @@ def prove(
     timed = stopwatch.compare(before / ONNX, made / ONNX, threads=threads)
     report = {
         **_figures(original, config, scores, timed),
-        "warnings": warnings_of(scores["after"]),
+        "task": config.task,
+        "warnings": scoring_of(config.task_record).warnings_about(
+            scores["after"], original.dataset, balanced=bool(config.balanced)
+        ),
         "check": check.to_dict(),
         "options": dict(options),
         "original": original.bundle.resolve().name,
@@ -114,16 +114,13 @@ def _calibrated(original: Original, config: ModelConfig, state: Arrays, folder: 
     if len(val):
         save_bundle(folder, config, state)
         export_onnx(folder, config, state)
-        probabilities, indices = predict_split(Predictor(folder), val)
-        labels = val.labels[indices]
-        weights = held_out_weights(
-            labels,
-            train_labels=original.dataset.train.labels,
-            num_classes=len(config.class_names),
-            removed=config.balanced,
+        rows, indices = predict_split(Predictor(folder), val)
+        config, _ = learning_of(original.dataset).calibrated(
+            config, rows, val.labels[indices], dataset=original.dataset, abstain=Abstain()
         )
-        config = replace(config, temperature=calibrate(probabilities, labels, Abstain(), weights=weights).temperature)
-    return replace(config, threshold=original.config.threshold)
+    pairs = zip(config.specs, original.config.specs, strict=True)
+    specs = tuple(replace(spec, threshold=before.threshold) for spec, before in pairs)
+    return replace(config, threshold=original.config.threshold, specs=specs)
 
 
 def _checked(original: Original) -> np.ndarray:
@@ -153,15 +150,14 @@ def _figures(original: Original, config: ModelConfig, scores: Mapping[str, Any],
             "blocks": len(spec.blocks),
             "latency_ms": min(times),
             "latencies_ms": list(times),
-            "test_accuracy": score.accuracy,
-            "test_balanced_accuracy": score.balanced_accuracy,
+            **{f"test_{key}": value for key, value in score.headline.items()},
             "test_images": score.images,
-            "confidence": list(score.confidence),
+            **({"confidence": list(score.confidence)} if hasattr(score, "confidence") else {}),
         }
 
     return {
         "before": side("before", original.config.arch, timed.first.rounds_ms),
         "after": side("after", config.arch, timed.second.rounds_ms),
         "latency_ratio": timed.ratio,
-        "points_lost": 100 * (scores["before"].accuracy - scores["after"].accuracy),
+        "points_lost": 100 * (scores["before"].figure - scores["after"].figure),
     }

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.bundle.config import read_config, read_digests, write_config, write_digests, write_text
+from effnet.bundle.config import read_config, read_digests, read_maps, write_config, write_digests, write_text
 from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
 from effnet.bundle.split_file import SPLIT
 from effnet.bundle.weights import load_state, save_bundle
@@ -130,7 +130,7 @@ def deploy(found: Ladder, folder: Path) -> None:
             made = [name for name, other in FORMATS.items() if (scratch / other.file).is_file()]
             files, known = digests_of(scratch, made), read_digests(folder)
             others = {} if found.changed else {name: value for name, value in known.items() if name not in files}
-            write_digests(scratch, others | files)
+            write_digests(scratch, others | files, maps=[name for name in read_maps(folder) if name in others])
             write_digests(folder, others)
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()

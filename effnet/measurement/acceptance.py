@@ -24,6 +24,15 @@ _REFERENCE = "onnx"
 Progress = Callable[[int, int], None]
 
 
+def compared(before: np.ndarray, after: np.ndarray, split: Split, config: ModelConfig) -> Paired:
+    """Return the comparison of two files of a model by their right answers on `split`.
+
+    All classes count alike if they were balanced; of several outputs, the one that lost most counts.
+    """
+    parts = config.task_record.parts
+    return paired(before, after, labels=split.labels if config.balanced and not parts else None, parts=parts)
+
+
 def check_max_drop(value: float) -> None:
     """Raise InputError unless `value` is a share of the images from 0 to 1."""
     if not (is_number(value) and 0 <= value <= 1):
@@ -59,8 +68,8 @@ class Acceptance:
 
     def judge(self, predictor: Predictor, *, progress: Progress | None = None) -> Paired:
         """Compare the predictor's file with fp32; raise BudgetError if its accuracy drop is above `max_drop`."""
-        labels = self.split.labels if self.config.balanced else None
-        found = paired(self.expected, right_answers(predictor, self.split, progress=progress), labels=labels)
+        expected, right = self.expected, right_answers(predictor, self.split, progress=progress)
+        found = compared(expected, right, self.split, self.config)
         if lost := refusal(found, self.max_drop):
             raise BudgetError(
                 f"{predictor.format.name} {lost}. It was not written: allow a larger --max-drop, or choose a higher "

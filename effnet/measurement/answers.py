@@ -40,11 +40,13 @@ def right_answers(
 ) -> np.ndarray:
     """Return whether the export's answer to each image of `split` is right, bool [images]; unreadable ones are wrong.
 
-    What is right the task says (`Task.right`), which must. Raises DataError as `predict_split` does.
+    What is right the task says (`Task.right`), which must; of several outputs, int8 [images, columns]. Raises DataError
+    as `predict_split` does.
     """
     is_right = predictor.config.task_record.right
     assert is_right is not None
     rows, indices = predict_split(predictor, split, progress=progress)
-    right = np.zeros(len(split), dtype=bool)
-    right[indices] = is_right(rows, split.labels[indices])
+    found = is_right(rows, split.labels[indices])
+    right = np.zeros((len(split), *found.shape[1:]), dtype=found.dtype)
+    right[indices] = found
     return right

@@ -13,6 +13,7 @@ import numpy as np
 from effnet.errors import DataError, InputError, MissingExtraError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
+from effnet.tasks.costs import Costs, decide
 
 BINS = 15
 DEFAULT_COVERAGE = 0.95
@@ -110,13 +111,18 @@ class RiskCoverage:
 
 
 def calibrate(
-    probabilities: np.ndarray, labels: np.ndarray, abstain: Abstain, *, weights: np.ndarray | None = None
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    abstain: Abstain,
+    *,
+    weights: np.ndarray | None = None,
+    costs: Costs | None = None,
 ) -> Calibration:
     """Choose temperature and threshold from the probabilities of validation images at temperature 1.
 
     `weights` [images] of mean 1 give the classes the frequencies that the probabilities assume; only the temperature
-    is fitted with them. The threshold's promise holds for images as they come, so all count alike there.
-    Without any image the temperature stays 1 and there is no threshold.
+    is fitted with them. The threshold's promise holds for images as they come, so all count alike there, and for the
+    answers, which `costs` may decide. Without any image the temperature stays 1 and there is no threshold.
     """
     aim = abstain.aim
     if not len(labels):
@@ -125,7 +131,7 @@ def calibrate(
     # Probabilities give logits up to a constant per image, which softmax cancels.
     temperature = fit_temperature(to_logits(probabilities), labels, weights=weights)
     tempered = apply_temperature(probabilities, temperature)
-    threshold = choose_threshold(tempered, labels, **aim)
+    threshold = choose_threshold(tempered, labels, costs=costs, **aim)
     return Calibration(
         images=len(labels),
         temperature=temperature,
@@ -212,9 +218,9 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
     return float(-to_logits(probabilities)[np.arange(len(labels)), labels].mean())
 
 
-def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage:
-    """Return coverage and risk of every distinct threshold."""
-    confidence, right = confidences(probabilities, labels)
+def risk_coverage(probabilities: np.ndarray, labels: np.ndarray, *, costs: Costs | None = None) -> RiskCoverage:
+    """Return coverage and risk of every distinct threshold; costs of wrong answers, if any, decide the answers."""
+    confidence, right = confidences(probabilities, labels, costs=costs)
     order = np.argsort(-confidence, kind="stable")
     sure, answered = confidence[order], np.arange(1, len(order) + 1)
     risk = np.cumsum(~right[order]) / answered
@@ -230,7 +236,12 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage
 
 
 def choose_threshold(
-    probabilities: np.ndarray, labels: np.ndarray, *, coverage: float | None = None, max_error: float | None = None
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    *,
+    coverage: float | None = None,
+    max_error: float | None = None,
+    costs: Costs | None = None,
 ) -> float | None:
     """Return the probability below which to answer "unknown", or None if no aim is given or none can reach it.
 
@@ -247,7 +258,7 @@ def choose_threshold(
         # The small number keeps 0.05 * 20 from being less than 1.
         rank = math.floor((1 - coverage) * (len(confidence) + 1) + 1e-9)
         return _just_below(np.sort(confidence)[min(max(rank, 1), len(confidence)) - 1])
-    curve = risk_coverage(probabilities, labels)
+    curve = risk_coverage(probabilities, labels, costs=costs)
     answered = np.rint(curve.coverage * len(labels))
     kept = np.flatnonzero(error_bound(np.rint(curve.risk * answered), answered) <= max_error)
     return _just_below(curve.thresholds[kept[-1]]) if len(kept) else None
@@ -283,10 +294,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def confidences(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each image's confidence as float64, and whether its top class is right."""
+def confidences(
+    probabilities: np.ndarray, labels: np.ndarray, *, costs: Costs | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each image's confidence as float64, and whether its answer is right: the top class, or as costs decide."""
     probabilities, labels = _checked(probabilities, labels)
-    return probabilities.max(1), probabilities.argmax(1) == labels
+    return probabilities.max(1), decide(probabilities, costs) == labels
 
 
 def _just_below(confidence: float) -> float:

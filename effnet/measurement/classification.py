@@ -2,22 +2,27 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from effnet.data.datasets import Dataset, Split
-from effnet.data.inspection.findings import BALANCE_ADVICE, IMBALANCED
 from effnet.data.sources import source_name
 from effnet.measurement import calibration
 from effnet.measurement.answers import predict_split
 from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent
+from effnet.measurement.classification_text import lines, rare_class_warning, table, warnings_of
+from effnet.measurement.costs import CostScore, class_costs
 from effnet.measurement.intervals import bootstrap, wilson
+from effnet.measurement.levels import LevelScore, level_scores
 from effnet.measurement.recall import by_class
 from effnet.measurement.unknown import Unknown, measure_unknown
 from effnet.runtimes.predictor import Predictor
-from effnet.system.text import percent
+from effnet.system.records import OPTIONAL, to_data
+from effnet.tasks.costs import Costs, decide
+
+__all__ = ["SCORE", "ClassificationScore", "evaluate_split", "lines", "score", "table", "warnings_about"]
 
 _WORST_MISTAKES = 24
 
@@ -88,7 +93,8 @@ class ClassificationScore:
     images that leak, None if none does. `top5` is None for fewer than six classes. `confusion` counts images [true
     class][predicted class]; `mistakes` come most confident first. `uncalibrated` is the calibration
     without the temperature. `risk_coverage` holds (threshold, coverage, risk), `aurc` is the area under it; `answered`
-    is None without a threshold, `unknown` if no such images were given.
+    is None without a threshold, `unknown` if no such images were given. `cost` is None if all wrong answers cost the
+    same, `levels` are those above the classes if these have parents, as "animal/dog" has.
     """
 
     images: int
@@ -111,6 +117,8 @@ class ClassificationScore:
     confusion: tuple[tuple[int, ...], ...]
     per_class: tuple[ClassScore, ...]
     mistakes: tuple[Mistake, ...]
+    cost: CostScore | None = field(default=None, metadata=OPTIONAL)
+    levels: tuple[LevelScore, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def figure(self) -> float:
@@ -124,7 +132,8 @@ class ClassificationScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the score as JSON-able data."""
-        return asdict(self)
+        found: dict[str, Any] = to_data(self)
+        return found
 
 
 SCORE = ClassificationScore
@@ -154,6 +163,7 @@ def evaluate_split(
         unknown=unknown,
         leaked=leaked,
         balanced=bool(config.balanced),
+        costs=config.costs,
     )
 
 
@@ -168,24 +178,26 @@ def score(
     unknown: Unknown | None = None,
     leaked: Collection[str] = (),
     balanced: bool = False,
+    costs: Costs | None = None,
 ) -> ClassificationScore:
     """Return the score of `probabilities` [images, classes] against the labels of the split at `indices`.
 
     By default the rows are those of the whole split, in order. The probabilities include `temperature`;
-    `balanced` says that the model was trained to balance its classes.
+    `balanced` says that the model was trained to balance its classes. If wrong answers have `costs`, these decide what
+    each image is answered with.
     """
     indices = np.arange(len(split)) if indices is None else indices
     labels = split.labels[indices]
-    predicted = probabilities.argmax(1)
+    predicted = decide(probabilities, costs)
     is_right = predicted == labels
     right = int(is_right.sum())
     confidence, usual = wilson(right, len(labels)), most_frequent(labels, class_names)
-    confusion, per_class = _by_class(labels, predicted, class_names)
+    confusion, per_class = class_scores(labels, predicted, class_names)
     recalls = by_class(is_right, labels, num_classes=len(class_names))
     mean_recall = recalls.balanced_accuracy, recalls.bootstrap()
     to_beat = mean_recall if balanced else None
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
-    curve = calibration.risk_coverage(probabilities, labels)
+    curve = calibration.risk_coverage(probabilities, labels, costs=costs)
     sureness = _sureness(probabilities, labels)
     raw = calibration.apply_temperature(probabilities, 1 / temperature)
     return ClassificationScore(
@@ -204,11 +216,13 @@ def score(
         uncalibrated=sureness if temperature == 1 else _sureness(raw, labels),
         risk_coverage=curve.points(),
         aurc=curve.aurc,
-        answered=None if threshold is None else _answered(probabilities, labels, threshold),
+        answered=None if threshold is None else answered_share(probabilities, labels, threshold, costs),
         unknown=unknown,
         confusion=confusion,
         per_class=per_class,
         mistakes=_mistakes(probabilities, predicted, split, class_names, indices),
+        cost=class_costs(probabilities, labels, costs),
+        levels=level_scores(probabilities, labels, class_names),
     )
 
 
@@ -226,53 +240,13 @@ def _clean(is_right: np.ndarray, names: Sequence[str], leaked: Collection[str]) 
     )
 
 
-def warnings_of(score: ClassificationScore) -> list[str]:
-    """Return the warnings that users of the model must see first: it is at chance level, or its test images leak."""
-    return [score.chance] * bool(score.chance) + ([clean_sentence(score.clean)] if score.clean else [])
-
-
 def warnings_about(score: ClassificationScore, dataset: Dataset, *, balanced: bool) -> list[str]:
     """Return the warnings that users of a model must see first; `balanced` says that training balanced the classes."""
     rare = rare_class_warning(score, dataset.train.labels, dataset.class_names, balanced=balanced)
     return warnings_of(score) + rare
 
 
-def clean_sentence(clean: Clean) -> str:
-    """Return a sentence on the accuracy without the images that leak."""
-    images = f"{clean.leaked:,} test images leak: train or val hold a copy of them, or an image of their group"
-    if clean.accuracy is None or clean.confidence is None:
-        return f"All {images}. The accuracy without them is unknown."
-    low, high = clean.confidence
-    return (
-        f"{images}. Without them the accuracy is {percent(clean.accuracy)} on {clean.images:,} images "
-        f"(95 % confidence {percent(low)} to {percent(high)})."
-    )
-
-
-def rare_class_warning(
-    score: ClassificationScore, train_labels: np.ndarray, class_names: tuple[str, ...], *, balanced: bool
-) -> list[str]:
-    """Return a sentence on a class that is rare in training and missed far more often than others, if there is one.
-
-    `balanced` says that training already balanced the classes.
-    """
-    found = score.lowest
-    if found is None:
-        return []
-    counts = np.bincount(train_labels, minlength=len(class_names))
-    count = int(counts[class_names.index(found.name)])
-    missed = wilson(round(found.recall * found.support), found.support)[1] < score.accuracy
-    if not missed or counts.max() < IMBALANCED * count:
-        return []
-    advice = "more images of it would help most" if balanced else f"{BALANCE_ADVICE}, at some cost to the frequent ones"
-    return [
-        f"Only {percent(found.recall, 1)} of the {found.support:,} test images of {found.name!r} are classified "
-        f"correctly, against {percent(score.accuracy, 1)} of all; it has {count:,} of {len(train_labels):,} training "
-        f"images: {advice}."
-    ]
-
-
-def _by_class(
+def class_scores(
     labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[ClassScore, ...]]:
     """Return the confusion matrix [true][predicted] and each class's score; a share of no images is 0."""
@@ -296,10 +270,13 @@ def _sureness(probabilities: np.ndarray, labels: np.ndarray) -> Sureness:
     )
 
 
-def _answered(probabilities: np.ndarray, labels: np.ndarray, threshold: float) -> Answered:
-    confidence, right = calibration.confidences(probabilities, labels)
-    known = confidence >= threshold
-    error = float((~right[known]).mean()) if known.any() else None
+def answered_share(
+    probabilities: np.ndarray, labels: np.ndarray, threshold: float, costs: Costs | None = None
+) -> Answered:
+    """Return the effect of a threshold on the images."""
+    known = probabilities.max(1) >= threshold
+    wrong = decide(probabilities, costs) != labels
+    error = float(wrong[known].mean()) if known.any() else None
     return Answered(threshold=threshold, coverage=float(known.mean()), error=error)
 
 

@@ -1,7 +1,8 @@
 """Evaluation of an exported file on labelled images, in its runtime, by the figures of its task; no torch."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from effnet.data.datasets import DataLike, Dataset, Split
@@ -49,6 +50,16 @@ class Score(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTable:
+    """A table of a score: its columns, those of them that are text, its rows, and a sentence below it or nothing."""
+
+    columns: Sequence[str]
+    left: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+
 class Scoring(Protocol):
     """The module `scoring` of a task.
 
@@ -76,6 +87,14 @@ class Scoring(Protocol):
         """
         ...
 
+    def lines(self, score: Score) -> Iterable[str]:
+        """Return the lines that `effnet evaluate` prints of a score, its warnings among them."""
+        ...
+
+    def table(self, score: Score) -> ScoreTable:
+        """Return the table below these lines."""
+        ...
+
 
 def scoring_of(task: Task) -> Scoring:
     """Return the module that scores the answers of a task."""
@@ -92,7 +111,8 @@ def evaluate(
 ) -> Any:
     """Score the bundle's deployed file on labelled images; the result is that of its task.
 
-    For a classifier it is a ClassificationScore (effnet.measurement.classification). `data` is a split, whose labels
+    For a classifier it is a ClassificationScore (effnet.measurement.classification), for several outputs a
+    SeveralScore (effnet.measurement.several). `data` is a split, whose labels
     index the bundle's class names, or what `read_dataset` takes. Of the data that the bundle was fitted on, the test
     split is scored; of others, all images.
 

@@ -18,7 +18,8 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     middle = share + Z * Z / (2 * count)
     spread = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     scale = 1 + Z * Z / count
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    # Rounding must not move an end that is exact.
+    return (middle - spread) / scale if right else 0.0, (middle + spread) / scale if right < count else 1.0
 
 
 def bootstrap(right: int, count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:

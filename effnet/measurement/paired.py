@@ -1,6 +1,7 @@
 """Paired comparison of two networks on the same images: accuracy drop, McNemar's test, and the limit on the drop."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,13 +19,15 @@ class Paired:
     """The effect of a change on `images` images: `lost` became wrong, `gained` became right.
 
     With `classes`, the same three numbers for each class that has images, all classes count alike: the drop is then
-    that of the balanced accuracy.
+    that of the balanced accuracy. If one of several outputs lost more than the others, they are the answers of `output`
+    to the images that know it.
     """
 
     images: int
     lost: int
     gained: int
     classes: tuple[tuple[int, int, int], ...] = ()
+    output: str = ""
 
     @property
     def drop(self) -> float:
@@ -73,8 +76,9 @@ class Paired:
         verb = "loses" if self.drop > 0 else "gains" if self.drop < 0 else f"keeps the {balanced}accuracy:"
         of_balanced = " of balanced accuracy" if self.classes else ""
         points = f" {abs(100 * self.drop):.2f} percentage points{of_balanced}:" if self.drop else ""
+        answers = f"answers of {self.output}" if self.output else "images"
         return (
-            f"{verb}{points} of {self.images} images {self.lost} became wrong and {self.gained} right "
+            f"{verb}{points} of {self.images} {answers} {self.lost} became wrong and {self.gained} right "
             f"(95 % interval of the loss {100 * low:+.2f} to {100 * high:+.2f}; {sure}, McNemar)"
         )
 
@@ -86,11 +90,20 @@ class Paired:
         return counts | found
 
 
-def paired(before: np.ndarray, after: np.ndarray, *, labels: np.ndarray | None = None) -> Paired:
+def paired(
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    parts: Sequence[tuple[str, int]] = (),
+) -> Paired:
     """Return the comparison of two results, bool [images] each: whether each image is right.
 
-    With int64 `labels` [images] all classes count alike.
+    With int64 `labels` [images] all classes count alike. Results of several outputs are int8 [images, columns] as
+    `Task.right` returns them, and `parts` those of the task: the output that lost most is compared.
     """
+    if before.ndim > 1:
+        return max(_of_outputs(before, after, parts), key=lambda found: found.drop)
     lost, gained = before & ~after, ~before & after
     classes: tuple[tuple[int, int, int], ...] = ()
     if labels is not None:
@@ -98,6 +111,29 @@ def paired(before: np.ndarray, after: np.ndarray, *, labels: np.ndarray | None =
         counts = zip(of_lost.images, of_lost.right, of_gained.right, strict=True)
         classes = tuple((int(n), int(a), int(b)) for n, a, b in counts if n)
     return Paired(images=len(before), lost=int(lost.sum()), gained=int(gained.sum()), classes=classes)
+
+
+def _of_outputs(before: np.ndarray, after: np.ndarray, parts: Sequence[tuple[str, int]]) -> Iterator[Paired]:
+    """Yield the comparison of each output, over the answers that are known."""
+    first = 0
+    for name, width in parts:
+        one, other = (rows[:, first : first + width] for rows in (before, after))
+        first += width
+        known = one >= 0
+        yield Paired(
+            images=max(1, int(known.sum())),
+            lost=int(((one == 1) & (other == 0)).sum()),
+            gained=int(((one == 0) & (other == 1)).sum()),
+            output=name,
+        )
+
+
+def share_right(right: np.ndarray) -> float:
+    """Return the share of right answers: of bool [images], or the mean of those of int8 [images, columns]."""
+    if right.ndim == 1:
+        return float(right.mean())
+    known = (right >= 0).sum(0)
+    return float(((right == 1).sum(0)[known > 0] / known[known > 0]).mean()) if known.any() else float("nan")
 
 
 def refusal(found: Paired, max_drop: float) -> str:

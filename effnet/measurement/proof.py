@@ -36,14 +36,22 @@ def prove(
     eager: np.ndarray,
     judge: Acceptance | None,
     progress: Said | None,
+    *,
+    maps: np.ndarray | None = None,
 ) -> Proof:
-    """Return the file's measurements; raise BudgetError if a reduced-precision file loses too much accuracy."""
-    from effnet.measurement.verify import compare, compare_features
+    """Return the file's measurements; raise BudgetError if a reduced-precision file loses too much accuracy.
+
+    `eager` are the network's outputs of the images to check, `maps` its activation maps of the first of them, if the
+    file has maps.
+    """
+    from effnet.measurement.verify import compare, compare_features, compare_maps
 
     if target.result == "features":  # embeddings have no accuracy
         return Proof(check=compare_features(eager, predictor, images.check))
     name, judged, accuracy, scored = predictor.format.name, None, None, 0
     check = compare(eager, predictor, images.check)
+    if maps is not None:
+        compare_maps(maps, predictor, images.check[: len(maps)])
     if judge is not None and predictor.format.precision != "fp32":
         judged = judge.judge(predictor, progress=_said(progress, f"checking the accuracy drop of {name}"))
     if images.scored is not None and predictor.config.task_record.right is not None:

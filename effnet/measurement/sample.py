@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.bundle.config import ModelConfig
-from effnet.data.datasets import Split, list_source
+from effnet.bundle.split_file import read_split
+from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_view_at
 from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measurement.answers import predict_split
+from effnet.measurement.paired import share_right
 from effnet.runtimes.predictor import Predictor
-from effnet.weights.labels import choose_images, numbered, read_as_fitted
+from effnet.weights.labels import choose_images, list_for, numbered, read_as_fitted
 
 CHECKED = 64
 # Calibration of int8 needs no more images: NNCF and ONNX Runtime take 100 to 300.
@@ -81,7 +83,8 @@ def gather(
         chosen = choose_images(data, folder=folder, config=config)
     except DataError as error:
         # Images of other classes cannot be scored, but they can show whether two runtimes agree.
-        sources = [source for part in list_source(data).parts.values() for source in part.sources]
+        listing = list_for(data, config, read_split(folder))
+        sources = [source for part in listing.parts.values() for source in part.sources]
         unlabelled = Split(sources=sources, labels=np.zeros(len(sources), np.int64))
         return Images(check=_check(unlabelled, preprocess), random=False, unscored=str(error))
     try:
@@ -102,17 +105,18 @@ def calibration_images(
 ) -> np.ndarray:
     """Return `count` readable training images, preprocessed: uint8 [images, R, R, C].
 
-    Every class gives the same number of images, as far as it has them; the choice depends only on `seed` and the
-    labels. Raises DataError if no image can be read or, with several classes, all images are of one: their ranges would
-    not suit the others.
+    Every class gives the same number of images, as far as it has them; for several outputs they are drawn at random.
+    The choice depends only on `seed` and the labels. Raises DataError if no image can be read or, with several classes,
+    all images are of one: their ranges would not suit the others.
     """
-    rng, labels = np.random.default_rng(seed), train.labels
+    several = train.labels.ndim > 1
+    rng, labels = np.random.default_rng(seed), np.zeros(len(train), np.int64) if several else train.labels
     shuffled = [rng.permutation(np.flatnonzero(labels == number)) for number in np.unique(labels)]
     ranks = np.concatenate([np.arange(len(places)) for places in shuffled] or [labels])
     order = np.concatenate(shuffled or [labels])[np.argsort(ranks, kind="stable")]
     images, kept = _load(train, order, preprocess, most=count)
     drawn = set(labels[kept].tolist())
-    if len(drawn) < 2 <= len(class_names):
+    if not several and len(drawn) < 2 <= len(class_names):
         remedy = "raise --images" if count == 1 else "give the data that the network was trained on"
         raise DataError(
             f"int8 must be calibrated on images of at least two classes; the {len(images)} drawn are all of "
@@ -143,4 +147,4 @@ def accuracy_of(predictor: Predictor, split: Split, *, progress: Progress | None
     is_right = predictor.config.task_record.right
     assert is_right is not None
     rows, indices = predict_split(predictor, split, progress=progress)
-    return float(is_right(rows, split.labels[indices]).mean()), len(indices)
+    return share_right(is_right(rows, split.labels[indices])), len(indices)

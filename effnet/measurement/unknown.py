@@ -10,7 +10,7 @@ from effnet.errors import DataError
 from effnet.runtimes.pipeline import run_images
 from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import usable_cores
-from effnet.system.text import printable
+from effnet.system.text import percent, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +40,42 @@ def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, known: np.ndarray) -> Unknown:
-    """Run all images below `folder`, which show none of the classes, through the bundle's ONNX file.
+    """Run all images below `folder`, which show none of the classes, through the bundle's file.
 
     `known` holds the largest probability of each image [images] that does show one. Raises DataError if there is no
     readable image.
+    """
+    strange, unreadable = strange_rows(predictor, folder)
+    return unknown_of(strange, known, threshold=predictor.config.threshold, unreadable=unreadable)
+
+
+def strange_rows(predictor: Predictor, folder: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Return the outputs [images, columns] of all images below `folder`, and the number of unreadable ones.
+
+    Raises DataError if there is no readable image.
     """
     paths = unknown_images(folder)
     _ = predictor.engine
     rows, _ = run_images(
         range(len(paths)),
         prepare=lambda index: predictor.prepare(paths[index]),
-        compute=lambda images: predictor.probabilities(images).max(1),
+        compute=predictor.outputs,
         workers=usable_cores(),
     )
     if not rows:
         raise DataError(f"there must be readable images in {printable(os.fspath(folder))}; there are none")
-    strange = np.array(rows, np.float64)
-    threshold = predictor.config.threshold
+    return np.stack(rows), len(paths) - len(rows)
+
+
+def unknown_of(rows: np.ndarray, known: np.ndarray, *, threshold: float | None, unreadable: int) -> Unknown:
+    """Return the rejection of images with these probabilities [images, classes] at a threshold.
+
+    `known` holds the largest probability of each image of the classes [images].
+    """
+    strange = rows.max(1).astype(np.float64)
     return Unknown(
         images=len(strange),
-        unreadable=len(paths) - len(strange),
+        unreadable=unreadable,
         rejected=None if threshold is None else float((strange < threshold).mean()),
         auroc=area_under_roc(np.asarray(known, np.float64), strange),
     )
@@ -73,3 +89,10 @@ def area_under_roc(known: np.ndarray, strange: np.ndarray) -> float:
     ordered = np.sort(strange)
     below, not_above = (np.searchsorted(ordered, known, side=side) for side in ("left", "right"))
     return float((below + not_above).mean() / (2 * len(strange)))
+
+
+def unknown_sentence(found: Unknown) -> str:
+    """Return the rejection in words."""
+    rejected = "" if found.rejected is None else f"{percent(found.rejected)} rejected, "
+    unreadable = f" ({found.unreadable} more could not be read)" if found.unreadable else ""
+    return f"unknown images: {rejected}AUROC {found.auroc:.3f} on {found.images}{unreadable}"

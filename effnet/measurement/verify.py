@@ -14,6 +14,7 @@ from effnet.errors import BudgetError, BundleError, EffnetError
 from effnet.nn.network import Network
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import features_beside
+from effnet.tasks.task import Output
 
 # Float rounding errors, summed over a few hundred layers, stay well below this.
 TOLERANCE = 1e-3
@@ -24,9 +25,11 @@ _EAGER_BATCH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportCheck:
-    """The difference of two runtimes: the largest difference of an output, and the share of images that agree.
+    """The difference of two runtimes: the largest difference of a value, and the share of images that agree.
 
-    Of a classifier they are those of a probability, and of equal top classes.
+    Of a classifier they are those of a probability, and of equal top classes. Differences of a number are in units of
+    its output's scale. Images agree if each output has the same top class, or the same tags above 0.5; a number counts
+    if there is nothing else, and agrees within the tolerance.
     """
 
     images: int
@@ -65,11 +68,42 @@ def check_export(module: torch.nn.Module, predictor: Predictor, images: np.ndarr
 def eager_outputs(module: torch.nn.Module, config: ModelConfig, images: np.ndarray) -> np.ndarray:
     """Return float32 [batch, outputs] of the eager module for uint8 [batch, R, R, C], as its exports return them.
 
-    The module's logits are raw; the config's temperature is applied to them, as every export does itself.
+    The module's logits are raw; the config's temperatures are applied to them, as every export does itself.
     """
-    module = module.to("cpu").eval()
-    rows = _in_parts(module, config, images) / config.temperature
-    return (rows.softmax(1) if config.output.activation == "softmax" else rows).numpy()
+    module, outputs = module.to("cpu").eval(), config.file_outputs
+    rows = _in_parts(module, config, images) / torch.as_tensor(config.temperatures, dtype=torch.float32)
+    parts = rows.split([output.width for output in outputs], dim=1)
+    return torch.cat([_answers(part, output) for part, output in zip(parts, outputs, strict=True)], dim=1).numpy()
+
+
+def _answers(logits: Tensor, output: Output) -> Tensor:
+    match output.activation:
+        case "softmax":
+            return logits.softmax(1)
+        case "sigmoid":
+            return logits.sigmoid()
+    return output.mean + output.scale * logits
+
+
+def eager_maps(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
+    """Return the eager network's activation maps, float32 [batch, columns, height, width], as `eager_outputs`."""
+    network = network.to("cpu").eval()
+    weight = network.classifier.weight / torch.as_tensor(config.temperatures, dtype=torch.float32).reshape(-1, 1)
+    found = _in_parts(
+        lambda pixels: torch.einsum("kc,bcyx->bkyx", weight, network.forward_features(pixels)), config, images
+    )
+    return found.numpy()
+
+
+def compare_maps(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> None:
+    """Raise an error unless the maps of the predictor's export are `eager`, the network's; see `compare`."""
+    found, name = predictor.maps(images), predictor.format.name
+    error, most = float(np.abs(found - eager).max()), TOLERANCE * max(1.0, float(np.abs(eager).max()))
+    if predictor.format.precision == "fp32" and not error <= most:
+        raise EffnetError(
+            f"{name} must match the eager activation maps within {most:g}; they differ by {error:.2g} on {len(images)} "
+            "images. This is a bug in effnet: please report it with the bundle's config.json"
+        )
 
 
 def eager_features(network: Network, config: ModelConfig, images: np.ndarray) -> np.ndarray:
@@ -92,33 +126,62 @@ def _in_parts(function: Callable[[Tensor], Tensor], config: ModelConfig, images:
 def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> ExportCheck:
     """Compare the predictor's export with `eager`, the module's outputs [batch, outputs].
 
-    An fp32 file computes the same: raises EffnetError if an output differs by more than 1e-3, or by more than that
-    share of the largest. Reduced precision rounds, and only the accuracy on images like the data shows its cost
-    (`effnet.measurement.acceptance`); here its outputs must be finite: raises BudgetError otherwise, and BundleError if
-    the eager network's own outputs are not finite.
+    An fp32 file computes the same: raises EffnetError if a value differs by more than 1e-3, or by more than that
+    share of the largest of its output. Reduced precision rounds, and only the accuracy on images like the data shows
+    its cost (`effnet.measurement.acceptance`); here its outputs must be finite: raises BudgetError otherwise, and
+    BundleError if the eager network's own outputs are not finite.
     """
     _check_numbers(eager, predictor)
-    exported, output = predictor.outputs(images), predictor.config.output
-    difference = float(np.abs(eager - exported).max())
-    tolerance = TOLERANCE * max(1.0, float(np.abs(eager).max()))
-    if output.activation == "softmax":
-        agreement = float((eager.argmax(1) == exported.argmax(1)).mean())
-    else:
-        agreement = float((np.abs(eager - exported).max(1) <= tolerance).mean())
+    exported, outputs = predictor.outputs(images), predictor.config.file_outputs
     name, precision = predictor.format.name, predictor.format.precision
-    if precision != "fp32":
-        if not np.isfinite(exported).all():
-            raise BudgetError(
-                f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
-                f"the network's numbers do not fit {precision}. Choose a format of higher precision"
-            )
-    elif not difference <= tolerance:
-        raise EffnetError(
-            f"the exported file must match the eager {output.name} within {tolerance:g}; it differs by "
-            f"{difference:.2g} on {len(images)} images. This is a bug in effnet: please report it with the bundle's "
-            "config.json"
+    if precision != "fp32" and not np.isfinite(exported).all():
+        raise BudgetError(
+            f"{name} must output finite numbers; it does not on {_not_finite(exported)} of {len(images)} images: "
+            f"the network's numbers do not fit {precision}. Choose a format of higher precision"
         )
-    return ExportCheck(images=len(images), max_difference=difference, agreement=agreement)
+    edges = np.cumsum([output.width for output in outputs])[:-1]
+    pairs = zip(outputs, np.split(eager, edges, axis=1), np.split(exported, edges, axis=1), strict=True)
+    found = [_compared(output, *pair) for output, *pair in pairs]
+    for output, part in zip(outputs, found, strict=True):
+        if precision == "fp32" and not part.difference <= part.tolerance:
+            raise EffnetError(
+                f"the exported file must match the eager {output.name} within {part.tolerance:g}; it differs by "
+                f"{part.difference:.2g} on {len(images)} images. This is a bug in effnet: please report it with the "
+                "bundle's config.json"
+            )
+    named = [part.agrees for output, part in zip(outputs, found, strict=True) if output.activation != "none"]
+    agrees = np.stack(named or [part.agrees for part in found])
+    return ExportCheck(
+        images=len(images),
+        max_difference=max(part.difference for part in found),
+        agreement=float(agrees.all(0).mean()),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Compared:
+    """One output: its largest difference, how large that may be, and which images agree, bool [images]."""
+
+    difference: float
+    tolerance: float
+    agrees: np.ndarray
+
+
+def _compared(output: Output, eager: np.ndarray, exported: np.ndarray) -> _Compared:
+    """Compare one output's values [images, width]."""
+    differences = np.abs(eager - exported) / output.scale
+    largest = float(np.abs((eager - output.mean) / output.scale).max())
+    # The sum with a large mean rounds in fp32.
+    rounding = 2 * float(np.finfo(np.float32).eps) * abs(output.mean) / output.scale
+    tolerance = TOLERANCE * max(1.0, largest) + rounding
+    match output.activation:
+        case "softmax":
+            agrees = eager.argmax(1) == exported.argmax(1)
+        case "sigmoid":
+            agrees = ((eager >= 0.5) == (exported >= 0.5)).all(1)
+        case "none":
+            agrees = differences.max(1) <= tolerance
+    return _Compared(difference=float(differences.max()), tolerance=tolerance, agrees=agrees)
 
 
 def compare_features(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> FeaturesCheck:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -76,12 +75,6 @@ class Elastic:
         spec = self.part(genome).spec
         used = self.least if self.share is None else self.share(spec)
         return spec if self.least <= used <= 1 else None
-
-    def features(self, genome: Genome) -> np.ndarray:
-        """Return the logs of MACs, activations and parameters of its network, and its number of blocks."""
-        spec = self.part(genome).spec
-        found = cost(spec)
-        return np.array([*map(math.log, (found.macs, found.activations, found.params)), len(spec.blocks)])
 
     def part(self, genome: Genome) -> Part:
         """Return the part of these choices, whatever the budget."""

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from effnet.arch.cost import Precision, cost
+from effnet.arch.cost import Precision
 from effnet.arch.lineage import Lineage
 from effnet.arch.scale import ALPHA, BETA
 from effnet.arch.spec import ArchSpec, as_spec
-from effnet.errors import BudgetError, InputError, SpecError
+from effnet.errors import BudgetError, InputError
 from effnet.measurement.budget import Budget
 from effnet.nas.genomes import generator, sample
 from effnet.nas.space import Decision, Genome
@@ -67,17 +65,6 @@ class MacroSpace:
                 found = dataclasses.replace(found, lineage=self._lineage(found, genome))
             self._networks[genome] = found
         return self._networks[genome]
-
-    def features(self, genome: Genome) -> np.ndarray:
-        """Return the logs of MACs, activations and parameters of its network, and its number of blocks.
-
-        Raises SpecError if none of these choices fits the budget.
-        """
-        spec = self.network(genome)
-        if spec is None:
-            raise SpecError(f"a genome must have a network to be described; {genome} does not fit the budget")
-        found = cost(spec)
-        return np.array([*map(math.log, (found.macs, found.activations, found.params)), len(spec.blocks)])
 
     def choices(self, genome: Genome) -> dict[str, Any]:
         """Return the choice of each decision by its name."""
@@ -266,13 +253,13 @@ def _check_budget(space: MacroSpace) -> None:
     smallest = _smallest(space)
     if space.share(smallest) > 1:
         raise BudgetError(
-            f"no network of this search has {space.budget.in_words()}: the smallest is {smallest.title}, so ask for "
-            f"{enough(space.budget, space.figures(smallest))}"
+            f"no network of this search has {space.budget.in_words()}: the smallest is {smallest.title}, which needs "
+            f"{enough(space.budget, space.figures(smallest))}; a search needs several times that, for a choice"
         )
     raise InputError(
         f"no network of this search uses {LEAST_SHARE:.0%} to 100% of {space.budget.in_words()} on images of "
         f"{space.short_side} pixels; the smallest is {smallest.title} with {space.share(smallest):.3g} of it. "
-        "Set another budget."
+        "Set a budget several times as large."
     )
 
 

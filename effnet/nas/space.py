@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from effnet.arch.spec import ArchSpec
 
 Genome = tuple[int, ...]
@@ -40,6 +38,3 @@ class Space(Protocol):
 
     def network(self, genome: Genome) -> ArchSpec | None:
         """Return the network of these choices, scaled to the budget; None if none of these choices fits it."""
-
-    def features(self, genome: Genome) -> np.ndarray:
-        """Return numbers that describe its network beside the choices: logs of MACs, activations, parameters, depth."""

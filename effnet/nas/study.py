@@ -7,9 +7,7 @@ computes it, how often one is killed, or how many there are.
 
 import hashlib
 import json
-import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from effnet.errors import EffnetError, InputError, MissingExtraError
-from effnet.system.lock import LOCKS, alone, in_use
+from effnet.errors import EffnetError, InputError
+from effnet.nas.storage import Waiting, load_study, patiently, without_password
+from effnet.system.lock import alone, in_use
 from effnet.system.text import reason_of
 
 if TYPE_CHECKING:
@@ -26,15 +25,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_STUDY = "effnet-search"
 _LOCK = ".worker-"
 _UNIT, _WORKER, _BEAT, _RESULT = "unit", "worker", "beat", "result"
-# A worker shows that it is alive this often; another that sees no sign for the second span takes its unit over.
-_BEAT_SECONDS, _SILENT_SECONDS = 30.0, 150.0
-# Waiting for a unit of another worker, and for a storage that does not answer: the first and the longest pause.
-_POLL_SECONDS, _RETRY_SECONDS, _MOST_RETRY_SECONDS = 1.0, 1.0, 30.0
-# Classes of SQLSTATE of a server that starts, stops or has no connection left (PostgreSQL 17, appendix A).
-_PASSING_STATES = ("08", "53", "57")
+_POLL_SECONDS = 1.0
+"""The pause while another worker has a unit."""
 
 
 class Unit(NamedTuple):
@@ -48,17 +42,6 @@ def seed_of(key: str, *numbers: int) -> int:
     """Return the seed of a place in a search, a number below 2^31 that depends on nothing else."""
     text = json.dumps([key, *numbers]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big") >> 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """How a worker waits: `clock` counts seconds, `pause` waits for some, `say` tells the user why."""
-
-    say: Callable[[str], None]
-    clock: Callable[[], float] = time.monotonic
-    pause: Callable[[float], None] = time.sleep
-    beat_seconds: float = _BEAT_SECONDS
-    silent_seconds: float = _SILENT_SECONDS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -216,10 +199,10 @@ def open_study(storage: str, *, waiting: Waiting, options: Mapping[str, Any], ke
     `options` with the `key` of the data are what all its workers share. Raises InputError if the search there has
     others, or if the storage cannot be opened.
     """
-    where = _without_password(storage)
+    where = without_password(storage)
     with ExitStack() as stack:
         try:
-            found, close = patiently(lambda: _load(storage), waiting=waiting, where=where)
+            found, close = patiently(lambda: load_study(storage), waiting=waiting, where=where)
             stack.callback(close)
             worker = f"{_LOCK}{uuid.uuid4().hex}" if "://" not in storage else uuid.uuid4().hex
             if worker.startswith(_LOCK):
@@ -243,62 +226,6 @@ def _sweep(folder: Path) -> None:
     for lock in folder.glob(f"{_LOCK}*"):
         if not in_use(lock):
             lock.unlink(missing_ok=True)
-
-
-def _load(storage: str) -> "tuple[optuna.Study, Callable[[], None]]":
-    """Return the study in a storage, and what frees its connections."""
-    try:
-        import optuna
-        from optuna.storages import JournalStorage, RDBStorage
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise MissingExtraError("optuna", "train") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # it logs each connection of a server that died
-    kept: Any
-    close: Callable[[], None] = _nothing
-    if "://" in storage:
-        try:
-            kept = RDBStorage(_with_driver(storage), engine_kwargs={"pool_pre_ping": True})
-            close = kept.engine.dispose
-        except ImportError as error:
-            raise MissingExtraError("pg8000", "postgres") from error
-    else:
-        Path(storage).parent.mkdir(parents=True, exist_ok=True)
-        lock: Any = _SystemLock(Path(storage)) if LOCKS else None
-        kept = JournalStorage(JournalFileBackend(storage, lock_obj=lock))
-    # No sampler proposes anything: this one draws nothing either.
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    study = optuna.create_study(
-        storage=kept, study_name=_STUDY, load_if_exists=True, direction="maximize", sampler=sampler
-    )
-    return study, close
-
-
-def _nothing() -> None:
-    """Do nothing."""
-
-
-class _SystemLock:
-    """The lock of a journal file, which the system frees at once when its holder is killed; Optuna's own waits."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._held = path, ExitStack()
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        self._held.enter_context(alone(self._path))
-        return True
-
-    def release(self) -> None:
-        """Free the lock."""
-        self._held.close()
-
-
-def _with_driver(storage: str) -> str:
-    """Return the URL of a PostgreSQL database with the driver that the extra installs."""
-    scheme, mark, rest = storage.partition("://")
-    return f"postgresql+pg8000{mark}{rest}" if scheme in ("postgresql", "postgres") else storage
 
 
 def _check_same(study: Study, options: Mapping[str, Any]) -> None:
@@ -326,45 +253,6 @@ def forget_log(log: Path, out: Path) -> None:
     with suppress(OSError):
         log.parent.rmdir()
         out.rmdir()
-
-
-def patiently(act: Callable[[], T], *, waiting: Waiting, where: str) -> T:
-    """Return the result of an operation on a storage; wait, say so, and try again while a database does not answer."""
-    pause, told = _RETRY_SECONDS, False
-    while True:
-        try:
-            found = act()
-        except Exception as error:
-            if not _may_pass(error):
-                raise
-            if not told:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                waiting.say(f"The storage {where} does not answer ({reason}); waiting for it")
-                told = True
-            waiting.pause(pause)
-            pause = min(2 * pause, _MOST_RETRY_SECONDS)
-            continue
-        if told:
-            waiting.say(f"The storage {where} answers again")
-        return found
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Return whether an error, or one that caused it, says that a database cannot be reached or is not ready."""
-    while error is not None:
-        if type(error).__name__ in ("OperationalError", "InterfaceError"):
-            return True
-        states = [str(each["C"]) for each in error.args if isinstance(each, dict) and "C" in each]
-        if any(state[:2] in _PASSING_STATES for state in states):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _without_password(storage: str) -> str:
-    """Return a storage as messages may show it."""
-    head, at, rest = storage.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{rest}" if at and "://" in head else storage
 
 
 def _unit(trial: "optuna.trial.FrozenTrial") -> Unit:

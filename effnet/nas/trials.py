@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import shutil
 import tempfile
 import time
@@ -13,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
 from effnet.measurement.budget import Budget
@@ -22,7 +19,8 @@ from effnet.measurement.timing import Timing
 from effnet.nas.generations import Generations, is_behind, run_generations
 from effnet.nas.history import Propose, Trained
 from effnet.nas.space import Decision, Genome, Space
-from effnet.nas.study import Waiting, open_study
+from effnet.nas.storage import Waiting
+from effnet.nas.study import open_study
 from effnet.nas.surrogate import propose_surrogate
 from effnet.planner.events import Listener, Measured, Said
 from effnet.planner.space import Candidate, Status
@@ -87,13 +85,6 @@ class TableSpace:
         """Return the network of the candidate with these values; None if there is none."""
         place = self.places.get(genome)
         return None if place is None else self._table[place].spec
-
-    def features(self, genome: Genome) -> np.ndarray:
-        """Return the logs of MACs, activations and parameters, and the number of blocks."""
-        candidate = self._table[self.places[genome]]
-        found = candidate.cost
-        sizes = (found.macs, found.activations, found.params)
-        return np.array([*map(math.log, sizes), len(candidate.spec.blocks)])
 
 
 def run_trials(

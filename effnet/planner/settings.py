@@ -71,7 +71,7 @@ def training_need(num_train: int, *, minutes: float, cores: int, gpu: bool, fewe
     """
     epochs = least_epochs(num_train)
     speed = epochs * num_train / (60 * minutes * (_PLANNED_SHARE if fewer else _TRAINING_SHARE))
-    reason = f"{epochs} epochs in {minutes:g} minutes need {speed:.3g}"
+    reason = f"{epochs} epochs in {minutes:.3g} minutes need {speed:.3g}"
     most_macs = (_GPU_MACS if gpu else cores * _CORE_MACS) / speed
     halvings = _HALVINGS if fewer else 0
     return TrainingNeed(images_per_second=speed, most_macs=most_macs, reason=reason, halvings=halvings)
@@ -125,7 +125,11 @@ def make_preprocess(dataset: Dataset, *, resolution: int, short_side: int, seed:
     Images much larger than the input lose a twentieth at each edge; small ones are kept whole.
     """
     crop, ones = 1.0 if short_side < 1.25 * resolution else 0.9, (1.0,) * dataset.channels
-    view = Preprocess(resolution=resolution, crop=crop, mean=ones, std=ones, value_range=dataset.value_range)
+    view = Preprocess(
+        resolution=resolution, crop=crop, mean=ones, std=ones, value_range=dataset.value_range, sound=dataset.sound
+    )
+    if dataset.sound is not None:
+        view = dataclasses.replace(view, mode="squash", crop=1.0)
     mean, std = _pixel_statistics(dataset, view, seed=seed)
     return dataclasses.replace(view, mean=mean, std=std)
 
@@ -163,8 +167,10 @@ def make_recipe(
     batch_size = 64 if len(dataset.train) >= 2000 else 32
     while memory_gb and batch_size > 2 and _step_bytes(spec, batch_size) > _MEMORY_SHARE * memory_gb * 2**30:
         batch_size //= 2
-    view: Literal["crop", "shift"]
-    if not dataset.mirror_safe and short_side <= _SMALL_SIDE:
+    view: Literal["crop", "shift", "none"]
+    if dataset.sound is not None:  # a random window is drawn of each
+        view, min_area = "none", 1.0
+    elif not dataset.mirror_safe and short_side <= _SMALL_SIDE:
         view, min_area = "shift", 0.35
     else:
         view, min_area = "crop", 0.6 if short_side <= _SMALL_SIDE else 0.3

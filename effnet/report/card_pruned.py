@@ -7,23 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from effnet.system.text import markdown, percent, printable
+from effnet.tasks.registry import find_task
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
     """Return a pruned bundle's README.md, as Markdown with the hub's metadata."""
     before, after, options = report["before"], report["after"], report["options"]
+    task = find_task(report["task"])
+    figures = [figure for figure in task.figures if f"test_{figure.key}" in after]
     rows = (
         ("parameters", f"{before['params']:,}", f"{after['params']:,}"),
         ("multiply-accumulates", f"{before['macs'] / 1e6:.1f}M", f"{after['macs'] / 1e6:.1f}M"),
         ("blocks", before["blocks"], after["blocks"]),
         ("latency in ONNX Runtime, ms", f"{before['latency_ms']:.3g}", f"{after['latency_ms']:.3g}"),
-        ("test accuracy", percent(before["test_accuracy"]), percent(after["test_accuracy"])),
-        ("balanced accuracy", *(percent(side["test_balanced_accuracy"]) for side in (before, after))),
+        *(
+            (f"test {figure.title}", *(figure.shown(side[f"test_{figure.key}"]) for side in (before, after)))
+            for figure in figures
+        ),
     )
     texts = (name, after["network"], report["original"], report["data"])
     title, network, original, data = (markdown(str(text)) for text in texts)
     table = "\n".join(f"| {what} | {old} | {new} |" for what, old, new in rows)
-    low, high = after["confidence"]
+    sure = ""
+    if "confidence" in after:
+        low, high = after["confidence"]
+        sure = f" (95 % confidence of the new one {percent(low, 1)} to {percent(high, 1)})"
     tag = "- pruned\n" if options["share"] < 1 else ""
     # Class names may contain Markdown.
     plain = (re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", warning) for warning in report["warnings"])
@@ -35,8 +43,8 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"{warnings}{network}, made from the bundle {original} by {_how(options)} and recovery with "
         f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
-        f"Scored on the exported file with {after['test_images']} test images (95 % confidence of the new one "
-        f"{percent(low, 1)} to {percent(high, 1)}). Both files were timed in turn with {options['threads']} "
+        f"Scored on the exported file with {after['test_images']} test images{sure}. Both files were timed in turn "
+        f"with {options['threads']} "
         f"{'thread' if options['threads'] == 1 else 'threads'}; the new one takes {report['latency_ratio']:.2f} of "
         "the original's time.\n\n"
         f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} IMAGES\n```\n\n"

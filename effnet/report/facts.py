@@ -117,8 +117,8 @@ class HeadFacts:
     penalty: float | None
     views: int
     images: int
-    val_accuracy: float
-    val_balanced_accuracy: float
+    val_figure: float
+    val_balanced_figure: float
     val_loss: float
     features: int
     computed: int

@@ -18,6 +18,7 @@ from effnet.report import provenance as origin
 from effnet.report import text as wording
 from effnet.report.facts import CandidateRow
 from effnet.report.model import Report
+from effnet.report.overlay import data_url
 from effnet.report.plot_search import networks_svg, search_svg
 from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text
@@ -27,16 +28,24 @@ from effnet.tasks.registry import BUILT_IN, find_task
 _SHOWN_CANDIDATES = 8
 
 
-def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray], draws: bool = True) -> None:
+def write_report(
+    report: Report,
+    folder: Path,
+    *,
+    images: Iterable[np.ndarray],
+    overlays: Iterable[np.ndarray] = (),
+    draws: bool = True,
+) -> None:
     """Write report.json, report.html and README.md into an existing folder, each whole or not at all.
 
     `images` holds one uint8 [H, W, C] array for each of the test's mistakes, in the same order, or none: report.html
-    shows them to everyone who opens it. Unless `draws`, it has no plots.
+    shows them to everyone who opens it. `overlays` are the same images under maps, uint8 [H, W, 3], as far as there are
+    any (effnet.report.overlay). Unless `draws`, it has no plots.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """
     texts = {
-        "report.html": render_html(report, images=images, draws=draws),
+        "report.html": render_html(report, images=images, overlays=overlays, draws=draws),
         "README.md": render_card(report),
         "report.json": json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False, indent=1) + "\n",
     }
@@ -44,7 +53,9 @@ def write_report(report: Report, folder: Path, *, images: Iterable[np.ndarray], 
         replace_text(folder / name, text)
 
 
-def render_html(report: Report, *, images: Iterable[np.ndarray], draws: bool = True) -> str:
+def render_html(
+    report: Report, *, images: Iterable[np.ndarray], overlays: Iterable[np.ndarray] = (), draws: bool = True
+) -> str:
     """Return the report as one page that loads nothing from anywhere, with plots if `draws`."""
     report = report.as_stored()
     candidates, section = _ordered_candidates(report), section_of(report)
@@ -70,6 +81,7 @@ def render_html(report: Report, *, images: Iterable[np.ndarray], draws: bool = T
             "method": origin.method_sentence(report),
             "origin_rows": origin.origin_rows(report),
             "loss_plot": partial(plots.learning_curve_svg, report, "loss"),
+            "overlays": [data_url(image) for image in overlays],
             "figure_plot": partial(plots.learning_curve_svg, report, figure.key, share=figure.share),
         }
         | _search_part(report)
@@ -104,8 +116,8 @@ def _left_out(plot: Callable[[], str | None]) -> str:
 def render_card(report: Report) -> str:
     """Return the report as a model card: Markdown with the hub's YAML front matter."""
     report = report.as_stored()
-    section, task = section_of(report), find_task(report.task)
-    channels, values = report.dataset.channels, report.dataset.findings.values
+    section, task = section_of(report), find_task(report.task).of_names(report.dataset.class_names)
+    channels, values, sound = report.dataset.channels, report.dataset.findings.values, report.dataset.findings.sound
     return render(
         section.card.template,
         {
@@ -113,7 +125,7 @@ def render_card(report: Report) -> str:
             "section": section,
             "task": task,
             "outputs": task.outputs(report.dataset.class_names),
-            "known": task in BUILT_IN,
+            "known": find_task(report.task) in BUILT_IN,
             "verdict": _verdict(report, section),
             "budget_rows": _budget_rows(report),
             "predicted": _predicted(report),
@@ -122,11 +134,12 @@ def render_card(report: Report) -> str:
             "base_model": _base_model(report),
             "weights_name": origin.weights_name(report),
             "licence": origin.licence_words(report.training.head),
-            "predict_command": "effnet predict BUNDLE image.jpg",
+            "predict_command": f"effnet predict BUNDLE {'image.jpg' if sound is None else 'sound.wav'}",
             "side": report.network.resolution,
             "channels": channels,
-            "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels),
+            "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels) if sound is None else None,
             "value_range": values and values.value_range,
+            "sound": sound,
         }
         | section.card.values(()),
     )

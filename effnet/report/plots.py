@@ -137,7 +137,10 @@ def learning_curve_svg(report: Report, quantity: str, *, share: bool = False) ->
                 axes.axvline(best, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
                 axes.plot([best], [values[steps.index(best)]], "o", color=BLUE, markersize=6, zorder=4)
         if training.head:
-            alone = getattr(training.head, f"val_{quantity}")
+            found = training.head
+            alone = {"loss": found.val_loss, "balanced_accuracy": found.val_balanced_figure}.get(
+                quantity, found.val_figure
+            )
             axes.axhline(alone, color=GREEN, linewidth=1.2, linestyle="-.", label="the head alone", zorder=1)
         axes.set_title(quantity.capitalize().replace("_", " "), loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("Epoch" + (f" (best: {best})" if best in steps else ""))

@@ -5,6 +5,7 @@ from effnet.report.card_published import UNKNOWN_LICENCE
 from effnet.report.facts import HeadFacts, TrainingFacts
 from effnet.report.model import Report
 from effnet.report.text import ABSENT, duration, integer, percent, significant
+from effnet.tasks.registry import find_task
 
 
 def method_sentence(report: Report) -> str:
@@ -60,7 +61,7 @@ def origin_rows(report: Report) -> list[tuple[str, str]]:
         ("Pretrained weights", head.name),
         ("Their licence", licence_words(head)),
         ("Their published accuracy", _published(head)),
-        ("Head: validation accuracy", _accuracy(head)),
+        (f"Head: validation {find_task(report.task).figure.title}", _accuracy(head)),
         ("Head: penalty", _penalty(head.penalty)),
         ("Head: training images", integer(head.images) + (f", {head.views} views of each" if head.views > 1 else "")),
         ("Features", _features(head)),
@@ -76,7 +77,7 @@ def licence_words(head: HeadFacts | None) -> str:
 
 
 def _accuracy(head: HeadFacts) -> str:
-    plain, balanced = percent(head.val_accuracy), percent(head.val_balanced_accuracy)
+    plain, balanced = percent(head.val_figure), percent(head.val_balanced_figure)
     return plain if balanced in (ABSENT, plain) else f"{plain} (balanced {balanced})"
 
 

@@ -251,7 +251,9 @@ def _results(
     top = 0 if best is None else scores.index(best) + 1
     best_epoch = report.training.best_epoch if report else top
     if report and report.training.head and not best_epoch:  # no epoch was better than the head, which was kept
-        kept: Mapping[str, Any] = to_data(report.training.head)
+        head = report.training.head
+        values = (head.val_figure, head.val_balanced_figure)
+        kept: Mapping[str, Any] = {f"val_{f.key}": v for f, v in zip(task.figures, values, strict=False)}
     else:
         number = best_epoch if 0 < best_epoch <= len(history) else top
         kept = history[number - 1] if number else {}

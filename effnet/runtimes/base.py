@@ -1,37 +1,55 @@
-"""The base of all engines: it checks a model's input and output, the images, and the result of a run."""
+"""The base of all engines: it checks a model's input and outputs, the images, and the result of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from effnet.bundle.model_file import reason
 from effnet.errors import BundleError, InputError
+from effnet.runtimes.maps import MAPS
 
 Shape = Sequence[object]
 """The sides of a tensor; a side that is not an integer is dynamic."""
 
 
+class FileOutput(NamedTuple):
+    """One output of a model file: `name` is empty if the file names none."""
+
+    name: str
+    width: int
+
+
 class Engine(Protocol):
-    """An open model file. `side` and `channels` are those of its images, `classes` is the width of its output."""
+    """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`.
+
+    `maps` are the height and width of the activation maps that it returns too, None if it has none.
+    """
 
     side: int
     channels: int
     classes: int
+    outputs: tuple[FileOutput, ...]
+    maps: tuple[int, int] | None
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Map uint8 [batch, side, side, channels] to float32 [batch, classes].
+        """Map uint8 [batch, side, side, channels] to float32 [batch, classes], the outputs one after the other.
 
         Raises InputError for other images, BundleError if the runtime fails.
         """
         ...
 
+    def run_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of `run` and the activation maps, float32 [batch, classes, height, width]."""
+        ...
+
 
 class BaseEngine:
-    """An open model file. `side` and `channels` are those of its images, `classes` is the width of its output.
+    """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`.
 
-    A subclass opens the file, calls `_set_signature` and implements `_compute`.
+    A subclass opens the file, calls `_set_signature` and implements `_compute`; for a file with activation maps also
+    `_compute_with_maps`.
     """
 
     runtime = "the runtime"
@@ -39,38 +57,65 @@ class BaseEngine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.side = self.channels = self.classes = 0
+        self.outputs: tuple[FileOutput, ...] = ()
+        self.maps: tuple[int, int] | None = None
 
-    def _set_signature(self, image: tuple[str, Shape], output: tuple[str, Shape], *, alone: bool = True) -> None:
-        """Set side, channels and classes from the data types and shapes of the model's input and output.
+    def _set_signature(
+        self,
+        image: tuple[str, Shape],
+        *outputs: tuple[str, Shape],
+        names: Sequence[str] = (),
+        alone: bool = True,
+        maps_last: bool = False,
+    ) -> None:
+        """Set side, channels, classes and outputs from the data types and shapes of the model's input and outputs.
 
-        Raises BundleError unless they are uint8 [batch, side, side, channels] and float32 [batch, classes], and there
-        is only one of each (`alone`).
+        `names` are those of the outputs, none if the file has none. Raises BundleError unless the input is uint8
+        [batch, side, side, channels], the only one (`alone`), and each output is float32 [batch, classes]. The last of
+        several outputs may be activation maps, by its name, [batch, classes, height, width] or, if `maps_last`,
+        [batch, height, width, classes].
         """
-        (kind, given), (kind_out, given_out) = image, output
+        maps = outputs[-1] if len(outputs) > 1 and names and names[-1] == MAPS else None
+        if maps:
+            outputs, names = outputs[:-1], names[:-1]
+        (kind, given), kinds = image, [kind for kind, _ in outputs]
         shape: list[Any] = [*map(_plain, given)]
-        shape_out: list[Any] = [*map(_plain, given_out)]
-        sides = [*shape[1:], *shape_out[1:]]
-        square = len(shape) == 4 and len(shape_out) == 2 and shape[1] == shape[2]
-        whole = all(isinstance(side, int) and side > 0 for side in sides)
-        if not (alone and square and whole and (kind, kind_out) == ("uint8", "float32")):
+        shapes: list[list[Any]] = [[*map(_plain, sides)] for _, sides in outputs]
+        square = len(shape) == 4 and shape[1] == shape[2] and all(len(sides) == 2 for sides in shapes)
+        whole = all(isinstance(side, int) and side > 0 for sides in (shape, *shapes) for side in sides[1:])
+        if not (alone and outputs and square and whole and kind == "uint8" and set(kinds) == {"float32"}):
+            found = ", ".join(f"{kind} {_short(sides)}" for kind, sides in zip(kinds, shapes, strict=True))
             raise BundleError(
-                f"{self.path} must map image, uint8 [batch, side, side, channels], to one output, float32 "
-                f"[batch, classes]; it maps {kind} {_short(shape)} to {kind_out} {_short(shape_out)}"
-                f"{'' if alone else ', and has more inputs or outputs'}. `effnet export` writes it again"
+                f"{self.path} must map image, uint8 [batch, side, side, channels], to outputs that are float32 "
+                f"[batch, classes]; it maps {kind} {_short(shape)} to {found[:400] or 'nothing'}"
+                f"{'' if alone else ', and has more inputs'}. `effnet export` writes it again"
             )
-        self.side, self.channels, self.classes = shape[1], shape[3], shape_out[1]
+        self.side, self.channels = shape[1], shape[3]
+        names = names or ("",) * len(shapes)
+        self.outputs = tuple(FileOutput(name, sides[1]) for name, sides in zip(names, shapes, strict=True))
+        self.classes = sum(output.width for output in self.outputs)
+        if maps:
+            self.maps = self._map_sides(*maps, last=maps_last)
+
+    def _map_sides(self, kind: str, shape: Shape, *, last: bool) -> tuple[int, int]:
+        """Return height and width of the activation maps; raise BundleError if these are not one for each column."""
+        sides: list[Any] = [*map(_plain, shape)][1:]
+        found = sides if not last else sides[-1:] + sides[:-1]
+        whole = len(found) == 3 and all(isinstance(side, int) and side > 0 for side in found)
+        if not whole or found[0] != self.classes or kind != "float32":
+            raise BundleError(
+                f"{self.path} must return {MAPS} as float32 maps of its {self.classes} columns; it returns {kind} "
+                f"{_short(shape)}. `effnet export` writes it again"
+            )
+        return found[1], found[2]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Map uint8 [batch, side, side, channels] to float32 [batch, classes]; an empty batch gives an empty output.
+        """Map uint8 [batch, side, side, channels] to float32 [batch, classes], the outputs one after the other.
 
-        Raise InputError for other images, BundleError if the runtime fails or returns anything else.
+        An empty batch gives no rows. Raise InputError for other images, BundleError if the runtime fails or returns
+        anything else.
         """
-        wanted = (self.side, self.side, self.channels)
-        # A runtime may accept another side without an error.
-        if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
-            raise InputError(
-                f"the model takes uint8 [batch, {', '.join(map(str, wanted))}]; got {images.dtype} {images.shape}"
-            )
+        self._check_images(images)
         if not len(images):
             return np.empty((0, self.classes), np.float32)
         try:
@@ -79,15 +124,53 @@ class BaseEngine:
             raise
         except Exception as error:  # each runtime has its own exceptions
             raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
-        if rows.dtype != np.float32 or rows.shape != (len(images), self.classes):
-            raise BundleError(
-                f"{self.path} must return float32 {[len(images), self.classes]}; it returned {rows.dtype} "
-                f"{list(rows.shape)}. `effnet export` writes it again"
-            )
+        self._check_result(rows, (len(images), self.classes))
         return rows
+
+    def run_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of `run` and the activation maps, float32 [batch, classes, height, width].
+
+        Only for a file that has maps. Raises like `run`.
+        """
+        assert self.maps is not None
+        self._check_images(images)
+        if not len(images):
+            return np.empty((0, self.classes), np.float32), np.empty((0, self.classes, *self.maps), np.float32)
+        try:
+            rows, maps = self._compute_with_maps(np.ascontiguousarray(images))
+        except BundleError:
+            raise
+        except Exception as error:  # each runtime has its own exceptions
+            raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
+        self._check_result(rows, (len(images), self.classes))
+        self._check_result(maps, (len(images), self.classes, *self.maps))
+        return rows, maps
+
+    def _check_images(self, images: np.ndarray) -> None:
+        wanted = (self.side, self.side, self.channels)
+        # A runtime may accept another side without an error.
+        if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
+            raise InputError(
+                f"the model takes uint8 [batch, {', '.join(map(str, wanted))}]; got {images.dtype} {images.shape}"
+            )
+
+    def _check_result(self, found: np.ndarray, shape: tuple[int, ...]) -> None:
+        if found.dtype != np.float32 or found.shape != shape:
+            raise BundleError(
+                f"{self.path} must return float32 {list(shape)}; it returned {found.dtype} {list(found.shape)}. "
+                "`effnet export` writes it again"
+            )
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the rows of several outputs as one array [batch, classes]."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def _plain(side: object) -> object:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,8 @@ from effnet.runtimes.digests import remedy
 from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
 from effnet.runtimes.results import check_features, check_signature, unit_rows
 from effnet.tasks.embedding import EMBEDDING
+
+T = TypeVar("T")
 
 
 class Predictor:
@@ -139,6 +141,31 @@ class Predictor:
             raise InputError(f"a classifier returns probabilities; {self.folder} returns its {name}: call outputs()")
         return self.outputs(images)
 
+    def maps(self, images: np.ndarray) -> np.ndarray:
+        """Return the activation maps of prepared images, float32 [batch, columns, height, width].
+
+        There is one for each class, tag or number, in the order of `outputs`: what each place of the last feature map
+        adds to the value before softmax or sigmoid (effnet.runtimes.maps). Raises BundleError if `effnet export --maps`
+        has not written the file for them, and otherwise like `outputs`.
+        """
+        return self.outputs_and_maps(images)[1]
+
+    def outputs_and_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return `outputs` and `maps`, computed at once."""
+        if self.engine.maps is None:
+            raise BundleError(
+                f"activation maps need a {self.format.file} that returns them; that of {self.folder} does not: "
+                f"`effnet export {self.folder} --maps --to {self.format.name}` writes it"
+            )
+        rows, maps = self._with_turn(self.format, self.engine.run_with_maps, images)
+        self.config.task_record.check(rows, self.folder / self.format.file)
+        if not np.isfinite(maps).all():
+            raise BundleError(
+                f"{self.folder / self.format.file} must return finite maps; it is damaged. `effnet export` writes it "
+                "again"
+            )
+        return rows, maps
+
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return the features before the classifier, float32 [batch, channels], for images as in `outputs`.
 
@@ -170,28 +197,37 @@ class Predictor:
         return self.outputs(images) if self.aligned else self.features(images)
 
     def _run(self, target: Format, images: np.ndarray) -> np.ndarray:
-        engine = self._opened(target)
-        if RUNTIMES[target.runtime].parallel:
-            return engine.run(images)
-        with self._turn:
-            return engine.run(images)
+        return self._with_turn(target, self._opened(target).run, images)
 
-    def chosen_threshold(self, asked: float | None = None) -> float:
-        """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never."""
+    def _with_turn(self, target: Format, run: Callable[[np.ndarray], T], images: np.ndarray) -> T:
+        """Run images, one thread after the other if the runtime needs it."""
+        if RUNTIMES[target.runtime].parallel:
+            return run(images)
+        with self._turn:
+            return run(images)
+
+    def chosen_threshold(self, asked: float | None = None) -> float | None:
+        """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never.
+
+        None if each of several outputs has its own.
+        """
         if asked is not None and not 0 <= asked <= 1:
             raise InputError(f"the threshold must be a probability from 0 to 1; got {asked}")
-        return (self.config.threshold or 0.0) if asked is None else asked
+        if asked is not None:
+            return asked
+        return None if self.config.specs else self.config.threshold or 0.0
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
     ) -> list[Any]:
         """Return the answer of the bundle's task to each image, in order; see `prepare` for the kinds of images.
 
-        A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification). A single image gives
-        a list of one. `threshold` is the probability below which an image is "unknown": the
-        bundle's own by default, 0 for never. The model is opened before any image is read.
+        A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification), a model of several
+        outputs with a mapping from their names to a Prediction, Tags or a number (effnet.tasks.several). A single image
+        gives a list of one. `threshold` is the probability below which an image is "unknown": the bundle's own by
+        default, or that of each output; 0 for never. The model is opened before any image is read.
         """
-        images = _several(images, batch=batch, verb="predict")
+        images = several_images(images, batch=batch, verb="predict")
         threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         _ = self.engine
         return [
@@ -209,7 +245,7 @@ class Predictor:
         predictor's runtime, in fp32 if its format is int8. Raises BundleError if `effnet export --features` has not
         written the file for it, and otherwise like `predict`.
         """
-        images = _several(images, batch=batch, verb="embed")
+        images = several_images(images, batch=batch, verb="embed")
         _ = self.embedding_engine
         rows = [self.embeddings(np.stack(chunk)) for chunk in _batches(map(self.prepare, images), batch)]
         found = np.concatenate([np.empty((0, self.embedding_width), np.float32), *rows])
@@ -233,7 +269,7 @@ def _reopened(folder: str, threads: int, name: str) -> Predictor:
     return Predictor(folder, threads=threads, format=name)
 
 
-def _several(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
+def several_images(images: ImageLike | Iterable[ImageLike], *, batch: int, verb: str) -> Iterable[ImageLike]:
     """Return the images given to `verb`, one or many; raise InputError for anything else."""
     if batch < 1:
         raise InputError(f"{verb} takes batches of at least 1 image; got {batch}")

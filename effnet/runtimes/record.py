@@ -33,6 +33,7 @@ class Runtime:
     If `fragile`, a damaged file can crash the process that opens it (see runtimes.probe). If `parallel`, several
     threads may run an engine at once. If `mlas`, int8 is computed by ONNX Runtime's x86 kernels, which saturate on
     processors without VNNI (onnxruntime.int8_graph.levels_here) and are faster with Quantization.pair_stem on others.
+    If `maps`, `write` takes `maps=True` too: the file then returns the activation maps (effnet.runtimes.maps).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Runtime:
     fragile: bool = False
     parallel: bool = False
     mlas: bool = False
+    maps: bool = False
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -1,5 +1,7 @@
 """Check a model file's output: its width, and that embeddings are finite; a task checks its own outputs."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +10,30 @@ from effnet.bundle.config import ModelConfig
 from effnet.bundle.formats import Format
 from effnet.bundle.names import CONFIG
 from effnet.errors import BundleError
-from effnet.runtimes.base import Engine
-from effnet.tasks.task import FEATURES
+from effnet.runtimes.base import Engine, FileOutput
+from effnet.tasks.task import FEATURES, names_in_file
 
 
 def check_signature(engine: Engine, config: ModelConfig, path: Path, target: Format) -> None:
     """Raise BundleError unless the inputs and outputs of the file at `path` match the config."""
-    width = config.arch.feature_channels if target.result == "features" else len(config.class_names)
-    output = FEATURES.name if target.result == "features" else config.output.name
-    wanted = (config.preprocess.resolution, config.preprocess.channels, width)
-    found = (engine.side, engine.channels, engine.classes)
-    if found != wanted:
+    outputs = config.file_outputs
+    if target.result == "features":
+        outputs = (replace(FEATURES, width=config.arch.feature_channels),)
+    needed = tuple(map(FileOutput, names_in_file(outputs), (output.width for output in outputs)))
+    # The name of a single output may be another: a runtime need not keep any.
+    given = engine.outputs if len(outputs) > 1 else (FileOutput(needed[0].name, engine.classes),)
+    wanted = (config.preprocess.resolution, config.preprocess.channels, needed)
+    found = (engine.side, engine.channels, given)
+    if found != wanted or len(engine.outputs) != len(needed):
         raise BundleError(
-            f"{path} must map {_maps(*wanted, output)}, as in {CONFIG}; it maps {_maps(*found, output)}. "
-            "`effnet export` writes it again"
+            f"{path} must map {_maps(*wanted)}, as in {CONFIG}; it maps {_maps(*found)}. `effnet export` writes it "
+            "again"
         )
 
 
-def _maps(side: int, channels: int, width: int, output: str) -> str:
-    return f"image [{side}, {side}, {channels}] to {output} [{width}]"
+def _maps(side: int, channels: int, outputs: Sequence[FileOutput]) -> str:
+    shown = ", ".join(f"{output.name[:80]} [{output.width}]" for output in outputs[:20])
+    return f"image [{side}, {side}, {channels}] to {shown}{', ...' if len(outputs) > 20 else ''}"
 
 
 def check_features(rows: np.ndarray, path: Path) -> None:

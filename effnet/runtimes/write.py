@@ -43,10 +43,12 @@ def write_export(
     *,
     images: np.ndarray | None = None,
     quantization: Quantization | None = None,
+    maps: bool = False,
 ) -> Path:
     """Write the format `name` of a state dict as arrays into `folder`, whole or not at all, and return its path.
 
-    `images`, preprocessed uint8 [images, R, R, C], calibrate int8. Raises InputError for int8 without images,
+    `images`, preprocessed uint8 [images, R, R, C], calibrate int8. With `maps` the file returns activation maps too
+    (effnet.runtimes.maps). Raises InputError for int8 without images, and for maps that the format cannot have,
     MissingExtraError if the runtime's packages are not installed, SpecError if the runtime lacks an operator or the
     network has no classifier (not needed by formats of embeddings).
     """
@@ -56,12 +58,15 @@ def write_export(
     quantization = quantization or Quantization()
     check_float_layers(quantization.float_layers, config.arch)
     check_task(config, target)
+    if maps:
+        check_maps(target)
     if target.result == "features":
         config = without_classifier(config)
     else:
         check_classifier(config, target)
     writer = import_module(f"{RUNTIMES[target.runtime].home}.writer")
-    writer.write(target, folder, config, state, images=images, quantization=quantization)
+    more = {"maps": True} if maps else {}  # a runtime without maps need not know them
+    writer.write(target, folder, config, state, images=images, quantization=quantization, **more)
     trust(folder, target)
     return folder / target.file
 
@@ -69,7 +74,7 @@ def write_export(
 def without_classifier(config: ModelConfig) -> ModelConfig:
     """Return the config of a bundle's backbone, whose graph ends at the features."""
     arch = replace(config.arch, num_classes=0)
-    return replace(config, arch=arch, class_names=(), temperature=1.0, threshold=None)
+    return replace(config, arch=arch, class_names=(), specs=(), temperature=1.0, threshold=None)
 
 
 def check_task(config: ModelConfig, target: Format) -> None:
@@ -83,6 +88,15 @@ def check_task(config: ModelConfig, target: Format) -> None:
             f"{target.name} is accepted by the right answers that it loses; this bundle's task, {config.task}, does "
             "not say which are right (Task.right): export fp32 or fp16"
         )
+
+
+def check_maps(target: Format) -> None:
+    """Raise InputError for a format that cannot return activation maps."""
+    if target.result == "features":
+        raise InputError("activation maps are those of a classifier; give --maps or --features, not both")
+    if not RUNTIMES[target.runtime].maps:
+        known = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.maps)
+        raise InputError(f"files of {known} can return activation maps; got {target.name}")
 
 
 def check_classifier(config: ModelConfig, target: Format) -> None:

@@ -1,13 +1,16 @@
 """Image classification: each image has one of several classes, and the answer is a probability of each."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from effnet.data.labels import CLASSES
+from effnet.data.hierarchy import parents
+from effnet.data.labels import CLASSES, Names
 from effnet.errors import BundleError
+from effnet.tasks.costs import Costs, decide
 from effnet.tasks.task import Figure, Output, Task
 
 UNKNOWN = "unknown"
@@ -20,31 +23,48 @@ _SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one image, best first.
+    """The most probable classes of one image, best first; if wrong answers have costs, those of least expected cost.
 
-    `known` is false if even the best is less probable than the threshold: the image may belong to none of the classes.
+    `known` is false if even the most probable is below the threshold: the image may belong to none of the classes.
+    `parents` are the probabilities of the parents, as "animal" is of "animal/dog" and "animal/cat": sums of theirs.
     """
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
     known: bool = True
+    parents: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The most probable class, or "unknown"."""
+        """The best class, or "unknown"."""
         return self.labels[0] if self.known else UNKNOWN
 
 
 def to_prediction(
-    probabilities: np.ndarray, class_names: Sequence[str], *, top: int, threshold: float = 0.0
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    top: int,
+    threshold: float = 0.0,
+    costs: Costs | None = None,
 ) -> Prediction:
-    """Return the `top` most probable classes of one row [classes], and whether the best reaches `threshold`."""
-    best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
+    """Return the `top` best classes of one row [classes], and whether the most probable reaches `threshold`."""
+    merit = -costs.expected(probabilities) if costs else probabilities
+    best = np.argsort(-merit, kind="stable")[: max(1, top)]
     return Prediction(
         labels=tuple(class_names[i] for i in best),
         probabilities=tuple(float(probabilities[i]) for i in best),
-        known=float(probabilities[best[0]]) >= threshold,
+        known=float(probabilities.max()) >= threshold,
+        parents={name: float(probabilities[leaves].sum()) for name, leaves in _leaves(tuple(class_names))},
     )
+
+
+@lru_cache(maxsize=64)
+def _leaves(class_names: Names) -> tuple[tuple[str, list[int]], ...]:
+    """Return each parent and the numbers of its classes, not again for each image; none if no two have the same."""
+    found = parents(class_names)
+    joined = any(len(leaves) > 1 for leaves in found.values())  # ImageNet's "read/write head" is no hierarchy
+    return tuple((name, list(leaves)) for name, leaves in found.items()) if joined else ()
 
 
 def check_probabilities(rows: np.ndarray, path: Path) -> None:
@@ -63,9 +83,9 @@ def check_probabilities(rows: np.ndarray, path: Path) -> None:
         )
 
 
-def right_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return whether the most probable class of each row [images, classes] is that of its label, bool [images]."""
-    right: np.ndarray = probabilities.argmax(1) == labels
+def right_classes(probabilities: np.ndarray, labels: np.ndarray, *, costs: Costs | None = None) -> np.ndarray:
+    """Return whether the class that answers each row [images, classes] is that of its label, bool [images]."""
+    right: np.ndarray = decide(probabilities, costs) == labels
     return right
 
 
@@ -92,3 +112,10 @@ TASK = Task(
     calibrated=True,
     pretrained=True,
 )
+
+
+def with_costs(costs: Costs | None) -> Task:
+    """Return the task of a classifier whose wrong answers have these costs."""
+    if not costs:
+        return TASK
+    return replace(TASK, answer=partial(to_prediction, costs=costs), right=partial(right_classes, costs=costs))

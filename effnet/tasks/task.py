@@ -3,8 +3,9 @@
 Nothing else knows what is answered: training, exports, prediction, evaluation and the report ask the record.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 
 from effnet.data.labels import LabelKind
+from effnet.data.outputs import OutputSpec, outputs_of
 from effnet.system.text import percent
 
-Activation = Literal["softmax", "none"]
+Activation = Literal["softmax", "sigmoid", "none"]
 """What an exported file computes from the last layer's values."""
 
 Module = Literal["learning", "scoring", "reporting"]
@@ -25,13 +27,56 @@ Module = Literal["learning", "scoring", "reporting"]
 class Output:
     """What a model file returns for an image: `name` is that of its output, `activation` the last operation.
 
-    `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier".
+    `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier". `width` is
+    the number of the last layer's columns that it takes, 0 in a record that does not know it. Without an activation,
+    the file returns `mean` + `scale` x these values.
     """
 
     name: str
     activation: Activation
     meaning: str
     titled: str
+    width: int = 0
+    mean: float = 0.0
+    scale: float = 1.0
+
+
+def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
+    """Return what a file returns for the last layer's values [images, columns], float32, output by output."""
+    parts, first = [], 0
+    for output in outputs:
+        part = values[:, first : first + output.width].astype(np.float64)
+        first += output.width
+        if output.activation == "softmax":
+            part = np.exp(part - part.max(1, keepdims=True, initial=-np.inf))
+            part /= part.sum(1, keepdims=True)
+        elif output.activation == "sigmoid":
+            part = np.exp(-np.logaddexp(0.0, -part))
+        else:
+            part = output.mean + output.scale * part
+        parts.append(part.astype(np.float32))
+    return np.concatenate(parts, axis=1)
+
+
+# Names that other tensors of some format have; see `names_in_file`.
+_TAKEN = frozenset(
+    ("image", "pool", "classifier", "features", "cam", "blocks", "probe", "zero", "six", "three", "sixth")
+)
+
+
+def names_in_file(outputs: Sequence[Output]) -> tuple[str, ...]:
+    """Return the names of outputs in a model file.
+
+    One of several outputs is named as people named it, with `_` for what an identifier cannot have. It is named by its
+    number from 1, as in "output_2", if another output or tensor has this name, or it begins with a digit.
+    """
+    if len(outputs) == 1:
+        return (outputs[0].name,)
+    names = [re.sub(r"\W", "_", output.name, flags=re.ASCII) for output in outputs]
+    return tuple(
+        f"output_{number}" if name in _TAKEN or names.count(name) > 1 or re.match(r"\d|_+$|output_\d+$", name) else name
+        for number, name in enumerate(names, 1)
+    )
 
 
 FEATURES = Output(
@@ -103,6 +148,10 @@ class Task:
     If `calibrated`, the outputs are probabilities of classes: a temperature and a threshold are fitted on the
     validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
+
+    A task of several outputs has `bind`, which returns the task of one model from its outputs: that has `several`, what
+    a file returns for each, its columns in their order, and `parts`: the name of each output, and its columns in what
+    `right` returns, int8 [batch, columns] of 1 for right, 0 for wrong and -1 for unknown.
     """
 
     name: str
@@ -119,6 +168,9 @@ class Task:
     reporting: str
     calibrated: bool = False
     pretrained: bool = False
+    bind: "Callable[[Sequence[OutputSpec]], Task] | None" = None
+    several: tuple[Output, ...] = ()
+    parts: tuple[tuple[str, int], ...] = ()
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -129,9 +181,18 @@ class Task:
         """Return the figure that selection maximises."""
         return self.balanced_figure or self.figure if balanced else self.figure
 
+    def of_names(self, names: Sequence[str]) -> "Task":
+        """Return the task of a model whose last layer has these names: bound to its outputs, if there are several."""
+        return self if self.bind is None else self.bind(outputs_of(names))
+
+    def file_outputs(self, names: Sequence[str]) -> tuple[Output, ...]:
+        """Return what a file of a model returns whose last layer has these names, its columns in order."""
+        return self.several or (replace(self.output, width=len(names)),)
+
     def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""
-        return (NamedOutput(name=self.output.name, shape=(len(names),), meaning=self.output.meaning),)
+        found = self.file_outputs(names)
+        return tuple(NamedOutput(name=some.name, shape=(some.width,), meaning=some.meaning) for some in found)
 
     def module(self, name: Module) -> ModuleType:
         """Return one of the task's modules."""

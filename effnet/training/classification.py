@@ -2,24 +2,29 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError
+from effnet.measurement.calibration import Abstain, Calibration, calibrate
 from effnet.nn.network import Network
 from effnet.system.text import both
 from effnet.training.device import to_input
 from effnet.training.distill import make_loss
 from effnet.training.distributed.ranks import ALONE, Ranks
+from effnet.training.learning import OwnHead
 from effnet.training.log.figures import confusion_image
 from effnet.training.losses import LossFn
-from effnet.training.recipe.schema import Recipe
+from effnet.training.recipe.balance import held_out_weights
+from effnet.training.recipe.schema import Balance, Recipe
+from effnet.training.transfer.head import Head, known_head, train_head
 
 # The confusion matrix of more classes than this is too large to look at.
 _CONFUSED_CLASSES = 100
@@ -92,6 +97,48 @@ def loss_of(dataset: Dataset, recipe: Recipe, *, preprocess: Preprocess, device:
         labels=dataset.train.labels,
         device=device,
     )
+
+
+def fit_head(
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    dataset: Dataset,
+    val_features: np.ndarray,
+    val_targets: np.ndarray,
+    balance: Balance,
+    own: OwnHead | None,
+) -> Head:
+    """Return the head trained on features, or the weights' `own`, which was trained on these classes, if it is better.
+
+    See effnet.training.transfer.head.
+    """
+    head = train_head(
+        features,
+        targets,
+        num_classes=len(dataset.class_names),
+        val_features=val_features,
+        val_labels=val_targets,
+        balance=balance,
+    )
+    if own is None:
+        return head
+    before = known_head(
+        own.weight, own.bias, val_features, val_targets, train_labels=dataset.train.labels, balance=balance,
+        removed=own.removed,
+    )  # fmt: skip
+    return max(before, head, key=lambda found: found.score(balance))
+
+
+def calibrated(
+    config: ModelConfig, rows: np.ndarray, targets: np.ndarray, *, dataset: Dataset, abstain: Abstain
+) -> tuple[ModelConfig, Calibration]:
+    """Return the config with temperature and threshold, from probabilities at temperature 1 of validation images."""
+    weights = held_out_weights(
+        targets, train_labels=dataset.train.labels, num_classes=len(config.class_names), removed=config.balanced
+    )
+    found = calibrate(rows, targets, abstain, weights=weights, costs=config.costs)
+    return replace(config, temperature=found.temperature, threshold=found.threshold), found
 
 
 def guessed_loss(dataset: Dataset) -> float:

@@ -50,16 +50,25 @@ def make_loss(
         if plan.name == "bce":
             return binary_cross_entropy(plan.label_smoothing)
         return cross_entropy(plan.label_smoothing, terms)
-    _check_kept(recipe)
+    check_kept(recipe)
     config = read_teacher(plan.teacher, class_names=class_names, channels=preprocess.channels)
-    teacher = load_module(plan.teacher).to(device, memory_format=torch.channels_last).requires_grad_(False)
     shift = None
     if missing := recipe.balance.removed - config.balanced:
         offset = logit_offset(labels, num_classes=number, strength=missing)
         shift = torch.tensor(offset, dtype=torch.float32, device=device)
     return distillation(
-        teacher, plan, preprocess=preprocess, teacher_preprocess=config.preprocess, terms=terms, shift=shift
+        load_teacher(plan.teacher, device),
+        plan,
+        preprocess=preprocess,
+        teacher_preprocess=config.preprocess,
+        terms=terms,
+        shift=shift,
     )
+
+
+def load_teacher(folder: str | os.PathLike[str], device: torch.device | None) -> nn.Module:
+    """Return the network of a teacher's bundle, which is not trained."""
+    return load_module(folder).to(device, memory_format=torch.channels_last).requires_grad_(False)
 
 
 def read_teacher(folder: str | os.PathLike[str], *, class_names: Sequence[str], channels: int) -> ModelConfig:
@@ -85,7 +94,7 @@ def _names(names: Sequence[str]) -> str:
     return f"{len(names)} ({shown}{', ...' if len(names) > 5 else ''})"
 
 
-def _check_kept(recipe: Recipe) -> None:
+def check_kept(recipe: Recipe) -> None:
     """Raise InputError if loss.teacher_views needs a cache that the rest of the recipe rules out."""
     if not recipe.loss.teacher_views:
         return
@@ -116,12 +125,46 @@ def distillation(
 ) -> LossFn:
     """Return the loss (1 - w) * label loss + w * T^2 * KL(teacher at T || student at T) + f * attention loss.
 
-    w is `teacher_weight`, T `temperature`, f `feature_weight`; the factor T^2 keeps the scale of the gradients, and
-    attention_loss is left out if f is 0. Both see the same images, mixed ones too; the teacher's are renormalised and
-    resized to `teacher_preprocess`, and it is not trained. Sources: Hinton et al. 2015, section 2; Beyer et al. 2022
-    (the same views for both). `terms` are those of the label loss; `shift` [classes] is subtracted from the teacher's
-    logits: the class frequencies that they contain beyond the student's. Raises InputError if f needs the feature maps
-    of a module that is no Network.
+    w is `teacher_weight`, T `temperature`; the factor T^2 keeps the scale of the gradients; for the rest see `taught`.
+    Sources: Hinton et al. 2015, section 2; Beyer et al. 2022 (the same views for both). `terms` are those of the label
+    loss; `shift` [classes] is subtracted from the teacher's logits: the class frequencies that they contain beyond the
+    student's.
+    """
+
+    def labels(logits: Tensor, batch: Batch) -> Tensor:
+        return labels_loss(logits, batch, name=plan.name, smoothing=plan.label_smoothing, terms=terms)
+
+    def soft(logits: Tensor, answers: Tensor) -> Tensor:
+        return soft_cross_entropy(logits, answers if shift is None else answers - shift, temperature=plan.temperature)
+
+    return taught(teacher, plan, preprocess=preprocess, teacher_preprocess=teacher_preprocess, labels=labels, soft=soft)
+
+
+def soft_cross_entropy(logits: Tensor, answers: Tensor, *, temperature: float) -> Tensor:
+    """Return T^2 * KL(teacher at T || student at T), the mean over images, of logits [batch, classes]."""
+    found = functional.kl_div(
+        functional.log_softmax(logits.float() / temperature, dim=1),
+        functional.log_softmax(answers.float() / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return temperature**2 * found
+
+
+def taught(
+    teacher: nn.Module,
+    plan: Loss,
+    *,
+    preprocess: Preprocess,
+    teacher_preprocess: Preprocess,
+    labels: Callable[[Tensor, Batch], Tensor],
+    soft: Callable[[Tensor, Tensor], Tensor],
+) -> LossFn:
+    """Return the loss (1 - w) * labels(logits, batch) + w * soft(logits, the teacher's) + f * attention loss.
+
+    w is `teacher_weight`, f `feature_weight`; attention_loss is left out if f is 0. Both networks see the same images,
+    mixed ones too; the teacher's are renormalised and resized to `teacher_preprocess`, and it is not trained. Raises
+    InputError if f needs the feature maps of a module that is no Network.
     """
     teacher.eval()
     ask = keeping_answers(teacher) if plan.teacher_views else teacher
@@ -132,21 +175,13 @@ def distillation(
         if plan.feature_weight:
             maps, logits = _network(model).maps_and_logits(batch.images)
             with torch.no_grad():
-                taught, answers = _network(teacher).maps_and_logits(shown)
-            looks = plan.feature_weight * attention_loss(maps, taught)
+                theirs, answers = _network(teacher).maps_and_logits(shown)
+            looks = plan.feature_weight * attention_loss(maps, theirs)
         else:
             logits = model(batch.images)
             with torch.no_grad():
                 answers = ask(shown)
-        answers = answers if shift is None else answers - shift
-        labels = labels_loss(logits, batch, name=plan.name, smoothing=plan.label_smoothing, terms=terms)
-        soft = functional.kl_div(
-            functional.log_softmax(logits.float() / plan.temperature, dim=1),
-            functional.log_softmax(answers.float() / plan.temperature, dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return labels.lerp(plan.temperature**2 * soft, plan.teacher_weight) + looks
+        return labels(logits, batch).lerp(soft(logits, answers), plan.teacher_weight) + looks
 
     return loss
 

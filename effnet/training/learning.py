@@ -1,18 +1,22 @@
 """What training asks of a task: the functions of its module `learning`, and the result of a validation."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
+from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
+from effnet.measurement.calibration import Abstain, Calibration
 from effnet.tasks.registry import find_task
 from effnet.training.distributed.ranks import Ranks
 from effnet.training.losses import LossFn
-from effnet.training.recipe.schema import Recipe
+from effnet.training.recipe.schema import Balance, Recipe
+from effnet.training.transfer.head import Head
 
 
 class Validated(Protocol):
@@ -59,6 +63,32 @@ class Learning(Protocol):
         """Return the loss of a network that has learnt nothing; ten times as much, for long, means divergence."""
         ...
 
+    def fit_head(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        *,
+        dataset: Dataset,
+        val_features: np.ndarray,
+        val_targets: np.ndarray,
+        balance: Balance,
+        own: "OwnHead | None",
+    ) -> Head:
+        """Return the last layer fitted on features [images, channels], or the weights' `own` if that is better.
+
+        Only a task whose record says `pretrained` has it.
+        """
+        ...
+
+    def calibrated(
+        self, config: ModelConfig, rows: np.ndarray, targets: np.ndarray, *, dataset: Dataset, abstain: Abstain
+    ) -> tuple[ModelConfig, Calibration]:
+        """Return the config with temperatures and thresholds from the outputs of validation images, and how.
+
+        `rows` are at temperature 1; there may be none. Only a task whose record says `calibrated` has it.
+        """
+        ...
+
     def validate(
         self,
         model: nn.Module,
@@ -74,6 +104,20 @@ class Learning(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnHead:
+    """The last layer of weights that know the data's classes, with `removed` of their frequencies taken out."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    removed: float
+
+
 def learning_of(dataset: Dataset) -> Learning:
-    """Return the module that trains and validates on the labels of a data set."""
-    return cast(Learning, find_task(dataset.task).module("learning"))
+    """Return the module that trains and validates on the labels of a data set.
+
+    If the module has a function `bound`, it is what that returns for the data set.
+    """
+    module = find_task(dataset.task).module("learning")
+    bound = getattr(module, "bound", None)
+    return cast(Learning, module if bound is None else bound(dataset))

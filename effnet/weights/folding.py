@@ -39,12 +39,12 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
-    """Return folded weights whose logits are already divided by the config's temperature.
+    """Return folded weights whose logits are already divided by the config's temperatures.
 
     Every runtime then outputs calibrated probabilities. `state` is a state dict as arrays.
     """
     weights = fold_norms(config.arch, state)
-    classifier = {name: weights[name] / config.temperature for name in weights if name.startswith("classifier.")}
+    classifier = {name: (weights[name].T / config.temperatures).T for name in weights if name.startswith("classifier.")}
     return weights | {name: array.astype(np.float32) for name, array in classifier.items()}
 
 

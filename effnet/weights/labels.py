@@ -14,6 +14,8 @@ from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_s
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
 from effnet.data.labels import CLASSES, LabelKind
+from effnet.data.output_values import KIND_WORDS
+from effnet.data.outputs import SEVERAL, OutputSpec, as_several, outputs_of, placed
 from effnet.data.sources import Listing
 from effnet.errors import DataError, InputError, nearest
 from effnet.weights.class_names import wnid_names
@@ -58,7 +60,8 @@ def choose_images(
         raise InputError(f"the part must be one of {', '.join(PARTS)}; got {part!r}{nearest(part, PARTS)}")
     if group_by and seed is None:
         raise InputError("--group-by is for a split with --seed N; the bundle has the grouping of its own data")
-    listing, record = list_source(data), read_split(folder)
+    record = read_split(folder)
+    listing = list_for(data, config, record)
     if seed is not None:
         dataset = split_listing(with_groups(listing, group_by=group_by), seed=seed, channels=config.preprocess.channels)
         found = _part_of(dataset, part or "test", config)
@@ -79,13 +82,16 @@ def read_as_fitted(data: DataLike, *, folder: str | os.PathLike[str], config: Mo
 
     Raises the DataErrors of `read_dataset`.
     """
-    listing, record = list_source(data), read_split(folder)
+    record = read_split(folder)
+    listing = list_for(data, config, record)
     channels = config.preprocess.channels
     if record is not None and record.fingerprint == fingerprint_of(listing):
         dataset = _split_again(listing, record, channels=channels)
     else:
         dataset = split_listing(with_groups(listing), seed=config.split_seed or 0, channels=channels)
-    return replace(dataset, value_range=config.preprocess.value_range)
+    preprocess = config.preprocess
+    mirror_safe = dataset.mirror_safe and preprocess.sound is None
+    return replace(dataset, value_range=preprocess.value_range, sound=preprocess.sound, mirror_safe=mirror_safe)
 
 
 def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = None) -> SplitRecord:
@@ -104,29 +110,79 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
         joined=tuple(tuple(map(listing.relative, g.names)) for g in listing.groups if g.kind != "group"),
         leaked=tuple(map(listing.relative, find_leaks(dataset).names)),
         seen=sample_of_marks(marks_of((dataset.train, dataset.val), dataset.class_names, dataset.label_kind)),
+        outputs=listing.outputs,
     )
+
+
+def list_for(data: DataLike, config: ModelConfig, record: SplitRecord | None) -> Listing:
+    """Return the listing of data for a bundle; its own outputs choose the columns of a manifest."""
+    listing = list_source(data, outputs=_outputs_of_bundle(config, record), of_model=True)
+    return as_several(listing) if config.specs else listing
+
+
+def _outputs_of_bundle(config: ModelConfig, record: SplitRecord | None) -> tuple[str, ...]:
+    """Return the words that choose a bundle's own outputs in a manifest; empty for the column `label`."""
+    if config.specs:
+        return tuple(f"{KIND_WORDS[spec.kind]}:{spec.name}" for spec in config.specs)
+    return () if record is None else record.outputs
 
 
 def numbered(split: Split, class_names: Sequence[str], config: ModelConfig, *, kind: LabelKind = CLASSES) -> Split:
     """Return a split with labels numbered as in `config`; `class_names` are its current ones, `kind` what they are.
 
     A class may differ in case or separators (Golden_Retriever), or be the WordNet id of ImageNet's class (n02099601).
+    Several outputs are found by their names; one that the data lack is unknown, one that the model lacks is left out.
     Raises DataError for a class that the model does not know, and for labels of another task than the model's.
     """
     if kind.task != config.task:
         raise DataError(f"the labels must be those of the model's task, {config.task}; they are of {kind.task}")
-    if not kind.classes:
+    if kind is SEVERAL:
+        labels = _matched(split.labels, outputs_of(class_names), config.specs)
+    elif kind.classes:
+        labels = np.array(_numbers(class_names, config.class_names, what="class"), dtype=np.int64)[split.labels]
+    else:
         return split
-    known = {name: number for number, name in enumerate(config.class_names)}
-    if any(_WORDNET_ID.fullmatch(name) for name in set(class_names) - known.keys()):
+    return Split(sources=split.sources, labels=labels)
+
+
+def _numbers(names: Sequence[str], own: Sequence[str], *, what: str) -> list[int]:
+    """Return the number of each name among the model's own; raise DataError for one that it does not know."""
+    known = {name: number for number, name in enumerate(own)}
+    if any(_WORDNET_ID.fullmatch(name) for name in set(names) - known.keys()):
         known |= {wnid: known[name] for wnid, name in wnid_names().items() if name in known}
-    plain = _plain_names(config.class_names)
-    numbers = [known.get(name, plain.get(_plain(name), -1)) for name in class_names]
-    for name, number in zip(class_names, numbers, strict=True):
+    plain = _plain_names(own)
+    numbers = [known.get(name, plain.get(_plain(name), -1)) for name in names]
+    for name, number in zip(names, numbers, strict=True):
         if number < 0:
-            count = len(config.class_names)
-            raise DataError(f"the model has no class {name!r}{nearest(name, known)}; it has {count} classes")
-    return Split(sources=split.sources, labels=np.array(numbers, dtype=np.int64)[split.labels])
+            several = "classes" if what.startswith("class") else "tags"
+            raise DataError(f"the model has no {what} {name!r}{nearest(name, known)}; it has {len(own)} {several}")
+    return numbers
+
+
+def _matched(labels: np.ndarray, given: Sequence[OutputSpec], own: Sequence[OutputSpec]) -> np.ndarray:
+    """Return targets of the outputs `given`, float64 [images, target columns], as targets of the model's `own`."""
+    found = {place.spec.name: place for place in placed(given)}
+    targets = np.full((len(labels), sum(spec.target_width for spec in own)), np.nan)
+    common = [(place, found[place.spec.name]) for place in placed(own) if place.spec.name in found]
+    if not common:
+        names = ", ".join(spec.name for spec in own)
+        raise DataError(f"the data must have one of the model's outputs, {names}; got {', '.join(found)}")
+    for place, theirs in common:
+        spec, values = place.spec, labels[:, theirs.targets]
+        if spec.kind != theirs.spec.kind:
+            wanted, got = KIND_WORDS[spec.kind], KIND_WORDS[theirs.spec.kind]
+            raise DataError(f"the output {spec.name} must be of the model's kind, {wanted}; got {got}")
+        what = f"{'tag' if spec.kind == 'many' else 'class'} of {spec.name}"
+        numbers = np.array(_numbers(theirs.spec.classes, spec.classes, what=what), np.int64)
+        if spec.kind == "one":
+            known = ~np.isnan(values)
+            targets[:, place.targets][known] = numbers[values[known].astype(np.int64)]
+        elif spec.kind == "many":
+            targets[:, place.targets] = np.where(np.isnan(values[:, :1]), np.nan, 0.0)
+            targets[:, place.targets.start + numbers] = values
+        else:
+            targets[:, place.targets] = values
+    return targets
 
 
 def _plain_names(class_names: Sequence[str]) -> dict[str, int]:
@@ -162,6 +218,8 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
     kind, class_names = listing.label_kind, config.class_names
     if kind.classes:
         class_names = tuple(sorted({label for found in chosen for label in found.labels}))
+    elif kind is SEVERAL:
+        class_names = listing.class_names
     merged = _merged([to_split(found, class_names, kind=kind) for found in chosen])
     split = numbered(merged, class_names, config, kind=kind)
     why = "" if record is None else "The bundle was fitted on other data: "

@@ -134,9 +134,15 @@ def _from_data(source: str, order: ClassOrder | None) -> tuple[tuple[str, ...], 
             "file in that order (--classes names.txt), or give --class-order imagefolder if they were sorted"
         )
     try:
-        labels = {label for part in list_source(source).parts.values() for label in part.labels}
+        listing = list_source(source)
+        labels = {label for part in listing.parts.values() for label in part.labels}
     except DataError as error:
         raise InputError(f"--classes must be a .txt or .json file of class names, or labelled data: {error}") from error
+    if not listing.label_kind.classes:
+        raise InputError(
+            f"--classes must be data with one class an image; {printable(source)} has several outputs: write the names "
+            "into a file"
+        )
     orders = {"imagefolder": tuple(sorted(labels)), "timm": tuple(sorted(labels, key=_natural))}
     if order is None and len(set(orders.values())) > 1:
         shown = "; ".join(f"{name}: {_some(names)}" for name, names in orders.items())

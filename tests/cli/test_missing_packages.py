@@ -30,7 +30,7 @@ NEEDS = {
     "align": "train", "zeroshot": "train",
     "profile": "profile",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
-    "data inspect digits": "train",
+    "data inspect digits": "train", "data inspect ct": "medical", "data inspect sounds": "audio",
 }  # fmt: skip
 
 _PROGRAM = """
@@ -92,6 +92,11 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
     bundle = make_bundle(tmp_path / "bundle", class_names=("dark", "light", "middle"))
     plain = shutil.copytree(bundle, tmp_path / "old")
     out, data = tmp_path / "new", tiny_images
+    for name, start in (("ct/{}/{}.dcm", bytes(128) + b"DICM"), ("sounds/{}/{}.wav", b"RIFF\0\0\0\0WAVE")):
+        for number in range(8):  # no more is read without the packages
+            path = tmp_path / name.format(number % 2, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(start + bytes([number]) * 300)
     rows = [(str(path), "a red shirt") for path in sorted(data.rglob("*.png"))]
     captions = captioned.write_rows(tmp_path / "captions.csv", rows, header=("path", "title"))
     glove = captioned.write_glove(tmp_path / "glove.txt")
@@ -106,6 +111,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "align": ["align", captions, "--text", "title", "--words", glove, "--weights", bundle, "--out", out],
         "zeroshot": ["zeroshot", bundle, "red,blue", "--out", out],
         "find": ["find", bundle, data / "dark", "--image", next((data / "dark").glob("*.png"))],
+        "explain": ["explain", bundle, data / "dark"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
@@ -115,6 +121,8 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "data inspect": ["data", "inspect", data],
         "data inspect hf:mnist": ["data", "inspect", "hf:mnist"],
         "data inspect digits": ["data", "inspect", "digits"],
+        "data inspect ct": ["data", "inspect", tmp_path / "ct"],
+        "data inspect sounds": ["data", "inspect", tmp_path / "sounds"],
         "data shard": ["data", "shard", data, tmp_path / "shards"],
         "models list": ["models", "list"],
         "models show": ["models", "show", bundle],
@@ -147,7 +155,12 @@ def test_every_verb_of_a_device_works_or_names_the_extra(run_without, cases):
         if name in NEEDS:
             assert code == 2, (name, text)
             names_what_brings_it(text, NEEDS[name])
-        elif name in ("runs compare", "embed", "find"):  # there is no run in the folder, and no export of the features
+        elif name in (
+            "runs compare",
+            "embed",
+            "find",
+            "explain",
+        ):  # no run in the folder, no export of features or maps
             assert (code, "Traceback" in text) == (2, False)
         else:
             assert code == 0, (name, text)

@@ -51,6 +51,7 @@ WORDS = {
     "train": "{data} --out {new}",
     "search": "{data} --max-latency-ms 5 --out {new}",
     "predict": "{bundle} {data}/dark",
+    "explain": "{bundle} {data}/dark",
     "evaluate": "{bundle} {data}",
     "export": "{bundle} --to onnx-int8 --data {data} --out {new}",
     "bench": "{bundle}",

@@ -119,8 +119,8 @@ def test_a_function_takes_it_by_its_name():
 @pytest.mark.parametrize(
     ("config", "most", "function"),
     [
-        (FitConfig, 14, effnet.fit),
-        (TrainConfig, 8, effnet.train),
+        (FitConfig, 15, effnet.fit),
+        (TrainConfig, 9, effnet.train),
         (PruneConfig, 8, effnet.prune),
         (SearchConfig, 8, effnet.search),
         (QuantizeConfig, 8, effnet.quantize),

@@ -10,6 +10,7 @@ import numpy as np
 from effnet.data.labels import LabelKind
 from effnet.errors import BundleError
 from effnet.measurement.answers import predict_split
+from effnet.measurement.evaluate import ScoreTable
 from effnet.report.section import Extension, Section
 from effnet.tasks.task import Figure, Output, Task
 
@@ -130,6 +131,14 @@ def evaluate_split(predictor, split, *, unknown_from, leaked, progress):
         mean_error=float(np.abs(rows[:, 0] - truth).mean()),
         guessing=float(np.abs(truth - np.median(truth)).mean()),
     )
+
+
+def lines(score):
+    return [f"mean error {score.mean_error:.3f} on {score.images} images"]
+
+
+def table(score):
+    return ScoreTable(columns=("error",), left=(), rows=[(f"{score.mean_error:.3f}",)])
 
 
 def warnings_about(score, dataset, *, balanced):

@@ -91,7 +91,7 @@ def test_every_road_sees_the_same_input(tmp_path):
     grey = eval_view(str(path), predictor.config.preprocess)
     assert np.array_equal(predictor.prepare(path), grey)
     assert np.array_equal(predictor.prepare(path.read_bytes()), grey)
-    with open_image_at(split, 0, channels=3) as image:  # training, with simplejpeg if it is installed
+    with open_image_at(split, 0, Decoding()) as image:  # training, with simplejpeg if it is installed
         assert np.array_equal(resize_and_crop(as_evaluated(image, SMALL), SMALL), expected)
     assert effnet.evaluate(predictor, split).images == 1
 

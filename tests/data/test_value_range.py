@@ -1,3 +1,6 @@
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,7 +51,25 @@ def test_without_a_range_it_is_that_of_the_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "1,0", "0,0", "a,b", "0,nan", "0,inf", "1,2,3", "", "Auto", None, (1,), 5, "0,1e40"]
+    "text",
+    [
+        "0",
+        "1,0",
+        "0,0",
+        "a,b",
+        "0,nan",
+        "0,inf",
+        "1,2,3",
+        "",
+        "0,1;",
+        "0,1;3,2",
+        ((0, 1), 2),
+        "Auto",
+        None,
+        (1,),
+        5,
+        "0,1e40",
+    ],
 )
 def test_a_range_that_cannot_be_is_refused(text: object) -> None:
     with pytest.raises(InputError, match="value_range must be LOW,HIGH"):
@@ -59,6 +80,39 @@ def test_what_is_asked_for_is_two_numbers_or_auto() -> None:
     assert read_asked("auto") is None
     assert read_asked("0,4095") == read_asked((0, 4095)) == TWELVE
     assert read_asked("-1000, 400.5") == ValueRange(low=-1000.0, high=400.5)
+
+
+def test_a_range_for_each_channel_maps_each_by_its_own() -> None:
+    each = ValueRange(low=(0.0, -10.0), high=(4095.0, 10.0))
+    values = np.array([[[0, -10], [4095, 10], [9000, np.nan]]])
+    assert to_uint8(values, "float64", each).tolist() == [[[0, 0], [255, 255], [255, 0]]]
+    for channel in range(2):
+        one = to_uint8(values[..., channel], "float64", each.of(channel))
+        assert (to_uint8(values, "float64", each)[..., channel] == one).all()
+    assert str(each) == "0..4095, -10..10 (by channel)"
+    assert (each.channels, each.ends) == (2, (-10.0, 4095.0))
+    with pytest.raises(ImageError, match="it must have 2 channels, as the value range does; it has 1"):
+        to_uint8(values[..., 0], "float64", each)
+
+
+def test_ranges_of_channels_and_windows_are_asked_for_and_written() -> None:
+    each = ValueRange(low=(0.0, -10.0), high=(4095.0, 10.0))
+    assert read_asked("0,4095;-10,10") == read_asked([[0, 4095], [-10, 10]]) == read_asked(each.asked) == each
+    assert read_asked("window") == "window"
+    window = ValueRange(low=-160.0, high=240.0, window=True)
+    for found in (each, window):
+        preprocess = Preprocess(resolution=32, mean=(0.5,) * 2, std=(0.2,) * 2, value_range=found)
+        assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+    with pytest.raises(DataError, match="a value range of 2 channels must have as many as mean, 3"):
+        Preprocess(resolution=32, value_range=each)
+
+
+@pytest.mark.parametrize("low, high, window", [
+    ((0.0,), (1.0, 2.0), False), ((), (), False), (0.0, (1.0,), False), ((0.0, 1.0), (1.0, 1.0), False), (0.0, 1.0, 1),
+])  # fmt: skip
+def test_ranges_of_channels_that_cannot_be_are_refused(low: Any, high: Any, window: Any) -> None:
+    with pytest.raises(DataError, match="value range"):
+        ValueRange(low=low, high=high, window=window)
 
 
 def test_preprocessing_keeps_it_and_without_it_is_written_as_before() -> None:

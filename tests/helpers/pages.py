@@ -215,8 +215,8 @@ def pretrained(some, method, *, name="timm/tf_efficientnet_lite0.in1k", epochs=3
     head = {
         "weights": name, "name": name, "network": "tf_efficientnet_lite0", "licence": "apache-2.0",
         "licence_source": "the model card on the hub", "origin": "timm, on the Hugging Face hub", "hub": name,
-        "top1": 74.846, "top1_resolution": 224, "penalty": 0.01, "views": 2, "images": 1257, "val_accuracy": 0.55,
-        "val_balanced_accuracy": 0.55, "val_loss": 1.7, "features": 2784, "computed": 270, "left_out": "",
+        "top1": 74.846, "top1_resolution": 224, "penalty": 0.01, "views": 2, "images": 1257, "val_figure": 0.55,
+        "val_balanced_figure": 0.55, "val_loss": 1.7, "features": 2784, "computed": 270, "left_out": "",
         "seconds": 12.3,
     }  # fmt: skip
     training = some["training"] | {

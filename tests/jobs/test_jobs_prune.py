@@ -145,7 +145,7 @@ def test_another_activation_alone_prunes_nothing_and_is_learned_from_the_origina
     swapped = build(after).eval()
     load_arrays_(swapped, load_state(bundle), where="the test")
     split = read_dataset(digits, channels=1).test
-    untrained = right_answers(swapped, split, read_config(bundle).preprocess).mean()
+    untrained = right_answers(swapped, split, read_config(bundle)).mean()
     assert found.report["after"]["test_accuracy"] > untrained + 0.2
     assert "silu relu6" in next(event.text for event in events if isinstance(event, Noted))
     assert "made from the bundle bundle by relu6 as its activation" in (found.folder / "README.md").read_text()

@@ -16,6 +16,7 @@ from sklearn.metrics import log_loss
 
 from effnet.errors import DataError, InputError, MissingExtraError
 from effnet.measurement import calibration as cal
+from effnet.tasks.costs import Costs
 
 relaxed = settings(deadline=None, max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
@@ -348,3 +349,18 @@ def test_without_scipy_the_extra_is_named(monkeypatch):
     for act in (lambda: cal.fit_temperature(np.zeros((2, 2)), np.zeros(2, int)), lambda: cal.error_bound(0, 1)):
         with pytest.raises(MissingExtraError, match=r"needs scipy.*effnet\[train\]"):
             act()
+
+
+def test_the_error_that_a_threshold_bounds_is_that_of_the_answers_that_costs_decide():
+    rng = np.random.default_rng(0)
+    labels, top = np.arange(1200) % 2, rng.uniform(0.5, 1, 1200)
+    labels = np.where(rng.random(1200) < top, 0, 1)
+    probabilities = np.column_stack([top, 1 - top])
+    costs = Costs(miss=(1.0, 3.0), false=(1.0, 1.0))  # the second class answers below 0.75
+    threshold = cal.choose_threshold(probabilities, labels, max_error=0.3, costs=costs)
+    answered = top >= threshold
+    wrong = np.where(top < 0.75, 1, 0) != labels
+    assert wrong[answered].mean() < 0.3
+    assert threshold > cal.choose_threshold(probabilities, labels, max_error=0.3)
+    curve = cal.risk_coverage(probabilities, labels, costs=costs)
+    assert curve.risk[-1] == pytest.approx(wrong.mean())

@@ -3,7 +3,8 @@ import pytest
 
 from effnet.data.datasets import Split
 from effnet.measurement.chance import chance_sentence, most_frequent
-from effnet.measurement.classification import clean_sentence, score, wilson
+from effnet.measurement.classification import score, wilson
+from effnet.measurement.classification_text import clean_sentence
 
 NAMES = ("cat", "dog")
 

@@ -26,7 +26,7 @@ class Judge:
 
         return decode_image(path, channels=1)
 
-    def probabilities(self, images):
+    def outputs(self, images):
         sure = images[:, 0, 0, 0] / 255
         return np.column_stack([sure, 0 * sure]).astype(np.float32)
 

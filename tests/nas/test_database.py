@@ -11,7 +11,8 @@ from postgres import Postgres
 
 from effnet.errors import InputError
 from effnet.nas.generations import Generations, run_generations
-from effnet.nas.study import Waiting, open_study
+from effnet.nas.storage import Waiting
+from effnet.nas.study import open_study
 
 pytestmark = pytest.mark.elsewhere
 EXTENT = Generations(key="a search", total=9, size=3)

@@ -74,9 +74,7 @@ def test_the_whole_network_is_the_base_and_every_smaller_choice_costs_less():
         genome[index] = 0
         found = cost(space.part(tuple(genome)).spec)
         assert found.macs < before.macs, space.decisions[index].name
-    least = space.features(space.smallest)
-    assert (least < space.features(space.largest)).all()
-    assert least[0] == pytest.approx(np.log(cost(space.part(space.smallest).spec).macs))
+    assert cost(space.part(space.smallest).spec).macs < before.macs
 
 
 def test_a_budget_rules_parts_out_at_both_ends():

@@ -12,7 +12,8 @@ from networks import TinySpace, in_order
 from effnet.errors import InputError
 from effnet.nas.generations import Generations, is_behind, run_generations
 from effnet.nas.history import Trained
-from effnet.nas.study import Unit, Waiting, open_study, seed_of
+from effnet.nas.storage import Waiting
+from effnet.nas.study import Unit, open_study, seed_of
 
 EXTENT = Generations(key="a search", total=12, size=3)
 SPACE = TinySpace(choices=3, decisions=4)

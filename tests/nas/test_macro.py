@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,9 +36,6 @@ def test_every_network_is_valid_and_saved_and_fits_the_images(name, seed):
     assert network.resolution in space.decisions[0].choices
     assert -(-network.resolution // network.total_stride) >= 2
     assert "searched" in network.title or genome in space.baselines
-    found = cost(network)
-    counts = [*np.log([found.macs, found.activations, found.params]), len(network.blocks)]
-    assert space.features(genome) == pytest.approx(counts)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -90,10 +86,10 @@ def test_without_scaling_cost_varies_around_the_budget_as_in_the_published_searc
 @pytest.mark.parametrize(
     "side, budget", [(8, Budget(params=100)), (224, Budget(macs=10_000)), (32, Budget(size_mb=0.001))]
 )
-def test_a_budget_below_the_smallest_network_is_refused_with_one_that_suffices(side, budget):
-    with pytest.raises(BudgetError, match=r"no network of this search has .*: the smallest is .*so ask for") as caught:
+def test_a_budget_below_the_smallest_network_is_refused_with_what_that_needs(side, budget):
+    said = r"no network of this search has .*: the smallest is .*, which needs .* or more;"
+    with pytest.raises(BudgetError, match=said):
         space_of(side, budget=budget)
-    assert "or more" in str(caught.value)
 
 
 def test_a_budget_that_no_network_uses_is_refused():
@@ -108,11 +104,3 @@ def test_a_search_needs_a_budget_and_a_base_of_mbconv_blocks():
         space_of(budget=Budget())
     with pytest.raises(SpecError, match="must be made of MBConv blocks"):
         space_of(base="resnet18")
-
-
-def test_only_a_network_is_described():
-    space = SPACES["digits"]
-    genomes = (sample(space.decisions, rng=generator(n, 0, 0)) for n in range(500))
-    absent = next(genome for genome in genomes if space.network(genome) is None)
-    with pytest.raises(SpecError, match="must have a network to be described"):
-        space.features(absent)

@@ -5,11 +5,12 @@ from typing import Annotated
 import typer
 
 from effnet.cli.console import counter, print_json, print_text
-from effnet.cli.options import Data, Format, GroupBy, Output, ValueRange
+from effnet.cli.options import Data, Format, GroupBy, Output, Outputs, ValueRange
 
 
 def inspect(
     data: Data,
+    outputs: Outputs = "",
     group_by: GroupBy = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
     channels: Annotated[
@@ -25,7 +26,15 @@ def inspect(
     from effnet.data.inspection.unreadable import without_unreadable
 
     with counter("listing shards") as progress:
-        dataset = read_dataset(data, seed=seed, channels=channels, strict=strict, group_by=group_by, progress=progress)
+        dataset = read_dataset(
+            data,
+            seed=seed,
+            channels=channels,
+            strict=strict,
+            group_by=group_by,
+            outputs=outputs,
+            progress=progress,
+        )
     with counter("inspecting") as progress:
         dataset, report = inspect_and_join(
             dataset,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from effnet.cli.console import counter, print_text
-from effnet.cli.options import Data, GroupBy
+from effnet.cli.options import Data, GroupBy, Outputs
 
 
 def shard(
@@ -16,6 +16,7 @@ def shard(
     per_shard: Annotated[int | None, typer.Option(help="Images per shard, instead of --shard-mb.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the order.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if a file cannot be used.")] = False,
+    outputs: Outputs = "",
     group_by: GroupBy = "",
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""
@@ -26,7 +27,7 @@ def shard(
 
     refuse_inside(out, data, option="OUT")
     with counter("listing shards") as progress:
-        dataset = read_dataset(data, seed=seed, strict=strict, group_by=group_by, progress=progress)
+        dataset = read_dataset(data, seed=seed, strict=strict, group_by=group_by, outputs=outputs, progress=progress)
     with counter("writing") as progress:
         written = write_shards(
             dataset, out, shard_mb=shard_mb, per_shard=per_shard, seed=seed, strict=strict, progress=progress

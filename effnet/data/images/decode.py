@@ -1,4 +1,4 @@
-"""Decode files to uint8 arrays: images with Pillow, and .npy for any other number of channels."""
+"""Decode files to uint8 arrays: images with Pillow, others as `arrays` reads them."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from effnet.data.images.arrays import find_array
 from effnet.data.images.deep import ORDINARY, Deep, needs_second, pieces_of, stored_kind, take_second_
-from effnet.data.images.limits import BYTES_PER_PIXEL, ROOM, check_pixels
-from effnet.data.images.npy import is_npy, npy_header, npy_values, read_npy
+from effnet.data.images.limits import ROOM, check_pixels
 from effnet.data.images.opening import (
     FORMAT_SUFFIXES,
     JPEG_FORMATS,
@@ -25,6 +25,8 @@ from effnet.data.images.opening import (
     reduce_,
 )
 from effnet.data.images.pixels import pieces, stored_channels, to_pixels
+from effnet.data.images.tiff import find_bands
+from effnet.data.sound.record import Sound
 from effnet.data.value_range import ValueRange, assumption
 from effnet.errors import ImageError
 from effnet.system.text import printable
@@ -40,10 +42,11 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """The arguments of `decode_image` but its name, and `warn`."""
+    """The arguments of `decode_image` but its name, and `warn`; sounds need the parameters of a spectrogram."""
 
     channels: int = 3
     value_range: ValueRange | None = None
+    sound: Sound | None = None
     reduce: Reduce | None = None
     warn: Warn | None = None
 
@@ -52,8 +55,10 @@ class Decoding:
 class ImageHeader:
     """The header of an image; width and height in pixels as shown, after the EXIF orientation.
 
-    `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for .npy. `values` is
-    the type of the values; it is "uint8" also for a file of more bits that declares their range itself.
+    `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for bands; with `exact`
+    the file gives only these, so that N of several must be requested. `values` is the type of the values; it is "uint8"
+    also for a file of more bits that declares their range itself. `pages` are those of a TIFF file if all are grey and
+    alike, otherwise 1. `window` are the values for black and white that a DICOM file gives.
     """
 
     width: int
@@ -62,6 +67,9 @@ class ImageHeader:
     format: str
     mode: str
     values: str = ORDINARY
+    exact: bool = False
+    pages: int = 1
+    window: tuple[float, float] | None = None
 
 
 def decode_image(
@@ -70,19 +78,22 @@ def decode_image(
     channels: int = 3,
     name: str = "",
     value_range: ValueRange | None = None,
+    sound: Sound | None = None,
     reduce: Reduce | None = None,
 ) -> np.ndarray:
     """Return the image as uint8 [height, width, channels], upright, its first frame if it is animated.
 
     1 channel is grey (ITU-R 601 luma, as Pillow), 3 RGB, 4 RGBA; with 1 or 3, alpha is composited over white.
-    Any other number must be stored in a .npy file of integers or real numbers [H, W] or [H, W, C].
+    Any other number must be stored: in a .npy file of integers or real numbers [H, W] or [H, W, C], as bands or pages
+    of a TIFF file, or as frames of a DICOM file. A sound is the spectrogram [mels, columns, 1] of the whole file.
     Values of more than 8 bits are mapped to uint8 by `value_range` or, without one, by the rule of `to_uint8`. `name`
     names bytes in errors. `reduce` may choose a reduced size for a JPEG file, rounded up; by default it is full size.
 
     Raises:
         ImageError: the file is missing, empty, damaged, too large or has other channels, or no range is known.
     """
-    with decoded_image(source, Decoding(channels=channels, value_range=value_range, reduce=reduce), name=name) as image:
+    decoding = Decoding(channels=channels, value_range=value_range, sound=sound, reduce=reduce)
+    with decoded_image(source, decoding, name=name) as image:
         return image
 
 
@@ -105,12 +116,17 @@ def decoded_image(source: Source, decoding: Decoding, *, name: str = "") -> Iter
 
 def _decode(source: Source, decoding: Decoding, room: contextlib.ExitStack) -> np.ndarray:
     with open_stream(source) as stream:
-        if is_npy(stream):
-            (height, width, stored), kind = npy_header(stream)
-            _warn_if_assumed(kind, decoding)
-            room.enter_context(ROOM.taken(height * width * max(stored + 2, BYTES_PER_PIXEL)))
-            stream.seek(0)
-            return fit_channels(read_npy(stream, value_range=decoding.value_range), decoding.channels)
+        if (array := find_array(stream, channels=decoding.channels, sound=decoding.sound)) is not None:
+            if array.frames > 1 and array.frames != decoding.channels:
+                raise ImageError(
+                    f"it has {array.frames} frames, and {decoding.channels} channels are requested: frames are read as "
+                    f"channels if there are as many (channels={array.frames}); save others as a file each"
+                )
+            _warn_if_assumed(array.kind, decoding)
+            room.enter_context(ROOM.taken(array.bytes_needed))
+            return fit_channels(array.read(decoding.value_range), decoding.channels)
+        if decoding.sound is not None:
+            raise ImageError("it is an image, but the others, or those that the model was fitted on, are sounds")
         with _loaded(stream, decoding, room) as (image, deep):
             return to_pixels(image, decoding.channels, orientation=orientation_of(image), deep=deep)
 
@@ -143,12 +159,17 @@ def _warn_if_assumed(kind: str, decoding: Decoding) -> None:
         decoding.warn(assumed)
 
 
-def stored_values(source: Source, *, name: str = "") -> Iterator[np.ndarray]:
-    """Yield the values of an image of more than 8 bits, in pieces; raise ImageError as decode_image does."""
+def stored_values(source: Source, decoding: Decoding | None = None, *, name: str = "") -> Iterator[np.ndarray]:
+    """Yield the values of an image of more than 8 bits, in pieces; raise ImageError as decode_image does.
+
+    Those of a file that is read as an array are [..., channels]. `decoding` is that of the data set, if it is known.
+    """
+    decoding = decoding or Decoding()
     try:
         with contextlib.ExitStack() as room, open_stream(source) as stream:
-            if is_npy(stream):
-                yield from npy_values(stream)
+            if (array := find_array(stream, channels=decoding.channels, sound=decoding.sound)) is not None:
+                room.enter_context(ROOM.taken(array.bytes_needed))
+                yield from array.values()
                 return
             with _loaded(stream, Decoding(), room, whole=True) as (image, deep):
                 if deep is not None:
@@ -185,13 +206,20 @@ def _file_of(image: Any) -> bytes:
     return data
 
 
-def image_header(source: Source, *, name: str = "") -> ImageHeader:
-    """Read size, channels and format without decoding the pixels; raise ImageError as decode_image does."""
+def image_header(source: Source, *, name: str = "", decoding: Decoding | None = None) -> ImageHeader:
+    """Read size, channels and format without decoding the pixels; raise ImageError as decode_image does.
+
+    `decoding` is that of the data set, if it is known: the size of a sound is that of a spectrogram of its parameters.
+    """
+    channels, sound = (None, Sound()) if decoding is None else (decoding.channels, decoding.sound)
     try:
         with open_stream(source) as stream:
-            if is_npy(stream):
-                (height, width, channels), kind = npy_header(stream)
-                return ImageHeader(width=width, height=height, channels=channels, format="NPY", mode="NPY", values=kind)
+            if (array := find_array(stream, channels=channels, sound=sound)) is not None:
+                return ImageHeader(
+                    width=array.width, height=array.height, channels=array.channels, format=array.format,
+                    mode=array.mode, values=array.kind, exact=True, window=array.window,
+                )  # fmt: skip
+            pages = find_bands(stream)
             with open_image(stream) as image:
                 width, height = image.size
                 if orientation_of(image) >= 5:
@@ -203,6 +231,7 @@ def image_header(source: Source, *, name: str = "") -> ImageHeader:
                     format=image.format or "",
                     mode=image.mode,
                     values=stored_kind(image),
+                    pages=pages.channels if pages is not None and pages.pages else 1,
                 )
     except Exception as error:
         raise image_error(source, error, name=name) from error

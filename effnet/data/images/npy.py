@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from effnet.data.images.limits import MAX_PIXELS, HeaderStream, check_pixels
-from effnet.data.value_range import ValueRange, to_uint8
+from effnet.data.value_range import ValueRange, check_ranges, to_uint8
 from effnet.errors import ImageError
 
 _MAGIC = b"\x93NUMPY"
@@ -44,15 +44,27 @@ def read_npy(stream: BinaryIO, *, value_range: ValueRange | None = None) -> np.n
     start = 0
     for values in _parts(stream, flat.shape, dtype):
         part = flat[start : start + len(values)]
-        part[...] = values if dtype == np.uint8 else to_uint8(values, dtype.name, value_range)
+        if dtype == np.uint8:
+            part[...] = values
+        elif is_fortran and value_range is not None and value_range.channels:
+            check_ranges(shape[2], value_range)
+            for i in range(len(values)):  # a channel each
+                part[i] = to_uint8(values[i], dtype.name, value_range.of(start + i))
+        else:
+            part[...] = to_uint8(values, dtype.name, value_range)
         start += len(values)
     return result
 
 
 def npy_values(stream: BinaryIO) -> Iterator[np.ndarray]:
-    """Yield the values of a file as they are stored, in pieces; raise ImageError as `read_npy`."""
+    """Yield the values of a file as they are stored, [..., channels], in pieces; raise ImageError as `read_npy`.
+
+    An array in Fortran's order is one piece, as its pieces are of one channel each.
+    """
     shape, dtype, is_fortran = _read_header(stream)
-    return _parts(stream, shape[::-1] if is_fortran else shape, dtype)
+    if not is_fortran:
+        return _parts(stream, shape, dtype)
+    return iter([np.concatenate(list(_parts(stream, shape[::-1], dtype))).transpose()])
 
 
 def _parts(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from effnet.data.images import avif, heic, jpeg2000, jpeg_scans
 from effnet.data.images.deep import needs_second
+from effnet.data.images.dicom import DICOM_SUFFIXES
 from effnet.data.images.headers import check_avif, check_icon, check_size, check_tags, strip_bytes
 from effnet.data.images.limits import (
     BYTES_PER_PIXEL,
@@ -21,6 +22,7 @@ from effnet.data.images.limits import (
     HeaderStream,
     check_pixels,
 )
+from effnet.data.sound.record import SOUND_SUFFIXES
 from effnet.errors import ImageError
 
 FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
@@ -37,8 +39,12 @@ FORMAT_SUFFIXES: dict[str, frozenset[str]] = {
     "HEIF": frozenset({".heic", ".heif", ".hif"}),
     "ICO": frozenset({".ico"}),
     "NPY": frozenset({".npy"}),
+    "DICOM": DICOM_SUFFIXES,
+    **SOUND_SUFFIXES,
 }
-"""The formats that are read. Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
+"""The formats that are read, and their suffixes.
+
+Other Pillow plugins are not tried: EPS runs a program, TGA accepts noise."""
 
 JPEG_FORMATS = ("JPEG", "MPO")
 """The formats that libjpeg decodes, also at a reduced size."""
@@ -70,6 +76,7 @@ _MOST_PNG_CHUNKS, _MOST_DATA_CHUNKS = 200, 100_000
 _PIECE_VALUES = 2**20
 _PIXEL_CHUNKS = frozenset({b"IDAT", b"DDAT", b"fdAT"})
 _EXIF_ORIENTATION = 0x0112
+_NATIVE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "I;32B": "I;32N", "F;32BF": "F;32NF", "F;64BF": "F;64NF"}
 
 _Chunk = tuple[bytes, int, int]
 """Kind, place and length of a PNG chunk."""
@@ -190,11 +197,17 @@ def load_image(image: Any) -> None:
     if image.format == "TIFF":
         # Otherwise Pillow would read every tag of every directory, which is not needed, and there may be millions.
         image.is_animated = True
+        image.tile = [tile._replace(args=_native(tile.args)) if tile[0] == "libtiff" else tile for tile in image.tile]
     elif image.format == "PPM" and image.tile[0][0] == "ppm":
         _load_ppm(image)
     elif image.format == "PNG":
         image.png.read = _counted(image.png.read)
     image.load()
+
+
+def _native(args: Any) -> Any:
+    """Return the arguments of libtiff's decoder with its byte order, the machine's, which Pillow forgets for these."""
+    return (_NATIVE_ORDER.get(args[0], args[0]), *args[1:])
 
 
 def orientation_of(image: Image.Image) -> int:

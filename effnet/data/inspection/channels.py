@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from effnet.data.images.decode import ImageHeader, image_header
+from effnet.data.sound.record import SOUND_SUFFIXES
 from effnet.data.sources import encoded
 from effnet.errors import DataError, ImageError
 
@@ -13,12 +14,14 @@ _NUM_HEADERS = 64
 
 
 def choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
-    """Return the number of channels and a sentence on it: 1 for grey images, that of .npy files, else 3.
+    """Return the number of channels and a sentence on it: 1 for grey images, that of files with bands, else 3.
 
-    The sampled images depend on `seed`. Raises DataError if .npy files differ from the others.
+    Bands are those of .npy and TIFF files, the frames of DICOM files and, if all files have as many, the grey pages of
+    TIFF files. The sampled images depend on `seed`. Raises DataError if files with bands differ from the others.
     """
     chosen = np.random.default_rng(seed).permutation(len(sources))[: 4 * _NUM_HEADERS]
     headers: list[ImageHeader] = []
+    note = ""
     for index in chosen:
         try:
             headers.append(image_header(encoded(sources[index])))
@@ -27,15 +30,28 @@ def choose_channels(sources: Sequence[Any], *, seed: int) -> tuple[int, str]:
         if len(headers) == _NUM_HEADERS:
             break
     sampled = f"of the {len(headers)} sampled images"
-    arrays = {header.channels for header in headers if header.format == "NPY"}
+    arrays = {header.channels for header in headers if header.exact}
     if arrays - {1, 3}:
-        if len({(header.format == "NPY", header.channels) for header in headers}) > 1:
+        if len({(header.exact, header.channels) for header in headers}) > 1:
+            names = ", ".join(sorted({f".{header.format.lower()}" for header in headers if header.exact}))
             raise DataError(
-                f"all images must have the same channels, but .npy files have {sorted(arrays)} and others "
+                f"all images must have the same channels, but {names} files have {sorted(arrays)} and others "
                 f"differ; set channels=N"
             )
         (number,) = arrays
-        return number, f"The input has {number} channels: all {sampled} are .npy with that many."
+        (kind, *others) = sorted({header.format for header in headers})
+        what = "are" if others else f"are .{kind.lower()}"
+        return number, f"The input has {number} channels: all {sampled} {what} with that many."
+    pages = {header.pages for header in headers}
+    if len(pages) == 1 and (number := max(pages)) > 1:
+        return number, (
+            f"The input has {number} channels: all {sampled} are TIFF files of {number} grey pages; channels=1 reads "
+            "the first page only."
+        )
+    if max(pages, default=1) > 1:
+        note = f" Of {sum(h.pages > 1 for h in headers)} TIFF files with several pages, the first page is read."
+    if headers and all(header.format in SOUND_SUFFIXES for header in headers):
+        return 1, "The input has 1 channel, the spectrogram."
     if headers and all(header.channels <= 2 for header in headers):
-        return 1, f"The input has 1 channel: all {sampled} are grey."
-    return 3, f"The input has 3 channels: not all {sampled} are grey."
+        return 1, f"The input has 1 channel: all {sampled} are grey.{note}"
+    return 3, f"The input has 3 channels: not all {sampled} are grey.{note}"

@@ -1,37 +1,25 @@
 """The report of a data inspection, and its text for a terminal."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, OutputCount, describe_outputs
 from effnet.data.inspection.leaks import NO_LEAKS, Leaks
 from effnet.data.inspection.shapes import Shapes, shapes_warning
 from effnet.data.inspection.values import Values
+from effnet.data.sound.record import Sound
 from effnet.data.sources import Skipped
+from effnet.system.records import OPTIONAL
 from effnet.system.text import printable
-
-FEW_IMAGES = 20
-"""A class with fewer images than this in train is reported as small."""
 
 IMBALANCED = 3.0
 """Ratio of the largest to the smallest class from which fit.balance is suggested."""
 BALANCE_ADVICE = "--set fit.balance=adjust gives rare classes the same weight as frequent ones"
 
-SPLITS = ("train", "val", "test")
-
 _NUM_SHOWN = 5
 # Below this ratio classes count as balanced.
 _UNEVEN = 1.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassCount:
-    """The number of images of a class in each split."""
-
-    name: str
-    train: int
-    val: int
-    test: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +48,12 @@ class Duplicate:
 class DataReport:
     """The result of an inspection; lists and sizes cover the `num_examined` of `num_images` images.
 
-    `classes` are empty for labels that are no classes. `imbalance` is the largest class of train over the smallest;
-    `modes` and `channels` pair a Pillow mode or a number of stored channels with the number of images that have it;
-    `small_classes` have few images in train. `leaks` are test images with a copy or group member in train or val, as
-    found by `find_leaks`. `values` describes images with more than 8 bits, None if there are none.
+    `classes` are empty for labels that are no classes, `outputs` for labels other than those of several outputs.
+    `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or a number
+    of stored channels with the number of images that have it; `small_classes` have few images in train. `leaks` are
+    test images with a copy or group member in train or val, as found by `find_leaks`. `values` describes images with
+    more than 8 bits, None if there are none; `sound` are the parameters of the spectrograms of sounds, whose width is
+    that of one window.
     """
 
     name: str
@@ -86,6 +76,8 @@ class DataReport:
     notes: tuple[str, ...]
     leaks: Leaks = NO_LEAKS
     values: Values | None = None
+    outputs: tuple[OutputCount, ...] = field(default=(), metadata=OPTIONAL)
+    sound: Sound | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict."""
@@ -94,17 +86,20 @@ class DataReport:
 
 def describe(report: DataReport) -> list[str]:
     """Return the report as plain lines for a terminal, at most a few per finding."""
-    splits = ", ".join(f"{sum(getattr(c, s) for c in report.classes):,} {s}" for s in SPLITS)
-    classes = f", {len(report.classes)} classes ({splits})" if report.classes else ""
-    lines = [f"{printable(report.name)}: {report.num_images:,} images{classes}"]
+    counts = report.classes or [count for output in report.outputs[:1] for count in (output.known, output.unknown)]
+    splits = ", ".join(f"{sum(getattr(c, s) for c in counts):,} {s}" for s in SPLITS)
+    outputs = "1 output" if len(report.outputs) == 1 else f"{len(report.outputs)} outputs"
+    what = f"{len(report.classes)} classes" if report.classes else outputs
+    kind = "images" if report.sound is None else "sounds"
+    lines = [f"{printable(report.name)}: {report.num_images:,} {kind}{f', {what} ({splits})' if counts else ''}"]
     if report.num_examined < report.num_images:
         lines.append(
             f"Examined a random sample of {report.num_examined:,} images; "
             "sizes, damaged files and duplicates below cover only the sample."
         )
-    lines += _describe_classes(report)
+    lines += _describe_classes(report) + describe_outputs(report.outputs)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
-    lines += shapes_warning(report.shapes)
+    lines += shapes_warning(report.shapes) if report.sound is None else []
     lines.append(
         f"Modes: {', '.join(f'{count:,} {mode}' for mode, count in report.modes)}; "
         f"channels as stored: {', '.join(f'{count:,} with {number}' for number, count in report.channels)}"

@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.images.decode import ImageHeader, decode_image, fit_channels, image_header
+from effnet.data.images.decode import ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.alike import Look, alike, look_at, look_reduction
-from effnet.data.inspection.findings import FEW_IMAGES, SPLITS, ClassCount, DataReport, Duplicate, Spread, describe
+from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, count_outputs
+from effnet.data.inspection.findings import DataReport, Duplicate, Spread, describe
 from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
 from effnet.data.inspection.shapes import shapes_of
+from effnet.data.inspection.sounds import with_sound
 from effnet.data.inspection.values import Values, with_values
 from effnet.data.sources import Group, Skipped, Source, encoded, source_name
 from effnet.data.value_range import Asked, read_asked
@@ -33,6 +36,7 @@ class _Item:
     name: str
     split: str
     label: str
+    target: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +54,19 @@ def inspect_dataset(
     sample: int = 20_000,
     seed: int = 0,
     value_range: Asked = "auto",
+    sound: str = "",
     progress: Progress | None = None,
 ) -> DataReport:
     """Decode every image, or a random sample of `sample` if there are more, and return a report.
 
-    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" to determine it.
+    `value_range` is the lowest and the highest value of images with more than 8 bits, or "auto" to determine it;
+    `sound` sets parameters of spectrograms, as in "seconds=3,mels=80".
     `progress` is called with the number done and the total. Arrays in memory are not decoded.
 
     Raises:
         DataError: not one image can be decoded, or no range suits all images.
     """
+    dataset = with_sound(dataset, sound)
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
     copies = _copies(findings)
@@ -72,13 +79,15 @@ def inspect_and_join(
     sample: int = 20_000,
     seed: int = 0,
     value_range: Asked = "auto",
+    sound: str = "",
     progress: Progress | None = None,
 ) -> tuple[Dataset, DataReport]:
-    """Inspect a data set; return it with its value range, and the report.
+    """Inspect a data set; return it with its value range and the parameters of its sounds, and the report.
 
     If effnet generated its split, it is split again so that copies (identical or nearly identical images, as far as
     the inspection decoded them) stay on one side. Raises DataError as `inspect_dataset` does.
     """
+    dataset = with_sound(dataset, sound)
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
     copies = _copies(findings)
@@ -100,7 +109,8 @@ def _summarize(
     if not headers:
         first = f"{printable(unreadable[0].path)}: {unreadable[0].reason}" if unreadable else "it is empty"
         raise DataError(f"the data set must have images that can be decoded, but none can; the first is {first}")
-    duplicates = _duplicates([finding.item for finding, _ in readable], copies)
+    items = {finding.item.name: finding.item for finding, _ in readable}
+    duplicates = [_duplicate([items[name] for name in group.names], group) for group in copies]
     classes = _count_classes(dataset)
     in_train = [count.train for count in classes]
     num_images = sum(len(split) for split in (dataset.train, dataset.val, dataset.test))
@@ -122,13 +132,15 @@ def _summarize(
             if _has_wrong_suffix(finding.item, header)
         ),
         across_splits=tuple(d for d in duplicates if len(set(d.splits)) > 1),
-        across_labels=tuple(d for d in duplicates if len(set(d.labels)) > 1),
+        across_labels=tuple(d for d in duplicates if _differ([items[path].target for path in d.paths])),
         imbalance=max(in_train) / max(1, min(in_train)) if in_train else 1.0,
         small_classes=tuple(count.name for count in classes if count.train < FEW_IMAGES),
         skipped=dataset.skipped,
         notes=dataset.notes,
         leaks=find_leaks(dataset),
+        sound=dataset.sound,
         values=values,
+        outputs=count_outputs(dataset),
     )
 
 
@@ -146,6 +158,7 @@ def _items(dataset: Dataset, *, sample: int, seed: int) -> list[_Item]:
                 source=source,
                 name=source_name(source, f"{name}[{index}]"),
                 split=name,
+                target=split.labels[index],
                 label=dataset.label_kind.to_text(split.labels[index], dataset.class_names),
             )
         )
@@ -165,18 +178,18 @@ def _examine_all(dataset: Dataset, *, sample: int, seed: int, progress: Progress
 
 
 def _examine(item: _Item, dataset: Dataset) -> _Finding:
-    channels, value_range = dataset.channels, dataset.value_range
+    decoding = replace(dataset.decoding, reduce=look_reduction)
     try:
         if not isinstance(item.source, np.ndarray):
             file = encoded(item.source)
-            header = image_header(file, name=item.name)
-            look = look_at(
-                decode_image(file, channels=channels, name=item.name, value_range=value_range, reduce=look_reduction)
-            )
+            header = image_header(file, name=item.name, decoding=decoding)
+            with decoded_image(file, decoding, name=item.name) as pixels:
+                # The spectrograms of two steady sounds look alike.
+                look = None if dataset.sound is not None else look_at(pixels)
             size_bytes = len(file) if isinstance(file, bytes) else os.stat(file).st_size
         else:
             height, width, stored = item.source.shape
-            fit_channels(item.source[:1, :1], channels)
+            fit_channels(item.source[:1, :1], dataset.channels)
             header = ImageHeader(width=width, height=height, channels=stored, format="array", mode="array")
             size_bytes, look = item.source.nbytes, None
         return _Finding(item=item, header=header, reason="", size_bytes=size_bytes, look=look)
@@ -209,17 +222,20 @@ def _copies(findings: Sequence[_Finding]) -> tuple[Group, ...]:
     return (*equal, *similar)
 
 
-def _duplicates(items: Sequence[_Item], copies: Sequence[Group]) -> list[Duplicate]:
-    by_name = {item.name: item for item in items}
-    return [
-        Duplicate(
-            paths=group.names,
-            splits=tuple(by_name[name].split for name in group.names),
-            labels=tuple(by_name[name].label for name in group.names),
-            similar=group.kind == "similar",
-        )
-        for group in copies
-    ]
+def _duplicate(items: Sequence[_Item], group: Group) -> Duplicate:
+    return Duplicate(
+        paths=group.names,
+        splits=tuple(item.split for item in items),
+        labels=tuple(item.label for item in items),
+        similar=group.kind == "similar",
+    )
+
+
+def _differ(targets: Sequence[Any]) -> bool:
+    """Return whether the targets of images differ in something that is known of both."""
+    rows = np.array(targets, np.float64).reshape(len(targets), -1)
+    unknown = np.isnan(rows)
+    return bool((np.where(unknown, np.inf, rows).min(0) < np.where(unknown, -np.inf, rows).max(0)).any())
 
 
 def _content_hash(source: Source) -> bytes:
@@ -251,5 +267,7 @@ def _has_wrong_suffix(item: _Item, header: ImageHeader) -> bool:
     known = FORMAT_SUFFIXES.get(header.format)
     suffix = os.path.splitext(item.name)[1].lower()
     if not suffix and not isinstance(item.source, str):  # a row of a table has no suffix
+        return False
+    if header.format == "DICOM" and (not suffix or suffix[1:].isdigit()):  # as many of them are called
         return False
     return known is not None and suffix not in known

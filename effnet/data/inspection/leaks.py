@@ -11,6 +11,7 @@ import numpy as np
 from effnet.data.datasets import Dataset, Split, split_listing
 from effnet.data.groups import joined
 from effnet.data.labels import LabelKind
+from effnet.data.outputs import SEVERAL
 from effnet.data.sources import Group, Listing, Source, source_name
 from effnet.errors import DataError, ImageError
 from effnet.system.files import open_regular
@@ -73,7 +74,7 @@ def keep_together(dataset: Dataset, groups: Collection[Group]) -> Dataset:
     sizes = [len(group.names) for group in groups if group.kind == "similar"] or [len(g.names) for g in groups]
     count = f"{sum(sizes):,} images are nearly identical to others, in {len(sizes):,} groups"
     note = f"{count}; the split keeps each on one side."
-    return replace(split, notes=(*dataset.notes, note), value_range=dataset.value_range)
+    return replace(split, notes=(*dataset.notes, note), value_range=dataset.value_range, sound=dataset.sound)
 
 
 def names_of(split: Split) -> Iterator[str]:
@@ -97,11 +98,12 @@ def fingerprint_of(listing: Listing) -> str:
 def marks_of(splits: Iterable[Split], class_names: Sequence[str], kind: LabelKind) -> list[str]:
     """Return a mark for each image: a hash of its label, file size and first bytes, independent of its path.
 
-    For images in blocks that cannot all be available at once, the name replaces the content.
+    Labels of several outputs are left out: the same images may have some more or fewer of them elsewhere. For images in
+    blocks that cannot all be available at once, the name replaces the content.
     """
     names = tuple(class_names)
     return [
-        _mark(source, kind.to_text(label, names), read=split.blocks is None)
+        _mark(source, "" if kind is SEVERAL else kind.to_text(label, names), read=split.blocks is None)
         for split in splits
         for source, label in zip(split.sources, split.labels.tolist(), strict=True)
     ]

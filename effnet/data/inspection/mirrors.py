@@ -11,6 +11,8 @@ import numpy as np
 
 from effnet.data.crop import decoded, open_image_at
 from effnet.data.datasets import Dataset
+from effnet.data.one_output import as_classes
+from effnet.data.outputs import SEVERAL, outputs_of
 from effnet.data.preprocess import resample
 from effnet.errors import ImageError
 from effnet.system.text import printable
@@ -24,6 +26,8 @@ _SIDES = (
 )  # fmt: skip
 # Training images sampled in all, and per class at most and at least; classes with fewer are ignored.
 _SAMPLE, _MOST_A_CLASS, _LEAST_A_CLASS = 1024, 128, 8
+# Of several outputs at most these are judged by their images, as each decodes its own sample.
+_MOST_OUTPUTS = 4
 # Side of thumbnails, cells per side for gradient histograms, and directions in a histogram.
 _SIDE, _CELLS, _DIRECTIONS = 32, 4, 8
 _FOLDS, _PENALTY = 4, 0.1
@@ -44,16 +48,37 @@ def with_mirrors_judged(dataset: Dataset) -> Dataset:
 def why_not_mirrored(dataset: Dataset) -> str:
     """Return the reason why training must not mirror images left to right, as a sentence, or an empty string.
 
-    Only of classes can it be found; for other labels the data set's own `mirror_safe` says so.
+    Only of classes can it be found; for other labels the data set's own `mirror_safe` says so. Of several outputs the
+    names of all classes and tags are compared, and the images of the first few outputs of classes.
 
     Two class names that differ only in left and right are a reason, in several languages. Otherwise a sample of the
     training images decides: mirroring is wrong if a cross-validated linear classifier on edge directions of grey
     thumbnails confuses mirrored images of two classes, or loses most of its accuracy above chance.
     """
+    if dataset.label_kind is SEVERAL:
+        return _of_several(dataset)
     if not dataset.label_kind.classes:
         return ""
-    if named := mirrored_names(dataset.class_names):
+    return _by_names(dataset.class_names) or _by_images(dataset)
+
+
+def _of_several(dataset: Dataset) -> str:
+    """Return the first reason of an output of several, or an empty string."""
+    specs = outputs_of(dataset.class_names)
+    if reason := next(filter(None, (_by_names(spec.classes) for spec in specs)), ""):
+        return reason
+    of_classes = [spec.name for spec in specs if spec.kind == "one"][:_MOST_OUTPUTS]
+    found = ((name, _by_images(as_classes(dataset, name))) for name in of_classes)
+    return next((f"by {printable(name)}, {reason}" for name, reason in found if reason), "")
+
+
+def _by_names(names: Sequence[str]) -> str:
+    if named := mirrored_names(names):
         return f'the classes "{printable(named[0])}" and "{printable(named[1])}" differ only in left and right.'
+    return ""
+
+
+def _by_images(dataset: Dataset) -> str:
     thumbnails, labels = _thumbnails(dataset)
     if len(np.unique(labels)) < 2:
         return ""
@@ -96,7 +121,7 @@ def _thumbnails(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
     def thumbnail(index: int) -> np.ndarray | None:
         try:
-            with open_image_at(split, index, channels=dataset.channels, value_range=dataset.value_range) as opened:
+            with open_image_at(split, index, dataset.decoding) as opened:
                 image = decoded(opened, channels=dataset.channels, least=2 * _SIDE)
                 small = resample(image, width=_SIDE, height=_SIDE, interpolation="bilinear")
         except ImageError:

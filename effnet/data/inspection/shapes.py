@@ -79,8 +79,11 @@ def resize_note(resize: Resize, shapes: Shapes) -> str:
 def resized_as(preprocess: Preprocess, resize: Resize, shapes: Shapes) -> Preprocess:
     """Return the preprocessing, of pretrained weights or a network trained from scratch, with the mode of `resize`.
 
-    If "auto" chooses a centre crop, it is returned unchanged.
+    If "auto" chooses a centre crop, it is returned unchanged. Spectrograms are always squashed: their edges are the
+    lowest and the highest tones.
     """
+    if preprocess.sound is not None:
+        return dataclasses.replace(preprocess, mode="squash", crop=1.0)
     mode = suited_mode(shapes) if resize == "auto" else resize
     if mode == preprocess.mode or (resize == "auto" and mode == "center"):
         return preprocess

@@ -8,6 +8,7 @@ import numpy as np
 
 from effnet.data.datasets import Dataset, Split
 from effnet.data.order import Blocks
+from effnet.data.outputs import SEVERAL, absent_columns
 from effnet.data.sources import Skipped, refuse_if_strict, source_name
 from effnet.errors import DataError
 from effnet.system.text import printable
@@ -32,15 +33,21 @@ def drop(dataset: Dataset, paths: Collection[str], *, reason: str | Mapping[str,
     for name, split in splits.items():
         if not len(split):
             raise DataError(f"the split {name} has no usable image left after {len(present)} were dropped")
-    left = set(np.unique(splits["train"].labels).tolist())
-    named = dataset.class_names if dataset.label_kind.classes else ()
-    empty = [printable(name) for number, name in enumerate(named) if number not in left]
+    empty = [printable(name) for name in _untaught(dataset, splits["train"])]
     if empty:
         raise DataError(f"these classes have no usable image left in train: {', '.join(empty)}")
     added = tuple(
         Skipped(path=path, reason=reason if isinstance(reason, str) else reason[path]) for path in sorted(present)
     )
     return replace(dataset, **splits, skipped=dataset.skipped + added)
+
+
+def _untaught(dataset: Dataset, train: Split) -> list[str]:
+    """Return the classes, tags and outputs without an image in train; other labels have none of these."""
+    if dataset.label_kind is SEVERAL:
+        return absent_columns(train.labels, dataset.class_names)
+    left = set(np.unique(train.labels).tolist()) if dataset.label_kind.classes else None
+    return [] if left is None else [name for number, name in enumerate(dataset.class_names) if number not in left]
 
 
 def without_unreadable(dataset: Dataset, unreadable: Iterable[Skipped], *, strict: bool = False) -> Dataset:

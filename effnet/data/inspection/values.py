@@ -6,20 +6,24 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.images.decode import image_header, stored_values
+from effnet.data.images.decode import Decoding, image_header, stored_values
 from effnet.data.images.deep import ORDINARY
+from effnet.data.sound.reading import DECIBELS
 from effnet.data.sources import Source, encoded, source_name
 from effnet.data.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
 
-# Training images sampled, and values kept of each to compute quantiles.
-_SAMPLE, _KEPT = 4096, 1024
+# Training images sampled, and pixels kept of each to compute quantiles: fewer if there are more bands than a few.
+_SAMPLE, _KEPT, _FEW_BANDS = 4096, 1024, 4
 # Bit depths of scanners and sensors; 8 is for 8-bit images stored with more bits.
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
+# Grey and colours have one range, so that a colour keeps its hue.
+_COLOURS = (1, 3)
 _REAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 # Values outside of these are a few pixels: metal, padding, dead pixels.
 _QUANTILES = (0.001, 0.999)
@@ -60,22 +64,29 @@ class _Look:
     least: float = 0.0
     most: float = 0.0
     some: np.ndarray | None = None
+    window: tuple[float, float] | None = None
 
 
-def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Dataset, Values | None]:
+def with_values(dataset: Dataset, asked: ValueRange | Literal["window"] | None = None) -> tuple[Dataset, Values | None]:
     """Return the data set with its value range, and the findings, or None if all images have 8 bits.
 
-    The range is `asked`, or determined from a seeded sample of the training images. Raises DataError if some images
-    hold integers and others real numbers, as no range suits both.
+    The range is `asked`, or determined from a seeded sample of the training images: one for all channels or, if that
+    would leave a band with little contrast, one for each. With "window", it is each DICOM file's own, and the median of
+    these for files without one. Raises DataError if some images hold integers and others real numbers, as no range
+    suits both, and if no file has a window.
     """
     looks = _look_at_all(dataset)
     deep = [look for look in looks if look.some is not None and look.some.size]
     kinds = tuple(Counter(look.kind for look in looks).most_common())
     if not deep:
+        if asked == "window":
+            raise DataError(f"value_range window is for DICOM files of more than 8 bits; {dataset.name} has none")
         return dataclasses.replace(dataset, value_range=asked), None
     least, most = min(look.least for look in deep), max(look.most for look in deep)
-    values = np.concatenate([look.some for look in deep if look.some is not None])
-    if asked is not None:
+    values = np.concatenate([look.some.reshape(-1) for look in deep if look.some is not None])
+    if asked == "window":
+        found, reason = _median_window(deep), "each file's own window, or the median one for files without"
+    elif asked is not None:
         found, reason = asked, "as set by value_range"
     else:
         names = {look.kind for look in deep}
@@ -86,7 +97,9 @@ def with_values(dataset: Dataset, asked: ValueRange | None = None) -> tuple[Data
                 "and no range suits both: store them alike, or give black and white with --set fit.value_range=LOW,HIGH"
             )
         found, reason = suited_range(values, (least, most), real=is_real(next(iter(names))))
-    doubt = _doubt(values, found)
+        if dataset.channels not in _COLOURS:
+            found, reason = _by_channel(deep, dataset.channels, found, reason, real=is_real(next(iter(names))))
+    doubt = "" if found.channels or found.window else _doubt(values, found)
     report = Values(value_range=found, kinds=kinds, least=least, most=most, reason=reason, doubt=doubt)
     return dataclasses.replace(dataset, value_range=found), report
 
@@ -105,11 +118,43 @@ def suited_range(values: np.ndarray, extremes: tuple[float, float], *, real: boo
         for low, high in _REAL_RANGES:
             if loosely_in(low, high, least, most):
                 return ValueRange(low=low, high=high), "a common range of real numbers"
+    low, high = _nearly_all(values, extremes, real=real)
+    return ValueRange(low=low, high=high), "all but one in a thousand at either end"
+
+
+def _nearly_all(values: np.ndarray, extremes: tuple[float, float], *, real: bool) -> tuple[float, float]:
     low, high = (float(value) for value in np.quantile(values.astype(np.float64), _QUANTILES))
     low, high = (float(np.floor(low)), float(np.ceil(high))) if not real else (_rounded(low), _rounded(high))
     if not low < high:
+        least, most = extremes
         low, high = least, most if least < most else least + max(1.0, abs(least) / 2)
-    return ValueRange(low=low, high=high), "all but one in a thousand at either end"
+    return low, high
+
+
+def _by_channel(
+    deep: list[_Look], channels: int, common: ValueRange, reason: str, *, real: bool
+) -> tuple[ValueRange, str]:
+    """Return the common range and its reason or, if nearly all values of a channel lie close together, one of each."""
+    bands = [look.some for look in deep if look.some is not None and look.some.shape[1:] == (channels,)]
+    if len(bands) < len(deep) or channels == 1:
+        return common, reason
+    own = [_nearly_all(band, (float(band.min()), float(band.max())), real=real) for band in np.concatenate(bands).T]
+    lows, highs = zip(*own, strict=True)
+    black, white = common.ends
+    if min(high - low for low, high in own) >= _NARROW * (white - black):
+        return common, reason
+    return ValueRange(low=lows, high=highs), "all but one in a thousand of each channel's at either end"
+
+
+def _median_window(deep: list[_Look]) -> ValueRange:
+    windows = [look.window for look in deep if look.window is not None]
+    if not windows:
+        raise DataError(
+            f"value_range window needs files with a window (DICOM's WindowCenter and WindowWidth); none of {len(deep)} "
+            "has one: give LOW,HIGH, or auto"
+        )
+    low, high = np.median(np.asarray(windows, np.float64), axis=0).tolist()
+    return ValueRange(low=low, high=high, window=True)
 
 
 def _rounded(value: float) -> float:
@@ -119,8 +164,9 @@ def _rounded(value: float) -> float:
 def _doubt(values: np.ndarray, found: ValueRange) -> str:
     """Return a warning if nearly all values lie close together in the range because outliers determined it."""
     low, high = (_rounded(float(value)) for value in np.quantile(values.astype(np.float64), _QUANTILES))
-    low, high = max(low, found.low), min(high, found.high)
-    if not 0 < high - low < _NARROW * (found.high - found.low):
+    black, white = found.ends
+    low, high = max(low, black), min(high, white)
+    if not 0 < high - low < _NARROW * (white - black):
         return ""
     return (
         f"WARNING: 99.8 % of the values lie in {number(low)}..{number(high)}, so the images have little contrast; "
@@ -138,18 +184,22 @@ def _look_at_all(dataset: Dataset) -> list[_Look]:
     if all(isinstance(source, np.ndarray) for source in sources):
         return []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return [look for look in pool.map(_look_at, sources) if look is not None]
+        looks = pool.map(lambda source: _look_at(source, dataset.decoding), sources)
+        return [look for look in looks if look is not None]
 
 
-def _look_at(source: Source) -> _Look | None:
+def _look_at(source: Source, decoding: Decoding) -> _Look | None:
     if isinstance(source, np.ndarray):
         return _Look(kind=ORDINARY)
     try:
         file, name = encoded(source), source_name(source, "")
-        kind = image_header(file, name=name).values
-        if kind == ORDINARY:
-            return _Look(kind=kind)
-        return _summary(kind, stored_values(file, name=name))
+        header = image_header(file, name=name, decoding=decoding)
+        if decoding.sound is not None and header.values != DECIBELS:  # an image among sounds
+            return None
+        if header.values == ORDINARY:
+            return _Look(kind=ORDINARY)
+        found = _summary(header.values, stored_values(file, decoding, name=name))
+        return dataclasses.replace(found, window=header.window)
     except (ImageError, OSError):  # inspection reports it for all images
         return None
 
@@ -157,16 +207,17 @@ def _look_at(source: Source) -> _Look | None:
 def _summary(kind: str, parts: Iterable[np.ndarray]) -> _Look:
     rng, extremes, some = np.random.default_rng(0), [], []
     for part in parts:
-        flat = part.reshape(-1)
+        pixels = part.reshape(-1, part.shape[2]) if part.ndim == 3 else part.reshape(-1, 1)
         if is_real(kind):
-            flat = flat[np.isfinite(flat)]
-        if not flat.size:
+            pixels = pixels[np.isfinite(pixels).all(axis=1)]
+        if not pixels.size:
             continue
-        extremes += [float(flat.min()), float(flat.max())]
-        some.append(flat[rng.integers(0, flat.size, min(flat.size, _KEPT))])
+        extremes += [float(pixels.min()), float(pixels.max())]
+        some.append(pixels[rng.integers(0, len(pixels), min(len(pixels), _KEPT))])
     if not some:
         return _Look(kind=kind)
     kept = np.concatenate(some)
-    if kept.size > _KEPT:
-        kept = kept[rng.integers(0, kept.size, _KEPT)]
+    most = _KEPT if kept.shape[1] <= _FEW_BANDS else _FEW_BANDS * _KEPT // kept.shape[1]
+    if len(kept) > most:
+        kept = kept[rng.integers(0, len(kept), most)]
     return _Look(kind=kind, least=min(extremes), most=max(extremes), some=kept)

@@ -253,6 +253,6 @@ def _fit(members: tuple[Member, ...], size_bytes: int) -> bool:
         and type(m.size) is int
         and 0 <= m.offset <= m.offset + m.size <= size_bytes
         and m.size >= 0
-        and type(m.label) in (int, str)
+        and type(m.label) in (int, str, dict)
         for m in members
     )

@@ -4,10 +4,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from effnet.data.labels import class_name
+from effnet.data.labels import CLASSES, class_name
 from effnet.data.names import INDEX, is_url
+from effnet.data.outputs import SEVERAL, NamedLabels, read_labels
 from effnet.data.shards.cache import TOGETHER, cache_limit_bytes
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import locate
@@ -34,11 +37,12 @@ def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
     listed = list(_list_all(wanted, progress))
     store = ShardStore([shard for shard, _ in listed])
     split_here = "train" in splits or len(splits) > 1
-    parts: dict[str, tuple[list[ShardMember], list[str]]] = {}
+    several = any(isinstance(member.label, dict) for _, members in listed for member in members)
+    parts: dict[str, tuple[list[ShardMember], list[Any]]] = {}
     for number, (shard, members) in enumerate(listed):
         sources, labels = parts.setdefault(shard.split if split_here else "", ([], []))
         for member in members:
-            labels.append(_class_of(member, shard, index.class_names))
+            labels.append(member.label if several else _class_of(member, shard, index.class_names))
             sources.append(
                 ShardMember(store=store, block=number, member=member.name, offset=member.offset, size=member.size)
             )
@@ -48,13 +52,37 @@ def list_shards(data: str, *, progress: Progress | None = None) -> Listing:
             f"They take more than {store.limit_bytes / 1e9:.3g} GB (EFFNET_SHARD_CACHE_GB), so each epoch mixes "
             f"{store.mixed} shards at a time."
         )
+    texts = [labels for _, labels in parts.values()]
+    found = NamedLabels(kind=CLASSES, names=(), texts=texts)
+    if several:
+        found = _several([[source.name for source in s] for s, _ in parts.values()], texts, index.class_names)
     return Listing(
         name=_data_name(data),
-        parts={split: Part(sources=tuple(s), labels=tuple(labels)) for split, (s, labels) in parts.items()},
+        parts={
+            split: Part(sources=tuple(s), labels=tuple(read))
+            for (split, (s, _)), read in zip(parts.items(), found.texts, strict=True)
+        },
         notes=tuple(notes),
         mirror_safe=index.mirror_safe,
         mixed=store.mixed,
+        class_names=found.names,
+        label_kind=found.kind,
+        outputs=found.outputs,
     )
+
+
+def _several(places: list[list[str]], labels: list[list[Any]], class_names: tuple[str, ...] | None) -> NamedLabels:
+    """Return labels of several outputs; raise DataError for one that is not in the index."""
+    found = read_labels(labels, None, places=places)
+    if class_names is None or found.kind is not SEVERAL:
+        return found
+    present = set(found.names)
+    if unknown := sorted(present - set(class_names)):
+        raise DataError(
+            f"{places[0][0]}: the labels must be those of {INDEX}; {printable(unknown[0])} is not in it"
+            f"{nearest(unknown[0], class_names)}"
+        )
+    return replace(found, names=tuple(name for name in class_names if name in present))
 
 
 def _check_splits(shards: Sequence[Shard]) -> set[str]:
@@ -88,6 +116,7 @@ def _list_all(shards: Sequence[Shard], progress: Progress | None) -> Iterator[tu
 def _class_of(member: Member, shard: Shard, class_names: tuple[str, ...] | None) -> str:
     """Return the class name for a label; without class names a number is its own name."""
     label, place = member.label, f"{shard.name}/{printable(member.name)}"
+    assert not isinstance(label, dict)
     if isinstance(label, str):
         name = class_name(label)
         if class_names is not None and name not in class_names:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from effnet.data.images.decode import IMAGE_SUFFIXES
+from effnet.data.sound.record import SOUND_SUFFIXES
 from effnet.errors import DataError
 from effnet.system.files import parse_json
 from effnet.system.text import printable
@@ -31,12 +32,15 @@ _MANY_DIGITS = re.compile(rb"\d{256}")
 
 
 class Member(NamedTuple):
-    """An image of a shard: its name, the offset and number of its bytes, and its class by number or name."""
+    """An image of a shard: its name, the offset and number of its bytes, and its label.
+
+    That is its class by number or name or, of several outputs, a value for each by name.
+    """
 
     name: str
     offset: int
     size: int
-    label: int | str
+    label: int | str | dict[str, Any]
 
 
 class _Sample:
@@ -46,7 +50,7 @@ class _Sample:
         self.key = key
         self.seen: set[str] = set()
         self.image: tarfile.TarInfo | None = None
-        self.label: int | str | None = None
+        self.label: int | str | dict[str, Any] | None = None
 
 
 class _Headers:
@@ -142,7 +146,10 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
     if info.issparse() and (image or suffix in ("cls", "json")):
         raise DataError(f"{name} must store files in one piece, but {_shown(info.name)} is a sparse file")
     if image:
-        if sample.image is not None:
+        if sample.image is not None and _is_sound(suffix) != _is_sound(sample.image.name.rpartition(".")[2]):
+            if _is_sound(suffix):  # of an image with sound, the image
+                return
+        elif sample.image is not None:
             raise DataError(
                 f"{name} must hold one image per key, but {_shown(sample.key)} has {_shown(sample.image.name)} "
                 f"and {_shown(info.name)}"
@@ -159,7 +166,11 @@ def _add_(sample: _Sample, info: tarfile.TarInfo, suffix: str, file: BinaryIO, n
             sample.label = label
 
 
-def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | None:
+def _is_sound(suffix: str) -> bool:
+    return any(f".{suffix.lower()}" in found for found in SOUND_SUFFIXES.values())
+
+
+def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int | str | dict[str, Any] | None:
     if info.size > _MAX_LABEL_BYTES:
         raise DataError(f"{name}: {_shown(info.name)} must hold a label, but has {info.size:,} bytes")
     file.seek(info.offset_data)
@@ -172,6 +183,8 @@ def _label(info: tarfile.TarInfo, suffix: str, file: BinaryIO, name: str) -> int
         value = int(value)
     if value is None and suffix == "json":
         return None
+    if isinstance(value, dict):
+        return value  # of several outputs; checked with those of all images
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
         raise _no_class(name, info, value)
     if isinstance(value, str) and (len(value) > _MAX_CLASS_CHARACTERS or _CONTROL.search(value)):

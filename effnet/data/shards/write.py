@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from effnet.data.images.decode import IMAGE_SUFFIXES, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.findings import SPLITS
 from effnet.data.names import INDEX
+from effnet.data.outputs import SEVERAL, to_values
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import FORMAT
 from effnet.data.shards.tar import MAX_IMAGE_BYTES
@@ -48,12 +50,17 @@ class _Image:
     key: str
     suffix: str
     data: bytes
-    label: int
+    label_suffix: str
+    label: bytes
 
     @property
     def size_bytes(self) -> int:
         """The size in a tar file: headers of image and label, and contents in whole blocks."""
-        return 3 * tarfile.BLOCKSIZE + -(-len(self.data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        return 2 * tarfile.BLOCKSIZE + _in_blocks(self.data) + _in_blocks(self.label)
+
+
+def _in_blocks(data: bytes) -> int:
+    return -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def write_shards(
@@ -68,6 +75,7 @@ def write_shards(
 ) -> Written:
     """Write train-000000.tar and so on, val and test, and effnet-shards.json into the folder `out`.
 
+    The label of an image is in KEY.cls, those of several outputs are in KEY.json: {"label": {"gender": "Women"}}.
     A shard is closed before it exceeds `shard_mb` (10^6 bytes, 100 by default), or after `per_shard` images. Files
     are copied unchanged, arrays become PNG or, with other channels, .npy. The order of images is random, from `seed`;
     the same images give the same bytes. `progress` counts images. Files without a valid image header are skipped; with
@@ -132,7 +140,7 @@ def _write_all(
 
     for name in SPLITS:
         split = getattr(dataset, name)
-        images = _images(split, seed=seed, skipped=skipped, tell=tell)
+        images = _images(split, _label_of(dataset), seed=seed, skipped=skipped, tell=tell)
         found = _write_split(images, folder, name, limits=limits)
         if not found:
             raise DataError(f"the split {name} must hold images, but none of its {len(split)} can be read")
@@ -141,7 +149,22 @@ def _write_all(
     return Written(shards=tuple(shards), skipped=tuple(skipped))
 
 
-def _images(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[], None]) -> Iterator[_Image]:
+def _label_of(dataset: Dataset) -> Callable[[Any], tuple[str, bytes]]:
+    """Return the function from a target to the suffix and the content of its file, KEY.cls or KEY.json."""
+    if dataset.label_kind is not SEVERAL:
+        return lambda target: ("cls", str(int(target)).encode())
+    names = dataset.class_names
+    return lambda target: ("json", json.dumps({"label": to_values(target, names)}, ensure_ascii=False).encode())
+
+
+def _images(
+    split: Split,
+    label_of: Callable[[Any], tuple[str, bytes]],
+    *,
+    seed: int,
+    skipped: list[Skipped],
+    tell: Callable[[], None],
+) -> Iterator[_Image]:
     """Yield the images of a split in random order: as few shards are read at a time, each should be a fair sample."""
     for number, index in enumerate(np.random.default_rng(seed).permutation(len(split)).tolist()):
         tell()
@@ -154,7 +177,8 @@ def _images(split: Split, *, seed: int, skipped: list[Skipped], tell: Callable[[
             continue
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(os.path.basename(name))[0])[:_LONGEST_STEM].strip("_")
         key = f"{number:08d}-{stem}" if stem else f"{number:08d}"
-        yield _Image(key=key, suffix=suffix, data=data, label=int(split.labels[index]))
+        label_suffix, label = label_of(split.labels[index])
+        yield _Image(key=key, suffix=suffix, data=data, label_suffix=label_suffix, label=label)
 
 
 def _file(source: str | bytes, name: str) -> tuple[bytes, str]:
@@ -190,7 +214,7 @@ def _write_split(images: Iterator[_Image], folder: Path, name: str, *, limits: t
             with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
                 while image is not None and (not count or (size + image.size_bytes <= limits[0] and count < limits[1])):
                     _add(archive, f"{image.key}.{image.suffix}", image.data)
-                    _add(archive, f"{image.key}.cls", str(image.label).encode())
+                    _add(archive, f"{image.key}.{image.label_suffix}", image.label)
                     size, count = size + image.size_bytes, count + 1
                     image = next(images, None)
             file.flush()

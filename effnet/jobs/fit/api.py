@@ -59,6 +59,7 @@ def fit(config: FitConfig) -> FitResult:
 
     If the data are not split, copies of one image stay on one side of the split, and so do images of one group: those
     with the same `group` in a manifest, or in whose paths the regular expression `group_by` matches the same text.
+    `outputs` are the columns of a manifest that are learnt, see `read_dataset`.
 
     `resize` is how an image becomes the square input: "center" crops to its middle, "squash" and "pad" show all of it,
     and "auto" chooses by the aspect ratios: "center" up to 16:9. `value_range` is the lowest and the highest value of
@@ -67,7 +68,8 @@ def fit(config: FitConfig) -> FitResult:
     classes that a flip turns into each other are detected.
     `balance`, the recipe's balance.method, gives rare classes the same weight as frequent ones: "adjust" by their
     logits, "sample" by more views, "weight" in the loss. Heads, epochs, trials and precisions are then selected by
-    balanced accuracy.
+    balanced accuracy. `cost` are costs of wrong answers, such as "miss:dog=5,false:cat=2": the finished model answers
+    with the class of the least expected cost, and tags have the thresholds of the least cost; nothing else changes.
 
     `weights` are pretrained: an id of the catalog, a file, a bundle, "auto" for the best published ones that meet the
     budget, or "none"; `model` names the network of a file from which it cannot be inferred. `strategy` is "head" (on

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
@@ -19,14 +18,16 @@ from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_a
 from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
+from effnet.jobs.fit.costs import costed
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.measurement.answers import predict_split
-from effnet.measurement.calibration import Abstain, Calibration, calibrate
+from effnet.measurement.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
@@ -39,10 +40,11 @@ from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
 from effnet.system.files import written_whole
 from effnet.system.machine import versions
+from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.input.batches import eval_batches
-from effnet.training.recipe.balance import held_out_weights
+from effnet.training.learning import learning_of
 from effnet.training.recipe.schema import Balance
 from effnet.training.state import network_for
 from effnet.weights.labels import split_record
@@ -157,13 +159,22 @@ def _save_learned(
         split_seed=job.seed,
         balanced=attempt.recipe.balance.removed,
         task=dataset.task,
+        **costed(dataset, job.config.cost),
     )
     state = state_arrays(network)
     save_bundle(bundle, config, state)
     config, calibration = _calibrated(config, state, dataset, learned.validation, job.abstain, folder=bundle)
     if calibration is not None:
-        job.say(f"Temperature {calibration.temperature:g}. {calibration.sentence}")
+        job.say(f"{_temperatures(config)}. {calibration.sentence}")
     return config, state, calibration
+
+
+def _temperatures(config: ModelConfig) -> str:
+    """Return the temperature, or that of each output that has one, in words."""
+    found = [f"{spec.name} {spec.temperature:g}" for spec in config.specs if spec.kind != "number"]
+    if config.specs:
+        return f"Temperatures: {', '.join(found)}" if found else "Numbers have no temperature"
+    return f"Temperature {config.temperature:g}"
 
 
 def _check(
@@ -252,24 +263,19 @@ def _calibrated(
 
     The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
     """
-    config, val = replace(config, temperature=1.0, threshold=None), dataset.val
+    config, val = config.uncalibrated(), dataset.val
     if not config.task_record.calibrated:
         export_onnx(folder, config, state)
         return config, None
     if validation is not None:
-        probabilities, indices = softmax(validation.logits, axis=1), validation.indices
+        rows, indices = activated(validation.logits, config.file_outputs), validation.indices
     elif len(val):
         write_config(config, folder)  # without a digest: the file in the folder changes
         export_onnx(folder, config, state)
-        probabilities, indices = predict_split(Predictor(folder), val)
+        rows, indices = predict_split(Predictor(folder), val)
     else:
-        probabilities, indices = np.empty((0, len(config.class_names))), np.empty(0, np.int64)
-    labels = val.labels[indices]
-    weights = held_out_weights(
-        labels, train_labels=dataset.train.labels, num_classes=len(config.class_names), removed=config.balanced
-    )
-    found = calibrate(probabilities, labels, abstain, weights=weights)
-    config = replace(config, temperature=found.temperature, threshold=found.threshold)
+        rows, indices = np.empty((0, len(config.class_names))), np.empty(0, np.int64)
+    config, found = learning_of(dataset).calibrated(config, rows, val.labels[indices], dataset=dataset, abstain=abstain)
     write_config(config, folder)
     export_onnx(folder, config, state)
     return config, found
@@ -285,7 +291,9 @@ def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, 
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     images = _images(artifact, dataset) if report.report_images else ()
-    write_report(report, out, images=images, draws=draws)
+    seen = report.report_images and draws
+    overlays = mistakes_overlaid(artifact.deployed, artifact.score, dataset.test) if seen else ()
+    write_report(report, out, images=images, overlays=overlays, draws=draws)
 
 
 def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:

@@ -24,6 +24,7 @@ from effnet.system.bounds import (
     check_whole,
 )
 from effnet.system.options import exact
+from effnet.tasks.costs import check_cost
 from effnet.weights.pretrained import find_source
 
 # The recipe fields that affect a head, which is fitted without epochs.
@@ -40,6 +41,7 @@ def check(job: Job) -> None:
     if job.config.resize not in get_args(Resize):
         hint = nearest(str(job.config.resize), get_args(Resize))
         raise InputError(f"fit.resize must be one of {', '.join(get_args(Resize))}; got {job.config.resize!r}{hint}")
+    check_cost(job.config.cost)
     if job.abstain.unknown_from is not None:
         unknown_images(job.abstain.unknown_from)
     if isinstance(job.dataset, Dataset):
@@ -64,7 +66,9 @@ def _check_split(job: Job, dataset: Dataset) -> None:
     again = read_dataset(dataset, seed=dataset.seed, channels=dataset.channels)
     for name in ("train", "val", "test"):
         first, second = getattr(again, name), getattr(dataset, name)
-        if list(names_of(first)) != list(names_of(second)) or not np.array_equal(first.labels, second.labels):
+        with_unknown = first.labels.dtype.kind == "f"  # NaN
+        same = np.array_equal(first.labels, second.labels, equal_nan=with_unknown)
+        if list(names_of(first)) != list(names_of(second)) or not same:
             raise InputError(
                 f"the data set must be as read_dataset, from_arrays or from_torch returned it; its {name} split was "
                 "changed: give the splits to from_arrays"

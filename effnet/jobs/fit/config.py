@@ -1,7 +1,7 @@
 """The options of fit and train: a field each. It imports nothing slow, as `effnet --help` reads it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -34,6 +34,12 @@ def _amount(text: str) -> float:
     return parse_amount(text)
 
 
+def _cost(text: str) -> str:
+    from effnet.tasks.costs import check_cost
+
+    return check_cost(text)
+
+
 def _batch(text: str) -> int | str:
     if text == "auto":
         return text
@@ -60,8 +66,15 @@ def _powers(value: tuple[float, float, float]) -> str:
     return ",".join(map(exact, value))
 
 
+def _words(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else ",".join(value)
+
+
 def _range(value: "AskedRange") -> str:
-    return value if isinstance(value, str) else ",".join(map(exact, value))
+    if isinstance(value, str):
+        return value
+    pairs = value if isinstance(value[0], tuple) else (value,)
+    return ";".join(",".join(map(exact, pair)) for pair in pairs)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +94,10 @@ class JobConfig:
     resume: bool = option(
         "Continue the interrupted fit in --out.", default=False, main=True, repeat=False, command=False
     )
+    outputs: str | Sequence[str] = option(
+        "Columns of a manifest to learn, such as gender,year; default: label:NAME, tags:NAME, number:NAME and label.",
+        default="", main=True, metavar="A,B,...", write=_words,
+    )  # fmt: skip
     seed: int | None = option("Seed of split, weights and augmentation; default: the recipe's, or 0.", main=True)
     channels: int | None = option("Input channels; by default detected from the data.")
     strict: bool = option("Fail if a file cannot be used.", default=False)
@@ -94,12 +111,21 @@ class JobConfig:
         default="auto", metavar="auto|center|squash|pad",
     )  # fmt: skip
     value_range: "AskedRange" = option(
-        "Values of black and white in images of more than 8 bits; auto: chosen from DATA.",
+        "Values of black and white in images of more than 8 bits; auto: chosen from DATA; window: that of each DICOM "
+        "file.",
         default="auto", metavar="LOW,HIGH|auto", write=_range,
+    )  # fmt: skip
+    sound: str = option(
+        "Parameters of the spectrograms of sounds, such as seconds=3,mels=80,rate=16000; the others follow from DATA.",
+        default="", metavar="NAME=VALUE,...",
     )  # fmt: skip
     balance: str | None = option(
         "Balance rare classes: adjust (logits), sample (oversampling), weight (in the loss), none.",
         metavar="adjust|sample|weight|none", repeat=False,  # a resumed fit repeats the recipe's field that it sets
+    )  # fmt: skip
+    cost: str = option(
+        "Costs of wrong answers, which decide: miss:NAME=COST, false:NAME=COST, or several; each is 1 by default.",
+        default="", metavar="miss:NAME=COST,...", read=_cost, write=str,
     )  # fmt: skip
     settings: Mapping[str, Any] | None = None
     listener: "Listener" = ignore

@@ -17,9 +17,10 @@ from effnet.compression.subject import Subject
 from effnet.compression.tools import copy_export, tools_of
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.job import Job
+from effnet.measurement.acceptance import compared
 from effnet.measurement.answers import right_answers
 from effnet.measurement.budget import Budget
-from effnet.measurement.paired import paired, refusal
+from effnet.measurement.paired import refusal
 from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.target import Target
 from effnet.planner.timetable import INT8_SHARE, NEARLY, minutes_of, not_enough
@@ -112,8 +113,7 @@ def _as_it_is(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Pr
             right_answers(Predictor(bundle, threads=job.config.threads, format=name), dataset.val)
             for name in (_REFERENCE, found.name)
         )
-        labels = dataset.val.labels if config.balanced else None
-        if lost := refusal(paired(before, after, labels=labels), target.max_drop):
+        if lost := refusal(compared(before, after, dataset.val, config), target.max_drop):
             refused = f"{found.name} {lost}"
     return Deployed(config=config, state=subject.state, path=path, format=found, refused=refused)
 

@@ -20,6 +20,7 @@ from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
 from effnet.planner.settings import epochs_in, finetune_recipe
 from effnet.planner.timetable import Pace, not_enough
+from effnet.tasks.registry import find_task
 from effnet.training.checkpoint import trained_seconds
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.team import Training, train_together
@@ -119,7 +120,7 @@ def transfer(
         )
     state, facts, validation = done
     left_out = tuple(filter(None, [facts.get("left_out")]))
-    listener(Said(text=head_in_words(facts)))
+    listener(Said(text=head_in_words(facts, find_task(dataset.task).figure)))
     network = build(spec)
     load_arrays_(network, state, where=str(folder / HEAD))
     enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
@@ -204,10 +205,13 @@ def _finetune(
 
 def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:
     """Return the reason not to fine-tune the whole network after the head; empty if it is worthwhile."""
-    key, of_each = ("val_balanced_accuracy", " of each class, on average,") if balance.removed else ("val_accuracy", "")
+    key, of_each = ("val_balanced_figure", " of each class, on average,") if balance.removed else ("val_figure", "")
     if facts[key] >= _GOOD_ENOUGH:
+        title = find_task(dataset.task).figure.title
+        if title != "accuracy":
+            return f"its {title} is at least {_GOOD_ENOUGH:.0%} on the validation images"
         return f"it is right on at least {_GOOD_ENOUGH:.0%} of the validation images{of_each}"
-    a_class = len(dataset.train) / len(dataset.class_names)
+    a_class = dataset.images_a_class
     if a_class < _ENOUGH_A_CLASS:
         return f"{a_class:.0f} training images per class, of the {_ENOUGH_A_CLASS} that fine-tuning needs"
     return ""

@@ -20,9 +20,10 @@ from effnet.planner.events import Counted, Listener, Said
 from effnet.planner.timetable import not_enough
 from effnet.system.files import parse_json
 from effnet.system.text import both
+from effnet.tasks.task import Figure
+from effnet.training.learning import OwnHead, learning_of
 from effnet.training.transfer.features import Extractor, Features, extract, make_extractor
 from effnet.training.transfer.head import Head as Linear
-from effnet.training.transfer.head import known_head, train_head
 from effnet.weights.adapt import Arrays
 from effnet.weights.catalog import entries
 from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
@@ -67,8 +68,10 @@ def fit_head(
     origin = _origin(found)
     seed, balance = attempt.recipe.train.seed, attempt.recipe.balance
     knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
-    own = tuple(found.state[name] for name in _CLASSIFIER) if knows else ()
-    removed = read_config(found.source).balanced if knows else 0.0
+    own = None
+    if knows:
+        weight, bias = (found.state[name] for name in _CLASSIFIER)
+        own = OwnHead(weight=weight, bias=bias, removed=read_config(found.source).balanced)
     found = adapted(found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution)
     extractor = make_extractor(
         found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
@@ -76,20 +79,15 @@ def fit_head(
     rows, left_out = _views(extractor, dataset, left=left, listener=listener)
     val_split = dataset.val if len(dataset.val) else dataset.train
     val = _features(extractor, val_split, view=0, listener=listener)
-    val_labels = val_split.labels[val.indices]
-    head = train_head(
+    head = learning_of(dataset).fit_head(
         np.concatenate([row.values for row in rows]),
         np.concatenate([dataset.train.labels[row.indices] for row in rows]),
-        num_classes=spec.num_classes,
+        dataset=dataset,
         val_features=val.values,
-        val_labels=val_labels,
+        val_targets=val_split.labels[val.indices],
         balance=balance,
+        own=own,
     )
-    if own:  # the weights' own head, if trained on these classes, may be better than a new one
-        before = known_head(
-            own[0], own[1], val.values, val_labels, train_labels=dataset.train.labels, balance=balance, removed=removed
-        )
-        head = max(before, head, key=lambda h: h.score(balance))
     facts = origin | _facts(head, rows, val) | {"left_out": left_out, "seconds": time.monotonic() - started}
     state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
     # Calibration needs held-out images: training images say nothing about it.
@@ -105,8 +103,8 @@ def _facts(head: Linear, rows: Sequence[Features], val: Features) -> dict[str, A
         "penalty": head.penalty,
         "views": len(rows),
         "images": len(rows[0].values),
-        "val_accuracy": head.val_accuracy,
-        "val_balanced_accuracy": head.val_balanced_accuracy,
+        "val_figure": head.val_figure,
+        "val_balanced_figure": head.val_balanced_figure,
         "val_loss": head.val_loss,
         "features": sum(len(found.values) for found in (*rows, val)),
         "computed": sum(found.computed for found in (*rows, val)),
@@ -117,7 +115,7 @@ def _views(
     extractor: Extractor, dataset: Dataset, *, left: Callable[[], float], listener: Listener
 ) -> tuple[list[Features], str]:
     """Return the features of each view of the training images, and a sentence on views that there was no time for."""
-    views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS * len(dataset.class_names) / len(dataset.train)))
+    views = min(_MOST_VIEWS, math.ceil(_VIEWS_A_CLASS / dataset.images_a_class))
     rows: list[Features] = []
     for view in range(views):
         begun = time.monotonic()
@@ -132,12 +130,12 @@ def _views(
     return rows, ""
 
 
-def head_in_words(facts: Mapping[str, Any]) -> str:
-    """Return the accuracy, duration and features of a head as a line for the terminal."""
+def head_in_words(facts: Mapping[str, Any], figure: Figure) -> str:
+    """Return the task's figure, the duration and the features of a head as a line for the terminal."""
     kind = "A head" if facts["penalty"] else "Its own head"
     return (
-        f"{kind} on frozen features of {facts['name']}: validation accuracy "
-        f"{both(facts['val_accuracy'], facts.get('val_balanced_accuracy'))}, "
+        f"{kind} on frozen features of {facts['name']}: validation {figure.title} "
+        f"{both(facts['val_figure'], facts.get('val_balanced_figure'))}, "
         f"{facts['seconds']:.1f} s ({facts['computed']} of {facts['features']} features computed)"
     )
 

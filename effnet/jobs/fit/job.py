@@ -14,6 +14,7 @@ from effnet.bundle.names import RECIPE, RUN
 from effnet.bundle.spec_of import read_spec
 from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.in_memory import MapStyle
+from effnet.data.manifest_columns import read_words
 from effnet.data.value_range import read_asked
 from effnet.errors import InputError
 from effnet.jobs.fit.asked import Asked, ask, ask_settings, settings_words, with_balance
@@ -180,7 +181,8 @@ def _completed(config: Config, **values: Any) -> Config:
     values |= {
         "out": default_out(config.out, name_of(data)),
         "group_by": config.group_by or own,
-        "value_range": "auto" if found is None else (found.low, found.high),
+        "outputs": ",".join(read_words(config.outputs)),
+        "value_range": "auto" if found is None else found if isinstance(found, str) else found.asked,
         "balance": None,
     }
     paths = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "data"} | values

@@ -1,7 +1,8 @@
-"""What a fit does for another task than classification: networks trained from scratch, in fp32."""
+"""What a fit cannot do for the task of its data."""
 
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
+from effnet.jobs.fit.costs import costed
 from effnet.jobs.fit.job import Job
 from effnet.measurement.calibration import Abstain
 from effnet.tasks.registry import find_task
@@ -9,6 +10,7 @@ from effnet.tasks.registry import find_task
 
 def check_answers(job: Job, dataset: Dataset) -> None:
     """Raise InputError for options of a fit that the task of its data does not have."""
+    costed(dataset, job.config.cost)
     answers = find_task(dataset.task)
     wrong: list[str] = []
     if not answers.pretrained:
@@ -24,7 +26,8 @@ def check_answers(job: Job, dataset: Dataset) -> None:
             wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
         if job.num_trials:
             wrong.append("trials must be 0: they compare the accuracy of classifiers")
-    if answers.balanced_figure is None and job.asked.value("balance.method") not in (None, "none"):
+    balances = answers.balanced_figure is not None or answers.bind is not None  # several outputs check the method
+    if not balances and job.asked.value("balance.method") not in (None, "none"):
         wrong.append("balance must be none: only classes are balanced")
     if wrong:
         raise InputError(f"the task of these data is {answers.title}; {'; '.join(wrong)}")

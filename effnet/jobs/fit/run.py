@@ -131,16 +131,19 @@ def read_data(job: Job) -> Source:
         channels=job.config.channels,
         strict=job.config.strict,
         group_by=job.config.group_by,
+        outputs=job.config.outputs,
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
-    dataset, report = inspect_and_join(dataset, seed=job.seed, value_range=job.config.value_range)
+    dataset, report = inspect_and_join(
+        dataset, seed=job.seed, value_range=job.config.value_range, sound=job.config.sound
+    )
     for line in describe(report):
         job.say(line)
     dataset = without_unreadable(dataset, report.unreadable, strict=job.config.strict)
     if report.values is not None:  # printed with the report
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
     said = len(dataset.notes)
-    if note := resize_note(job.config.resize, report.shapes):
+    if dataset.sound is None and (note := resize_note(job.config.resize, report.shapes)):
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
     if job.asked.value("augment.flip") is None:
         dataset = with_mirrors_judged(dataset)
@@ -230,8 +233,10 @@ def _attempt(
     return Attempt(
         candidate=index,
         recipe=_fitted(job, dataset, spec, recipe) if job.config.batch == "auto" else recipe,
-        preprocess=dataclasses.replace(
-            resized_as(preprocess, job.config.resize, report.shapes), value_range=dataset.value_range
+        preprocess=resized_as(
+            dataclasses.replace(preprocess, value_range=dataset.value_range, sound=dataset.sound),
+            job.config.resize,
+            report.shapes,
         ),
         strategy=job.strategy if candidate.weights else "scratch",
     )

@@ -86,8 +86,8 @@ def train_briefly(
     recipe = job.asked.complete(chosen, epochs=epochs, seed=seed)
     preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=job.seed)
     preprocess = resized_as(preprocess, job.config.resize, report.shapes)
-    figure = find_task(dataset.task).figure
-    key = "val_balanced_accuracy" if recipe.balance.removed else f"val_{figure.key}"
+    figure = find_task(dataset.task).selected_by(balanced=bool(recipe.balance.removed))
+    key = f"val_{figure.key}"
     ended: list[EpochEnd] = []
 
     def listen(event: object) -> None:
@@ -125,7 +125,7 @@ def _part(split: Split, number: int, *, seed: int) -> Split:
         return split
     rng = np.random.default_rng(seed)
     places = _at_hand(split, number, rng)
-    labels = split.labels[places]
+    labels = _classes_of(split)[places]
     share = number / len(places)
     drawn = []
     for label in np.unique(labels):
@@ -136,6 +136,11 @@ def _part(split: Split, number: int, *, seed: int) -> Split:
     return Split(sources=[split.sources[i] for i in kept], labels=split.labels[kept], blocks=blocks)
 
 
+def _classes_of(split: Split) -> np.ndarray:
+    """Return the class of each image, [images]; one for all if images have several labels."""
+    return split.labels if split.labels.ndim == 1 else np.zeros(len(split), dtype=np.int64)
+
+
 def _at_hand(split: Split, number: int, rng: np.random.Generator) -> np.ndarray:
     """Return the indices of the images to draw from: all of them or, if blocks are downloaded, those of a few blocks.
 
@@ -143,10 +148,11 @@ def _at_hand(split: Split, number: int, rng: np.random.Generator) -> np.ndarray:
     """
     if split.blocks is None:
         return np.arange(len(split))
-    numbers, classes = split.blocks.numbers, len(np.unique(split.labels))
+    labels = _classes_of(split)
+    numbers, classes = split.blocks.numbers, len(np.unique(labels))
     found = np.zeros(len(split), dtype=bool)
     for block in rng.permutation(np.unique(numbers)):
         found |= numbers == block
-        if found.sum() >= number and len(np.unique(split.labels[found])) == classes:
+        if found.sum() >= number and len(np.unique(labels[found])) == classes:
             break
     return np.flatnonzero(found)

@@ -13,6 +13,8 @@ from effnet.system.bounds import check_minutes, check_whole, is_number
 from effnet.system.text import brief
 
 _MOST_TRAININGS, _MOST_IMAGES, _LEAST_EXPONENT = 10_000, 10_000_000, -100.0
+# With fewer images a training has fewer steps than epochs need.
+_LEAST_IMAGES = 32
 
 
 def config_of(job: Job) -> SearchConfig:
@@ -42,12 +44,12 @@ def check_search(job: Job) -> None:
             "fit.strict_paper leaves the budget to the objective, and accuracy knows none; add --objective product, or "
             "leave fit.strict_paper out"
         )
-    for what, number, most in (
-        ("trainings", config.trainings, _MOST_TRAININGS),
-        ("images", config.images, _MOST_IMAGES),
+    for what, number, least, most in (
+        ("trainings", config.trainings, 1, _MOST_TRAININGS),
+        ("images", config.images, _LEAST_IMAGES, _MOST_IMAGES),
     ):
         if number is not None:
-            check_whole(what, number, least=1, most=most)
+            check_whole(what, number, least=least, most=most)
     if config.exponent is not None and not (is_number(config.exponent) and _LEAST_EXPONENT <= config.exponent <= 0):
         raise InputError(f"fit.exponent must lie in {_LEAST_EXPONENT:g}..0; got {brief(config.exponent)}")
     rows_of(get_spec(config.base))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from effnet.jobs.procedure import Procedure
 from effnet.jobs.search.config import SearchConfig
 from effnet.jobs.search.plan import TRAINING_SHARE, check_images
 from effnet.nas.grid import GridAnswer, GridPoint, answer, equal_cost_grid, literal_grid
-from effnet.nas.study import Study, Unit, Waiting, forget_log, open_study, seed_of
+from effnet.nas.storage import Waiting
+from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS
 from effnet.planner.events import Counted, Listener
 from effnet.planner.oracle import training_speed
@@ -157,8 +159,8 @@ def _images(job: Job, source: Source, points: Sequence[GridPoint], *, trainings:
     if views < (least := min(train, policy.least_images)):
         raise InputError(
             f"a grid of {len(points)} networks needs time for {trainings} trainings of {ROUNDS} epochs on {least} "
-            f"images; in this time each could have {views:.0f}. Give at least {least / max(views, 1e-9):.1f} times as "
-            "many --minutes, or a smaller network"
+            f"images, about {math.ceil(minutes * least / max(views, 1e-9))} minutes here; got {minutes:g}. Give more "
+            "--minutes, or a smaller network"
         )
     return int(min(train, policy.most_images, views))
 

@@ -4,6 +4,7 @@ One worker makes it; the others take it over, so that all of them propose and tr
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -60,7 +61,6 @@ class Plan:
     final_epochs: int
     threads: int
     precision: Precision
-    images_per_second: float
     references: tuple[Mapping[str, Any], ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
 
@@ -78,7 +78,7 @@ def make_plan(job: Job, source: Source) -> Plan:
     train = len(source.dataset.train)
     seen = 60 * minutes * speed * TRAINING_SHARE  # images that training could see in all the time
     views = policy.searching * seen / ROUNDS
-    number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images)
+    number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
     views = policy.deciding * seen / ((policy.finalists + 1) * policy.seeds)
     final_images = min(train, max(images, int(views / ROUNDS)))
     final_epochs = max(ROUNDS, min(most_epochs(final_images), int(views / final_images)))
@@ -90,7 +90,6 @@ def make_plan(job: Job, source: Source) -> Plan:
         final_epochs=min(final_epochs, policy.final_epochs or final_epochs),
         threads=torch.get_num_threads(),
         precision=precision,
-        images_per_second=speed,
         references=tuple(map(spec_to_dict, _references(space, source, precision, policy.references))),
         measured=measured,
     )
@@ -130,7 +129,9 @@ def _references(space: MacroSpace, source: Source, precision: Precision, most: i
     return list(found.values())
 
 
-def _extent(views: float, train: int, policy: Policy, *, trainings: int | None, images: int | None) -> tuple[int, int]:
+def _extent(
+    views: float, train: int, policy: Policy, *, trainings: int | None, images: int | None, minutes: float
+) -> tuple[int, int]:
     """Return the number of short trainings and the images of each, whose epochs together have at most `views` images.
 
     Requested numbers are not changed. Raises InputError if there is time for too few, or for too small ones.
@@ -146,11 +147,11 @@ def _extent(views: float, train: int, policy: Policy, *, trainings: int | None, 
         number, each = int(views / least), least
     if number >= (trainings or policy.fewest) and each >= min(least, images or least):
         return number, each
-    factor = (trainings or policy.fewest) * (images or least) / max(views, 1.0)
+    needed = minutes * (trainings or policy.fewest) * (images or least) / max(views, 1.0)
     raise InputError(
         f"a search needs time to train at least {trainings or policy.fewest} networks for {ROUNDS} epochs of "
-        f"{images or least} images. Give at least {factor:.1f} times as many --minutes, or use effnet fit, which "
-        "searches nothing"
+        f"{images or least} images, about {math.ceil(needed)} minutes here; got {minutes:g}. Give more --minutes, or "
+        "use effnet fit, which searches nothing"
     )
 
 

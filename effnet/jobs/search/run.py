@@ -10,7 +10,7 @@ from typing import Any
 from effnet.arch.codec import spec_from_dict
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
-from effnet.errors import BudgetError, WeightsError
+from effnet.errors import BudgetError, InputError, WeightsError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import Source, check_device, check_recipe, earlier_plan, fit_data, read_data
@@ -27,7 +27,8 @@ from effnet.nas.generations import Generations, is_behind, run_generations, trai
 from effnet.nas.history import Propose, Trained
 from effnet.nas.objective import published_search_cost
 from effnet.nas.space import Genome, Space
-from effnet.nas.study import Study, Unit, Waiting, forget_log, open_study, seed_of
+from effnet.nas.storage import Waiting
+from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.pretrained import LEAST_SIDE
 from effnet.planner.space import title_of
@@ -36,6 +37,7 @@ from effnet.report.searched import Searched
 from effnet.system.lock import alone_in, sweep
 from effnet.system.records import from_data, to_data
 from effnet.system.text import percent
+from effnet.tasks.registry import find_task
 
 # The units before the search: its plan, and the generation of the references.
 _PLAN, _REFERENCES = Unit(-2, 0), -1
@@ -65,6 +67,11 @@ def _work(job: Job) -> Found:
     check_device(job)
     source = read_data(job)
     check_recipe(job, source.dataset)
+    if not source.dataset.label_kind.classes:
+        raise InputError(
+            f"a search compares networks by their accuracy on classes; the task of these data is "
+            f"{find_task(source.dataset.task).title}: use effnet fit"
+        )
     if (found := _assembled(job, source, started)) is not None:
         return found
     check_images(job, source)
@@ -129,7 +136,9 @@ def _go(worker: Worker, started: float) -> Found:
     if (told := worker.study.results().get(unit)) is not None and not told["error"]:
         job.say("The search is finished; its bundle is not made again")
         return Found(folder=Path(told["folder"]), host=told["host"])
-    job.say(f"Searching: training up to {worker.plan.trainings} networks briefly ({algorithm})", heading=True)
+    most = worker.plan.trainings
+    what = "one network" if most == 1 else f"up to {most} networks"
+    job.say(f"Searching: training {what} briefly ({algorithm})", heading=True)
     history = [*_train_references(worker), *_search(worker, algorithm)]
     spent = published_search_cost(history, budget=worker.space.budget)
     if spent:

@@ -1,18 +1,16 @@
 """Classification's part of the report: accuracy, confusions, confidence, abstention and the worst mistakes."""
 
-import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
-from io import BytesIO
-from itertools import islice, zip_longest
 from typing import Any
 
 import numpy as np
 
 from effnet.measurement.classification import ClassScore
+from effnet.measurement.levels import level_words
 from effnet.report.classification import confusion, reliability
 from effnet.report.classification.balanced import balanced_sentence, prior_sentence
+from effnet.report.gallery import mistakes_shown
 from effnet.report.model import Report
 from effnet.report.section import Extension, Section
 from effnet.report.text import percent
@@ -20,9 +18,8 @@ from effnet.report.text import percent
 _LONG = 20
 _SHOWN_CLASSES = 10
 _WEAKEST_CLASSES = 3
-_SHOWN_MISTAKES = 24
+SHOWN_MISTAKES = 24
 _SHOWN_CONFUSIONS = 8
-_IMAGE_SIDE = 176
 
 
 def section(report: Report) -> Section:
@@ -34,6 +31,7 @@ def section(report: Report) -> Section:
         title="Test accuracy",
         value=percent(report.test.accuracy),
         notes=tuple(_notes(report)),
+        lines=tuple(_lines(report)),
         names="Classes",
         limit=f"{only}. A threshold rejects many images of anything else, but not all{rejects}."
         if report.test.answered
@@ -43,6 +41,15 @@ def section(report: Report) -> Section:
         page=Extension(template="classification/report.html.j2", values=lambda images: _page(report, images)),
         card=Extension(template="classification/card.md.j2", values=lambda _: _card(report)),
     )
+
+
+def _lines(report: Report) -> Iterable[str]:
+    """Yield sentences on the levels of a hierarchy of classes, and on costs, if the model has them."""
+    for level in report.test.levels:
+        yield f"By the summed probabilities of the parents, {level_words(level)}."
+    if cost := report.test.cost:
+        confidence = "Confidence and its calibration are those of the most probable class"
+        yield f"Costs decide its answers: {cost.sentence()}. {confidence}."
 
 
 def _notes(report: Report) -> Iterable[str]:
@@ -71,7 +78,7 @@ def _page(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
         "threshold_rows": reliability.threshold_rows(report),
         "classes": classes[:_SHOWN_CLASSES] if long else classes,
         "more_classes": classes[_SHOWN_CLASSES:] if long else [],
-        "mistakes": mistakes_shown(report, images),
+        "mistakes": mistakes_shown(report.test.mistakes[:SHOWN_MISTAKES], images),
     }
 
 
@@ -101,28 +108,3 @@ def _confusions(report: Report) -> list[dict[str, Any]]:
         if i != j and count
     ]
     return sorted(pairs, key=lambda pair: (-pair["count"], -pair["share"]))[:_SHOWN_CONFUSIONS]
-
-
-def mistakes_shown(report: Report, images: Iterable[np.ndarray]) -> list[dict[str, Any]]:
-    """Return the worst mistakes with their images, as far as there are any."""
-    mistakes = report.test.mistakes[:_SHOWN_MISTAKES]
-    # A report read back from its file has no images; the text is still worth showing.
-    some = islice(images, len(mistakes))
-    shown = [{"image": _data_url(image), "small": max(image.shape[:2]) < 96} for image in some]
-    none: Any = {"image": None, "small": False}
-    return [asdict(mistake) | extra for mistake, extra in zip_longest(mistakes, shown, fillvalue=none)]
-
-
-def _data_url(pixels: np.ndarray) -> str | None:
-    """Return an image [H, W, C] as a small PNG in a data URL, of its first three bands or its first."""
-    from PIL import Image
-
-    bands = pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
-    if not bands.size:
-        return None
-    seen = bands[..., :3] if bands.shape[2] >= 3 else bands[..., 0]
-    image = Image.fromarray(np.ascontiguousarray(seen, dtype=np.uint8))
-    image.thumbnail((_IMAGE_SIDE, _IMAGE_SIDE))
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

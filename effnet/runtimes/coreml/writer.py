@@ -19,6 +19,7 @@ from effnet.runtimes.executorch.deployed import Deployed, deployed_module
 from effnet.runtimes.quiet import quiet
 from effnet.runtimes.write import Quantization
 from effnet.system.lock import SCRATCH
+from effnet.tasks.task import names_in_file
 
 
 class _Pixels(nn.Module):
@@ -47,7 +48,8 @@ def write(
     Its input `image` is an RGB or grayscale image, as Vision and Xcode's preview pass one; networks with another number
     of channels take float32 [1, channels, side, side] of 0..255. Its outputs are the most likely class, `classLabel`,
     and the probability of each class by name. The metadata hold `preprocess` and `class_names` as JSON. It cannot run
-    here, so its numbers are not checked. Raises MissingExtraError without coremltools.
+    here, so its numbers are not checked. Several outputs have their own names instead. Raises MissingExtraError without
+    coremltools.
     """
     module = _Pixels(deployed_module(config, state)).eval()
     with quiet():
@@ -58,13 +60,14 @@ def write(
         model = coremltools.convert(
             traced,
             inputs=[_image(coremltools, shape)],
-            classifier_config=coremltools.ClassifierConfig(list(config.class_names)),
+            **_outputs(coremltools, config),
             convert_to="mlprogram",
             minimum_deployment_target=coremltools.target.iOS15,
             compute_precision=coremltools.precision.FLOAT16,
             skip_model_load=True,
         )
-    model.short_description = f"{config.arch.name}, {len(config.class_names)} classes"
+    several = f"{len(config.specs)} outputs" if config.specs else f"{len(config.class_names)} classes"
+    model.short_description = f"{config.arch.name}, {several}"
     model.user_defined_metadata.update(model_metadata(config))
     _replace(model, folder / target.file)
 
@@ -82,6 +85,13 @@ def _image(coremltools: Any, shape: tuple[int, ...]) -> Any:
     if shape[1] not in layouts:
         return coremltools.TensorType(name="image", shape=shape)
     return coremltools.ImageType(name="image", shape=shape, color_layout=layouts[shape[1]])
+
+
+def _outputs(coremltools: Any, config: ModelConfig) -> dict[str, Any]:
+    """Return the options of the conversion that name the outputs."""
+    if not config.specs:
+        return {"classifier_config": coremltools.ClassifierConfig(list(config.class_names))}
+    return {"outputs": [coremltools.TensorType(name=name) for name in names_in_file(config.file_outputs)]}
 
 
 def _replace(model: Any, path: Path) -> None:

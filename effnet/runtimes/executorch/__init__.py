@@ -17,4 +17,8 @@ RUNTIME = Runtime(
     profiled=("fp32", "int8"),
     untrained=True,
     fragile=True,
+    maps=True,
 )
+
+TENSORS = "tensors"
+"""The method of a program that returns the names of several outputs as JSON."""

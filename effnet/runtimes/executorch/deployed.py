@@ -1,6 +1,7 @@
-"""The deployed graph as a torch module: normalisation, network with BatchNorm folded in, output of the task."""
+"""The deployed graph as a torch module: normalisation, network with BatchNorm folded in, outputs of the task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from effnet.arch.layers import map_sides, named_layers, same_padding
 from effnet.bundle.config import ModelConfig
 from effnet.nn.layers import ChannelConv, SameConv2d
 from effnet.nn.network import Network, build
-from effnet.tasks.task import Activation
+from effnet.tasks.task import Activation, Output
 from effnet.weights.folding import calibrated_weights, pixel_mean, scaled_stem
+
+Rows: TypeAlias = Tensor | tuple[Tensor, ...]
+"""What a file returns for images: one output [batch, classes], or several."""
 
 
 class Deployed(nn.Module):
@@ -20,29 +24,69 @@ class Deployed(nn.Module):
 
     BatchNorm is folded into its convolutions, and the pixels' standard deviation into the first one.
 
-    The names within `network` are those of `named_layers`.
+    The names within `network` are those of `named_layers`, but for the last layer of several outputs (`Heads`). With
+    `maps`, a convolution with the last layer's weights, the activation maps are the last output.
     """
 
     mean: Tensor
 
-    def __init__(self, network: Network, mean: np.ndarray, *, activation: Activation = "softmax") -> None:
+    def __init__(
+        self, network: Network, mean: np.ndarray, *, activation: Activation = "none", maps: nn.Conv2d | None = None
+    ) -> None:
         super().__init__()
         self.network = network
-        self.activates = activation == "softmax" and network.spec.num_classes > 0
+        self.maps = maps
+        self.activation = activation
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map uint8 [batch, side, side, channels] to probabilities [batch, classes], or features."""
+    def forward(self, image: Tensor) -> Rows:
+        """Map uint8 [batch, side, side, channels] to probabilities [batch, classes], or other outputs."""
         # ExecuTorch's XNNPACK permutes the axes of floats itself, but not of bytes.
         return self.from_pixels(image.to(torch.float32).permute(0, 3, 1, 2))
 
-    def from_pixels(self, pixels: Tensor) -> Tensor:
-        """Map float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or features."""
-        rows = self.network(pixels - self.mean)
-        return rows.softmax(1) if self.activates else rows
+    def from_pixels(self, pixels: Tensor) -> Rows:
+        """Map float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or other outputs."""
+        if self.maps is None:
+            return _activated(self.network(pixels - self.mean), self.activation)
+        last = self.network.forward_features(pixels - self.mean)
+        rows = _activated(self.network.forward_head(last), self.activation)
+        return *(rows if isinstance(rows, tuple) else (rows,)), self.maps(last)
 
 
-def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Deployed:
+class Head(nn.Module):
+    """The columns of one of several outputs, and what a file returns for them."""
+
+    def __init__(self, linear: nn.Linear, answer: Output) -> None:
+        super().__init__()
+        self.linear, self.answer = linear, answer
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [batch, channels] to the output [batch, width]."""
+        rows = _activated(self.linear(features), self.answer.activation)
+        return rows if self.answer.activation != "none" else rows * self.answer.scale + self.answer.mean
+
+
+class Heads(nn.ModuleList):
+    """The last layer of several outputs, each a linear layer of its own.
+
+    In int8 a feature map has one range, which would be too wide for the smaller of unlike outputs.
+    """
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Map features [batch, channels] to the outputs, [batch, width] each."""
+        return tuple(head(features) for head in self)
+
+
+def _activated(rows: Any, activation: Activation) -> Any:
+    match activation:
+        case "softmax":
+            return rows.softmax(1)
+        case "sigmoid":
+            return rows.sigmoid()
+    return rows
+
+
+def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray], *, maps: bool = False) -> Deployed:
     """Return the module of a bundle's config and state dict as arrays, in evaluation mode.
 
     Its output is that of the bundle's model.onnx.
@@ -53,7 +97,32 @@ def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Dep
     network = build(spec, seed=0)
     _settle(network, preprocess.resolution)
     _fill(network, weights)
-    return Deployed(network, pixel_mean(preprocess.mean), activation=config.output.activation).eval()
+    answers, places = config.file_outputs, _places(network.classifier) if maps else None
+    if len(answers) > 1:
+        network.classifier = _split(network.classifier, answers)
+    activation = answers[0].activation if len(answers) == 1 else "none"
+    return Deployed(network, pixel_mean(preprocess.mean), activation=activation, maps=places).eval()
+
+
+@torch.no_grad()
+def _places(classifier: nn.Linear) -> nn.Conv2d:
+    """Return the last layer without its bias as a convolution, which maps a feature map to activation maps."""
+    conv = nn.Conv2d(classifier.in_features, classifier.out_features, 1, bias=False)
+    conv.weight.copy_(classifier.weight[:, :, None, None])
+    return conv
+
+
+@torch.no_grad()
+def _split(classifier: nn.Linear, answers: Sequence[Output]) -> Heads:
+    """Return the last layer as one linear layer for each of several outputs."""
+    heads, first = [], 0
+    for answer in answers:
+        linear = nn.Linear(classifier.in_features, answer.width)
+        linear.weight.copy_(classifier.weight[first : first + answer.width])
+        linear.bias.copy_(classifier.bias[first : first + answer.width])
+        heads.append(Head(linear, answer))
+        first += answer.width
+    return Heads(heads)
 
 
 class PaddedConv2d(nn.Conv2d):

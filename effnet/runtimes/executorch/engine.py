@@ -1,5 +1,6 @@
 """ExecuTorch, whose Python runtime needs torch."""
 
+import json
 import os
 import sys
 import threading
@@ -12,8 +13,8 @@ import numpy as np
 
 from effnet.bundle.model_file import read_model, reason, sha256
 from effnet.errors import BundleError, MissingExtraError
-from effnet.runtimes.base import BaseEngine
-from effnet.runtimes.executorch import RUNTIME
+from effnet.runtimes.base import BaseEngine, joined
+from effnet.runtimes.executorch import RUNTIME, TENSORS
 
 # All programs of a process share one thread pool; a method opened before the pool was replaced must not run.
 _lock = threading.Lock()
@@ -53,11 +54,13 @@ class ExecuTorchEngine(BaseEngine):
         with _lock:
             meta = self._open()
         try:
-            image, output = meta.input_tensor_meta(0), meta.output_tensor_meta(0)
-            alone = meta.num_inputs() == meta.num_outputs() == 1
+            image = meta.input_tensor_meta(0)
+            outputs = [_kind_and_shape(meta.output_tensor_meta(number)) for number in range(meta.num_outputs())]
+            alone = meta.num_inputs() == 1
+            names = self._names() if len(outputs) > 1 else [""]
         except Exception as error:
             raise BundleError(f"ExecuTorch cannot read {path}: {reason(error)}") from error
-        self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=alone)
+        self._set_signature(_kind_and_shape(image), *outputs, names=names, alone=alone)
         if image.sizes()[0] != 1:
             raise BundleError(f"{path} must take one image at a time; it takes {image.sizes()[0]}")
 
@@ -83,14 +86,26 @@ class ExecuTorchEngine(BaseEngine):
         self._pool = _pools
         return meta
 
+    def _names(self) -> list[str]:
+        """Return the names of several outputs, which a program itself does not have."""
+        return [str(name) for name in json.loads(self._program.load_method(TENSORS)([])[0])]
+
     def _compute(self, images: np.ndarray) -> np.ndarray:
+        return np.concatenate([joined(found[: len(self.outputs)]) for found in self._infer(images)])
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = self._infer(images)
+        return np.concatenate([joined(rows) for *rows, _ in found]), np.concatenate([maps for *_, maps in found])
+
+    def _infer(self, images: np.ndarray) -> list[list[np.ndarray]]:
+        """Return the outputs of each image."""
         import torch
 
         pixels = torch.from_numpy(images)
         with _lock:
             if self._pool != _pools or self._library._threadpool_get_thread_count() != self._threads:
                 self._open()
-            return np.concatenate([self._method([image[None]])[0].numpy() for image in pixels])
+            return [[part.numpy().copy() for part in self._method([image[None]])] for image in pixels]
 
 
 def _kind_and_shape(meta: Any) -> tuple[str, list[object]]:

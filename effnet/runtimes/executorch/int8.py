@@ -16,7 +16,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from effnet.errors import InputError
-from effnet.runtimes.executorch.deployed import Deployed
+from effnet.runtimes.executorch.deployed import Deployed, Head, Heads
 from effnet.runtimes.write import Calibration, Quantization
 
 _ANNOTATION = "quantization_annotation"
@@ -117,8 +117,8 @@ def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -
     `images` is uint8 [images, side, side, channels]. A float layer still reads and writes feature maps that adjacent
     layers quantize. Raises InputError for an unknown layer and for settings that torchao does not support.
     """
-    layers = {f"network.{name}" for name in quantization.float_layers}
-    known = {name for name, found in module.named_modules() if isinstance(found, nn.Conv2d | nn.Linear)}
+    layers = _within(module, quantization.float_layers) | ({"maps"} if module.maps is not None else set())
+    known = {name for name, found in module.named_modules() if isinstance(found, nn.Conv2d | nn.Linear | Head)}
     if layers - known:
         names = ", ".join(sorted(name.removeprefix("network.") for name in layers - known))
         raise InputError(f"float layers must be convolutions or linear layers of the network; got {names}")
@@ -137,6 +137,17 @@ def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -
         for image in batch:
             prepared(image[None])
     return convert_pt2e(prepared)
+
+
+def _within(module: Deployed, float_layers: Sequence[str]) -> set[str]:
+    """Return the paths of the float layers in `module`: those named, and all that computes a number."""
+    layers = {f"network.{name}" for name in float_layers}
+    heads = module.network.classifier
+    if not isinstance(heads, Heads):
+        return layers
+    path = "network.classifier"
+    numbers = [n for n, head in enumerate(heads) if head.answer.activation == "none" or path in layers]
+    return layers - {path} | {f"{path}.{n}{part}" for n in numbers for part in ("", ".linear")}
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Export a bundle to ExecuTorch's .pte, with operators for XNNPACK."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from effnet.bundle.config import ModelConfig
 from effnet.bundle.formats import Format
 from effnet.bundle.metadata import model_metadata
 from effnet.errors import MissingExtraError
+from effnet.runtimes.executorch import TENSORS
 from effnet.runtimes.executorch.deployed import deployed_module
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.quiet import quiet
 from effnet.runtimes.write import Quantization
 from effnet.system.files import written_whole
+from effnet.tasks.task import names_in_file
 
 
 def write(
@@ -24,14 +28,18 @@ def write(
     *,
     images: np.ndarray | None,
     quantization: Quantization,
+    maps: bool = False,
 ) -> None:
     """Write model.pte or model.int8.pte into `folder`, whole or not at all.
 
     Its method `forward` maps one image, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
-    `class_names` and `preprocess` return JSON, `network` and `threshold` (if there is one) text. Raises
+    `class_names` and `preprocess` return JSON, `network` and `threshold` (if there is one) text. Of several outputs,
+    `outputs` returns the metadata as JSON and `tensors` the names in order. Raises
     MissingExtraError if ExecuTorch is not installed, InputError for a quantization setting that it does not support.
     """
-    module = deployed_module(config, state)
+    module = deployed_module(config, state, maps=maps)
+    tensors = (*names_in_file(config.file_outputs), *([MAPS] if maps else []))
+    told = model_metadata(config) | ({TENSORS: json.dumps(tensors)} if len(tensors) > 1 else {})
     side, channels = config.preprocess.resolution, config.preprocess.channels
     example = (torch.zeros(1, side, side, channels, dtype=torch.uint8),)
     with quiet():
@@ -42,7 +50,7 @@ def write(
 
             assert images is not None
             graph = quantize(module, images, quantization)
-        data = _lower(torch.export.export(graph, example), model_metadata(config))
+        data = _lower(torch.export.export(graph, example), told)
     with written_whole(folder / target.file) as beside:
         beside.write_bytes(data)
 

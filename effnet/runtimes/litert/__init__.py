@@ -17,4 +17,5 @@ RUNTIME = Runtime(
     profiled=("fp32", "int8"),
     untrained=True,
     fragile=True,
+    maps=True,
 )

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from effnet.bundle.model_file import read_model, reason
 from effnet.errors import BundleError, MissingExtraError
-from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.base import BaseEngine, joined
 from effnet.runtimes.litert import RUNTIME
 
 
@@ -36,20 +36,27 @@ class LitertEngine(BaseEngine):
         try:
             # From the bytes, which it keeps: a model without a path cannot refer to other files.
             self.interpreter = litert.Interpreter(model_content=model, num_threads=threads or _usable_cores())
-            (image, *more), (output, *rest) = (
-                self.interpreter.get_input_details(),
-                self.interpreter.get_output_details(),
-            )
+            (image, *more), outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
             self.interpreter.allocate_tensors()
         except Exception as error:  # ValueError, RuntimeError, and errors from decoding its message
             raise BundleError(f"LiteRT cannot read {path}: {reason(error)}. `effnet export` writes it again") from error
-        self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=not more and not rest)
+        names = [output["name"] for output in outputs]
+        self._set_signature(
+            _kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more, maps_last=True
+        )
         self._batch = int(image["shape"][0])
-        self._image, self._output = image["index"], output["index"]
+        self._image, self._outputs = image["index"], [output["index"] for output in outputs]
         # An interpreter has one set of feature maps; several threads may call it at once.
         self._lock = Lock()
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
+        return joined(self._infer(images, self._outputs[: len(self.outputs)]))
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *rows, maps = self._infer(images, self._outputs)
+        return joined(rows), np.ascontiguousarray(maps.transpose(0, 3, 1, 2))
+
+    def _infer(self, images: np.ndarray, outputs: Sequence[int]) -> list[np.ndarray]:
         with self._lock:
             if len(images) != self._batch:
                 self._batch = 0  # unknown during the change, in case it fails
@@ -58,7 +65,7 @@ class LitertEngine(BaseEngine):
                 self._batch = len(images)
             self.interpreter.set_tensor(self._image, images)
             self.interpreter.invoke()
-            return self.interpreter.get_tensor(self._output)
+            return [self.interpreter.get_tensor(index) for index in outputs]
 
 
 def _kind_and_shape(details: Mapping[str, Any]) -> tuple[str, list[object]]:

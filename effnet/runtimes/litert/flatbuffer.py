@@ -58,6 +58,10 @@ class Graph:
             self._constants[name] = self.tensor(name, array.shape, kind, buffer=len(self.buffers) - 1)
         return self._constants[name]
 
+    def find_constant(self, name: str) -> int | None:
+        """Return the constant called `name`, None if there is none."""
+        return self._constants.get(name)
+
     def operator(self, op: str, inputs: Sequence[int], name: str, shape: Sequence[int], options: Any = None) -> int:
         """Add an operator with one output called `name`, and return the output."""
         if op not in self.codes:
@@ -82,15 +86,15 @@ class Graph:
         """Return the code of a function fused into an operator; none for ""."""
         return getattr(self.schema.ActivationFunctionType, FUSED.get(function, "NONE"))
 
-    def model(self, *, description: str, image: int, output: int) -> Any:
-        """Return the whole graph as a ModelT, with one signature from `image` to `output`."""
+    def model(self, *, description: str, image: int, outputs: Sequence[int]) -> Any:
+        """Return the whole graph as a ModelT, with one signature from `image` to `outputs`."""
         schema = self.schema
         graph = schema.SubGraphT(
-            tensors=self.tensors, inputs=[image], outputs=[output], operators=self.operators, name="main"
+            tensors=self.tensors, inputs=[image], outputs=list(outputs), operators=self.operators, name="main"
         )
         signature = schema.SignatureDefT(
             inputs=[schema.TensorMapT(name=IMAGE, tensorIndex=image)],
-            outputs=[schema.TensorMapT(name=self.tensors[output].name, tensorIndex=output)],
+            outputs=[schema.TensorMapT(name=self.tensors[output].name, tensorIndex=output) for output in outputs],
             signatureKey=SIGNATURE,
         )
         return schema.ModelT(

@@ -2,7 +2,8 @@
 
 The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns `probabilities` [batch,
 classes] or, without a classifier, `features` [batch, channels]; normalisation is inside. Tensors have the names of
-`named_layers`.
+`named_layers`. Of several outputs, each has a linear layer of its own with its columns, named as by `heads_of`: in int8
+a feature map has one range, which would be too wide for the smaller of unlike outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,10 @@ from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side, 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.runtimes.litert.flatbuffer import FUSED, Graph
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.tasks.classification import PROBABILITIES
-from effnet.tasks.task import FEATURES, Output
+from effnet.tasks.task import FEATURES, Output, names_in_file
 from effnet.weights.folding import pixel_mean, scaled_stem
 
 CENTRED = "normalise.centre"
@@ -36,13 +38,15 @@ def to_graph(
     std: Sequence[float],
     resolution: int | None = None,
     pixels: Pixels = "uint8",
-    answer: Output = PROBABILITIES,
+    answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> Any:
     """Return the ModelT of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. With `pixels` float32 the graph is one to be quantized:
-    the images, 0..255, are float32, and functions are composed of operators that are fast in int8. `answer` is the
-    output of the task. Raises SpecError if mean does not match the spec's channels.
+    the images, 0..255, are float32, and functions are composed of operators that are fast in int8. `answers` are the
+    outputs of the task, in the order of the last layer's columns; with `maps` there are activation maps too. Raises
+    SpecError if mean does not match the spec's channels.
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
@@ -68,19 +72,67 @@ def to_graph(
                 constants = kernel, weights[f"{name}.bias"]
                 names[name] = _add_conv(graph, name, layer, inputs[0], constants, spec, fused.get(name, ""))
             case "linear":
-                constants = weights[f"{name}.weight"], weights[f"{name}.bias"]
-                names[name] = _add_linear(graph, name, inputs[0], constants)
+                heads = heads_of(name, answers)
+                edges = np.cumsum([answer.width for answer in answers])[:-1]
+                parts = (np.split(weights[f"{name}.{part}"], edges) for part in ("weight", "bias"))
+                for head, *constants in zip(heads, *parts, strict=True):
+                    names[head] = _add_linear(graph, head, inputs[0], constants)
             case "channel_conv":
                 names[name] = _add_channel_conv(graph, name, inputs[0], weights[f"{name}.weight"])
             case _:
                 names[name] = _add_plain(graph, name, layer, inputs, fused.get(name, ""), spec)
-    if spec.num_classes and answer.activation == "softmax":
-        options = graph.options("Softmax", beta=1.0)
-        output = graph.operator("SOFTMAX", [names["classifier"]], answer.name, (1, spec.num_classes), options)
+    if spec.num_classes:
+        called = zip(heads_of("classifier", answers), names_in_file(answers), answers, strict=True)
+        outputs = [_add_answer(graph, names[head], name, answer) for head, name, answer in called]
     else:
-        output = names["classifier" if spec.num_classes else "pool"]
-        graph.tensors[output].name = answer.name if spec.num_classes else FEATURES.name
-    return graph.model(description=f"effnet: {spec.name}", image=image, output=output)
+        outputs = [names["pool"]]
+        graph.tensors[names["pool"]].name = FEATURES.name
+    if maps:
+        last = names[dict(layers)["pool"].inputs[0]]
+        outputs.append(_add_maps(graph, last, weights["classifier.weight"], shared=pixels == "uint8"))
+    return graph.model(description=f"effnet: {spec.name}", image=image, outputs=outputs)
+
+
+def heads_of(layer: str, answers: Sequence[Output]) -> list[str]:
+    """Return the names of the linear layers that a graph of these outputs has for the last layer."""
+    return [layer] if len(answers) == 1 else [f"{layer}.{number}" for number in range(len(answers))]
+
+
+def _add_maps(graph: Graph, x: int, weight: np.ndarray, *, shared: bool) -> int:
+    """Add the activation maps of the last feature map `x`; `shared` uses the bytes of the last layer's weights."""
+    _, height, width, _ = graph.shape(x)
+    kernel = weight[:, None, None, :]
+    if shared and (stored := graph.find_constant("classifier.weight")) is not None:
+        kernels = graph.tensor(f"{MAPS}.weight", kernel.shape, buffer=graph.tensors[stored].buffer)
+    else:
+        kernels = graph.constant(f"{MAPS}.weight", kernel)
+    inputs = [x, kernels, graph.constant(f"{MAPS}.bias", np.zeros(len(weight), np.float32))]
+    options = graph.options("Conv2D", padding=graph.schema.Padding.VALID, strideW=1, strideH=1)
+    return graph.operator("CONV_2D", inputs, MAPS, (1, height, width, len(weight)), options)
+
+
+def _add_answer(graph: Graph, x: int, name: str, answer: Output) -> int:
+    """Add an output called `name`, a function of its columns `x` of the last layer."""
+    shape = graph.shape(x)
+    match answer.activation:
+        case "softmax":
+            return graph.operator("SOFTMAX", [x], name, shape, graph.options("Softmax", beta=1.0))
+        case "sigmoid":
+            return graph.operator("LOGISTIC", [x], name, shape)
+    if (answer.mean, answer.scale) == (0, 1):
+        graph.tensors[x].name = name
+        return x
+    scale, mean = (
+        graph.constant(f"{name}.{what}", np.array([value], np.float32))
+        for what, value in (("scale", answer.scale), ("mean", answer.mean))
+    )
+    scaled = graph.operator("MUL", [x, scale], scaled_name(name), shape, graph.options("Mul"))
+    return graph.operator("ADD", [scaled, mean], name, shape, graph.options("Add"))
+
+
+def scaled_name(name: str) -> str:
+    """Return the name of the product within the number that the output `name` returns."""
+    return f"{name}.scaled"
 
 
 def _find_fused(layers: Layers) -> dict[str, str]:
@@ -156,7 +208,7 @@ def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zero
     return graph.operator("MIRROR_PAD", inputs, f"{name}.pad", shape, graph.options("MirrorPad", mode=1)), valid
 
 
-def _add_linear(graph: Graph, name: str, x: int, constants: tuple[np.ndarray, np.ndarray]) -> int:
+def _add_linear(graph: Graph, name: str, x: int, constants: Sequence[np.ndarray]) -> int:
     parts = zip(("weight", "bias"), constants, strict=True)
     inputs = [x, *(graph.constant(f"{name}.{part}", array) for part, array in parts)]
     return graph.operator("FULLY_CONNECTED", inputs, name, (1, len(constants[1])), graph.options("FullyConnected"))

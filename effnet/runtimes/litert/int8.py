@@ -17,13 +17,14 @@ from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, MissingExtraError, nearest
 from effnet.runtimes.litert.flatbuffer import load_schema, operator_code, serialise
-from effnet.runtimes.litert.graph import CENTRED, to_graph
+from effnet.runtimes.litert.graph import CENTRED, heads_of, scaled_name, to_graph
 from effnet.runtimes.litert.int8_ranges import Progress, Range, observe, quiet, widen
 from effnet.runtimes.litert.metadata import finish
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.runtimes.write import Quantization
 from effnet.tasks.classification import PROBABILITIES
-from effnet.tasks.task import FEATURES, Output
+from effnet.tasks.task import FEATURES, Output, names_in_file
 from effnet.weights.folding import random_weights
 
 # Ranges barely change after this many images.
@@ -45,7 +46,8 @@ def to_int8(
     resolution: int | None = None,
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
-    answer: Output = PROBABILITIES,
+    answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
     """Return the int8 TFLite file of `spec`; shared arguments are as in to_tflite.
@@ -56,21 +58,29 @@ def to_int8(
     """
     _check(spec, quantization)
     quantizer = _load_quantizer()
-    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, pixels="float32", answer=answer)
+    given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution, "answers": answers, "maps": maps}
+    model = to_graph(spec, weights, pixels="float32", **given)
     layers = _find_weighted(model)
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)]
     sources = {layer.source for layer in layers}
     ranges, means = observe(model, chosen, method=quantization.method, sources=sources, progress=progress)
     ranges = widen(model, ranges)
+    kept = (*_float_tensors(quantization.float_layers, answers), *([MAPS] if maps else []))
     if quantization.bias_correction == "fast":
-        _correct_biases(layers, means, skip=quantization.float_layers)
+        _correct_biases(layers, means, skip=kept)
     _raise_weights(layers, ranges)
     for layer in layers:
         layer.store()
-    output = answer if spec.num_classes else FEATURES
-    kept = (output.name, *quantization.float_layers)
-    rounded = _quantize(quantizer, serialise(model), ranges, float_layers=kept)
-    return finish(_take_bytes(rounded), name=spec.name, class_names=class_names, details=metadata or {}, answer=output)
+    outputs = answers if spec.num_classes else (FEATURES,)
+    rounded = _quantize(quantizer, serialise(model), ranges, float_layers=(*names_in_file(outputs), *kept))
+    return finish(
+        _take_bytes(rounded),
+        name=spec.name,
+        class_names=class_names,
+        details=metadata or {},
+        answers=outputs,
+        maps=maps,
+    )
 
 
 def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0) -> bytes:
@@ -100,6 +110,15 @@ def _check(spec: ArchSpec, quantization: Quantization) -> None:
     for name in quantization.float_layers:
         if name not in known:
             raise InputError(f"float_layers must be convolutions or linear layers; got {name!r}{nearest(name, known)}")
+
+
+def _float_tensors(float_layers: Sequence[str], answers: Sequence[Output]) -> tuple[str, ...]:
+    """Return the outputs of the operators that stay float: those of `float_layers`, and all that computes a number."""
+    kept = [name for layer in float_layers for name in (heads_of(layer, answers) if layer == "classifier" else [layer])]
+    for head, name, answer in zip(heads_of("classifier", answers), names_in_file(answers), answers, strict=True):
+        if answer.activation == "none":
+            kept += [head, scaled_name(name), name]
+    return tuple(dict.fromkeys(kept))
 
 
 def _load_quantizer() -> Any:

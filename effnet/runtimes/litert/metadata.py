@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from effnet.runtimes.litert.flatbuffer import load_schema, serialise
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
-from effnet.tasks.task import Output
+from effnet.tasks.task import Output, names_in_file
 
 LABELS, DETAILS = "labels.txt", "effnet.json"
 
@@ -27,13 +28,20 @@ _COLOUR_SPACES = {1: 2, 3: 1}
 
 
 def finish(
-    model: Any, *, name: str, class_names: Sequence[str] = (), details: Mapping[str, Any], answer: Output
+    model: Any,
+    *,
+    name: str,
+    class_names: Sequence[str] = (),
+    details: Mapping[str, Any],
+    answers: Sequence[Output],
+    maps: bool = False,
 ) -> bytes:
-    """Return the file of a ModelT that outputs `answer`, with its metadata: labels.txt and `details` as effnet.json.
+    """Return the file of a ModelT with its metadata: labels.txt and `details` as effnet.json.
 
-    labels.txt has one class per line.
+    `answers` are its outputs, in order, after which there may be activation maps. labels.txt has one class per line, in
+    a file of one output.
     """
-    labelled = bool(class_names)
+    labelled = bool(class_names) and len(answers) == 1
     files = {DETAILS: json.dumps(dict(details), ensure_ascii=False, indent=1) + "\n"}
     if labelled:
         # One line per class, even if its name has line breaks; effnet.json has the exact names.
@@ -41,7 +49,7 @@ def finish(
     channels = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape[3]
     for entry, data in (
         ("min_runtime_version", _RUNTIME.encode() + b"\0"),
-        (_ENTRY, _metadata(name, channels=channels, answer=answer, labelled=labelled)),
+        (_ENTRY, _metadata(name, channels=channels, answers=answers, labelled=labelled, maps=maps)),
     ):
         _add_entry(model, entry, data)
     return _with_files(serialise(model), files)
@@ -63,7 +71,7 @@ def _with_files(model: bytes, files: Mapping[str, str]) -> bytes:
     return whole.getvalue()
 
 
-def _metadata(name: str, *, channels: int, answer: Output, labelled: bool) -> bytes:
+def _metadata(name: str, *, channels: int, answers: Sequence[Output], labelled: bool, maps: bool) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -71,12 +79,15 @@ def _metadata(name: str, *, channels: int, answer: Output, labelled: bool) -> by
     image = _tensor(builder, IMAGE, "images, 0 to 255, resized as in effnet.json", (_IMAGE_CONTENT, colours), [])
     labels = [_file(builder, LABELS, "the classes, one per line", _AXIS_LABELS)] if labelled else []
     content = _FEATURE_CONTENT, _table(builder, {})
-    output = _tensor(builder, answer.name, answer.meaning, content, labels)
-    graph = _table(builder, {2: _vector(builder, [image]), 3: _vector(builder, [output])})
+    called = zip(names_in_file(answers), answers, strict=True)
+    outputs = [_tensor(builder, tensor, answer.meaning, content, labels) for tensor, answer in called]
+    if maps:
+        outputs.append(_tensor(builder, MAPS, "what each place adds to each column of the last layer", content, []))
+    graph = _table(builder, {2: _vector(builder, [image]), 3: _vector(builder, outputs)})
     details = _file(builder, DETAILS, "classes, preprocessing and network as JSON", _DESCRIPTIONS)
     slots = {
         0: _text(builder, name),
-        1: _text(builder, f"{answer.titled}, written by effnet"),
+        1: _text(builder, f"{answers[0].titled}, written by effnet"),
         3: _vector(builder, [graph]),
         6: _vector(builder, [details]),
         7: _text(builder, _PARSER),

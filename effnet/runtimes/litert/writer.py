@@ -9,6 +9,7 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.formats import Format
+from effnet.bundle.metadata import described_outputs
 from effnet.runtimes.litert.graph import to_graph
 from effnet.runtimes.litert.metadata import finish
 from effnet.system.files import written_whole
@@ -29,18 +30,19 @@ def to_tflite(
     resolution: int | None = None,
     class_names: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
-    answer: Output = PROBABILITIES,
+    answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> bytes:
     """Return the fp32 TFLite file of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
-    `resolution`. `answer` is the output of the task. The file holds `class_names` as labels.txt and `metadata`,
-    JSON-able, as effnet.json. Raises SpecError if mean does not match the spec's channels, MissingExtraError without
-    ai-edge-litert.
+    `resolution`. `answers` are the outputs of the task; with `maps` there are activation maps too. The file holds
+    `class_names` as labels.txt and `metadata`, JSON-able, as effnet.json. Raises SpecError if mean does not match the
+    spec's channels, MissingExtraError without ai-edge-litert.
     """
-    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, answer=answer)
-    output = answer if spec.num_classes else FEATURES
-    return finish(model, name=spec.name, class_names=class_names, details=metadata or {}, answer=output)
+    model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, answers=answers, maps=maps)
+    outputs = answers if spec.num_classes else (FEATURES,)
+    return finish(model, name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs, maps=maps)
 
 
 def write(
@@ -51,6 +53,7 @@ def write(
     *,
     images: np.ndarray | None,
     quantization: "Quantization",
+    maps: bool = False,
 ) -> None:
     """Write the format `target` of a state dict as arrays into `folder`, whole or not at all.
 
@@ -63,12 +66,14 @@ def write(
         "std": preprocess.std,
         "resolution": preprocess.resolution,
         "class_names": config.class_names,
-        "answer": config.output,
+        "answers": config.file_outputs,
+        "maps": maps,
         "metadata": {
             "class_names": list(config.class_names),
             "preprocess": preprocess.to_dict(),
             "network": config.arch.name,
             "threshold": config.threshold,
+            **({"outputs": described_outputs(config)} if config.specs else {}),
         },
     }
     weights = calibrated_weights(config, state)

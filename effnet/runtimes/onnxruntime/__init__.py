@@ -19,4 +19,5 @@ RUNTIME = Runtime(
     untrained=True,
     parallel=True,
     mlas=True,
+    maps=True,
 )

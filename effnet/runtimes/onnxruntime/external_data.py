@@ -32,9 +32,9 @@ _LEADS: Final[dict[str, dict[int, str]]] = {
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
     _TENSOR: {},
 }
-_VARINT, _LENGTH = 0, 2
+VARINT, LENGTH = 0, 2
 # The other wire types and their bytes; groups, 3 and 4, are not part of ONNX.
-_FIXED: Final = {1: 8, 5: 4}
+FIXED: Final = {1: 8, 5: 4}
 
 
 def has_external_data(model: bytes) -> bool:
@@ -49,20 +49,20 @@ def has_external_data(model: bytes) -> bool:
             if not within:
                 return False
             kind, at, end = within.pop()
-        tag, at = _varint(model, at, end)
+        tag, at = varint(model, at, end)
         number, wire = tag >> 3, tag & 7
-        size = _FIXED.get(wire, 0)
-        if wire in (_VARINT, _LENGTH):
-            size, at = _varint(model, at, end)
-        elif wire not in _FIXED:
+        size = FIXED.get(wire, 0)
+        if wire in (VARINT, LENGTH):
+            size, at = varint(model, at, end)
+        elif wire not in FIXED:
             raise ValueError(f"it must be an ONNX model; it has a field of wire type {wire}")
         if kind == _TENSOR and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and size)):
             return True
-        if wire == _VARINT:
+        if wire == VARINT:
             continue
         if size > end - at:
             raise ValueError("it must be a whole ONNX model; a part of it is longer than the rest")
-        if wire == _LENGTH and number in _LEADS[kind]:
+        if wire == LENGTH and number in _LEADS[kind]:
             if len(within) == _MAX_DEPTH:
                 raise ValueError(f"it must be nested at most {_MAX_DEPTH} deep; it is deeper")
             within.append((kind, at + size, end))
@@ -72,7 +72,7 @@ def has_external_data(model: bytes) -> bool:
     raise ValueError(f"it must have fewer than {_MAX_FIELDS:,} fields; it has more")
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Return the number at offset `at`, and the offset of the next field."""
     value = shift = 0
     while at < end and shift < 70:

@@ -1,10 +1,11 @@
 """Write a spec and its folded weights directly as an ONNX graph: milliseconds, no torch.
 
 The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns
-the output of its task, `probabilities` [batch, classes] for a classifier, or `features` [batch, channels] without a
+the outputs of its task, `probabilities` [batch, classes] for a classifier, or `features` [batch, channels] without a
 last layer; normalisation is inside, paddings are static.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ import numpy as np
 from effnet.arch.layers import INPUT, Layer, map_sides, named_layers, same_padding
 from effnet.arch.spec import ArchSpec
 from effnet.errors import MissingExtraError, SpecError
+from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.files import written_whole
 from effnet.tasks.classification import PROBABILITIES
-from effnet.tasks.task import FEATURES, Output
+from effnet.tasks.task import FEATURES, Output, names_in_file
 from effnet.weights.folding import pixel_mean, scaled_stem
 
 if TYPE_CHECKING:
@@ -45,6 +47,13 @@ class Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
+    def split(self, x: str, widths: Sequence[int]) -> list[str]:
+        """Add the split of rows [batch, columns] into parts of these widths, named X.0, X.1, ...; return the names."""
+        sizes = self.constant(f"{x}.widths", np.array(widths, np.int64))
+        parts = [f"{x}.{number}" for number in range(len(widths))]
+        self.nodes.append(self.onnx.helper.make_node("Split", [x, sizes], parts, name=f"{x}.split", axis=1))
+        return parts
+
     def shared(self, name: str, array: np.ndarray) -> str:
         """Add a constant that several nodes read, once."""
         if all(constant.name != name for constant in self.constants):
@@ -65,13 +74,15 @@ def to_onnx(
     resolution: int | None = None,
     metadata: Mapping[str, str] | None = None,
     parameter: "Parameter | None" = None,
-    answer: Output = PROBABILITIES,
+    answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> "onnx.ModelProto":
     """Return the ONNX model of `spec` with folded `weights` (from fold_norms or random_weights).
 
     `mean` and `std` are per channel, of pixels scaled to 0..1. The batch size is dynamic, the image's side is fixed to
-    `resolution`. `parameter` stores a weight or bias; by default as fp32. `answer` is the output of the task. Raises
-    SpecError if mean does not match the spec's channels.
+    `resolution`. `parameter` stores a weight or bias; by default as fp32. `answers` are the outputs of the task, in the
+    order of the last layer's columns; with `maps` there are activation maps too. Raises SpecError if mean does not
+    match the spec's channels.
     """
     graph, side = start_graph(spec, mean, std, resolution)
     names = {INPUT: add_normalisation(graph, mean)}
@@ -87,7 +98,10 @@ def to_onnx(
             parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
         inputs = [names[source] for source in layer.inputs]
         names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
-    return finish_graph(graph, add_output(graph, names, spec, answer), spec, side, metadata or {})
+    outputs = add_outputs(graph, names, spec, answers)
+    if maps:
+        outputs |= add_maps(graph, names, spec, sides)
+    return finish_graph(graph, outputs, spec, side, metadata or {})
 
 
 def start_graph(
@@ -180,33 +194,71 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
     return graph.node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[function], [x], name)
 
 
-def add_output(
-    graph: Graph, names: Mapping[str, str], spec: ArchSpec, answer: Output = PROBABILITIES
-) -> tuple[str, int]:
-    """Add the network's output, a function of the last layer in `names`, and return its name and width."""
+def add_outputs(
+    graph: Graph, names: Mapping[str, str], spec: ArchSpec, answers: Sequence[Output]
+) -> dict[str, list[int | str]]:
+    """Add the network's outputs, functions of the last layer in `names`, and return the shape of each by its name."""
     if not spec.num_classes:
-        return graph.node("Flatten", [names["pool"]], FEATURES.name, axis=1), spec.feature_channels
-    if answer.activation == "softmax":
-        return graph.node("Softmax", [names["classifier"]], answer.name, axis=1), spec.num_classes
-    return graph.node("Identity", [names["classifier"]], answer.name), spec.num_classes
+        return {graph.node("Flatten", [names["pool"]], FEATURES.name, axis=1): ["batch", spec.feature_channels]}
+    last = names["classifier"]
+    parts = [last] if len(answers) == 1 else graph.split(last, [answer.width for answer in answers])
+    found: dict[str, list[int | str]] = {}
+    for part, name, answer in zip(parts, names_in_file(answers), answers, strict=True):
+        found[_add_answer(graph, part, name, answer)] = ["batch", answer.width or spec.num_classes]
+    return found
+
+
+def add_maps(
+    graph: Graph, names: Mapping[str, str], spec: ArchSpec, sides: Mapping[str, int]
+) -> dict[str, list[int | str]]:
+    """Add the activation maps of the last feature map in `names`, and return their shape by their name.
+
+    They share the last layer's weights; MatMul takes the places of an image as the columns of a matrix.
+    """
+    last = dict(named_layers(spec))["pool"].inputs[0]
+    side, columns = sides[last], spec.num_classes
+    flat = graph.constant(f"{MAPS}.places", np.array([0, spec.feature_channels, side * side], np.int64))
+    square = graph.constant(f"{MAPS}.square", np.array([0, columns, side, side], np.int64))
+    x = graph.node("Reshape", [names[last], flat], f"{MAPS}.flat")
+    x = graph.node("MatMul", ["classifier.weight", x], f"{MAPS}.product")
+    return {graph.node("Reshape", [x, square], MAPS): ["batch", columns, side, side]}
+
+
+def _add_answer(graph: Graph, x: str, name: str, answer: Output) -> str:
+    """Add an output called `name`, a function of its columns `x` of the last layer."""
+    match answer.activation:
+        case "softmax":
+            return graph.node("Softmax", [x], name, axis=1)
+        case "sigmoid":
+            return graph.node("Sigmoid", [x], name)
+    if (answer.mean, answer.scale) == (0, 1):
+        return graph.node("Identity", [x], name)
+    scale, mean = (
+        graph.constant(f"{x}.{what}", np.array(value, np.float32))
+        for what, value in (("scale", answer.scale), ("mean", answer.mean))
+    )
+    return graph.node("Add", [graph.node("Mul", [x, scale], f"{x}.scaled"), mean], name)
 
 
 def finish_graph(
-    graph: Graph, output: tuple[str, int], spec: ArchSpec, side: int, metadata: Mapping[str, str]
+    graph: Graph, outputs: Mapping[str, Sequence[int | str]], spec: ArchSpec, side: int, metadata: Mapping[str, str]
 ) -> "onnx.ModelProto":
-    """Return the model that maps images to `output`, a name and a width."""
-    onnx, (name, width) = graph.onnx, output
+    """Return the model that maps images to `outputs`, shapes by name."""
+    onnx = graph.onnx
     image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", side, side, spec.in_channels])
-    declared = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width])
+    declared = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in outputs.items()
+    ]
     # The runtime's "effnet" graph name is free text; names with odd characters are not portable.
-    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], [declared], graph.constants)
+    body = onnx.helper.make_graph(graph.nodes, "effnet", [image], declared, graph.constants)
     model = onnx.helper.make_model(
         body,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="effnet",
     )
-    onnx.helper.set_model_props(model, dict(metadata))
+    maps = {MAPS: json.dumps(outputs[MAPS])} if MAPS in outputs else {}
+    onnx.helper.set_model_props(model, {**metadata, **maps})
     return model
 
 

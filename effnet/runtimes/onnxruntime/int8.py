@@ -1,6 +1,6 @@
 """ONNX Runtime's small formats: int8, and fp32 arithmetic on weights stored as int8 or fp16."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ def write(
     *,
     images: np.ndarray | None,
     quantization: Quantization,
+    maps: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Write onnx-int8, onnx-w8 or onnx-fp16 of a state dict as arrays into `folder`, whole or not at all.
@@ -46,7 +47,7 @@ def write(
     weights = calibrated_weights(config, state)
     preprocess = config.preprocess
     given: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "resolution": preprocess.resolution}
-    common: dict[str, Any] = {"answer": config.output, **given}
+    common: dict[str, Any] = {"answers": config.file_outputs, "maps": maps, **given}
     metadata = model_metadata(config) | {"precision": target.precision}
     if target.precision == "int8":
         if images is None or not len(images):
@@ -68,7 +69,8 @@ def quantize(
     std: tuple[float, ...],
     resolution: int | None = None,
     metadata: Mapping[str, str] | None = None,
-    answer: Output = PROBABILITIES,
+    answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
     progress: Progress | None = None,
 ) -> "onnx.ModelProto":
     """Return the int8 model of `spec`, calibrated on `images`, with bias correction and float layers as requested."""
@@ -82,7 +84,9 @@ def quantize(
             some = images[:: max(1, len(images) // _FULL_IMAGES)][:_FULL_IMAGES]
             weights = correct_full(spec, weights, ranges, some, float_layers=kept, progress=progress, **given)
     pair = quantization.pair_stem
-    return to_qdq(spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pair, answer=answer, **given)
+    return to_qdq(
+        spec, weights, ranges, float_layers=kept, metadata=metadata, pair_stem=pair, answers=answers, maps=maps, **given
+    )
 
 
 def store_int8(graph: Graph, name: str, array: np.ndarray) -> str:

@@ -18,8 +18,9 @@ from effnet.arch.spec import ArchSpec
 from effnet.runtimes.onnxruntime.graph import (
     Graph,
     add_layer,
+    add_maps,
     add_normalisation,
-    add_output,
+    add_outputs,
     finish_graph,
     pads_of,
     start_graph,
@@ -86,12 +87,13 @@ def to_qdq(
     metadata: Mapping[str, str] | None = None,
     weight_levels: int | None = None,
     pair_stem: bool = False,
-    answer: Output = PROBABILITIES,
+    answers: Sequence[Output] = (PROBABILITIES,),
+    maps: bool = False,
 ) -> "onnx.ModelProto":
     """Return the int8 ONNX model of `spec` with folded `weights` and the outputs' `ranges`.
 
-    Images, `answer`, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and linear
-    layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
+    Images, `answers`, `maps`, `mean`, `std` and `resolution` are as in to_onnx. `float_layers` are convolutions and
+    linear layers whose weights, input and output stay fp32. `weight_levels` is the largest weight, by default that of
     `levels_here`. `pair_stem` writes the first convolution as in int8_stem, if possible: the same numbers, faster on
     x86. Raises SpecError if a range is missing or a float layer is unknown.
     """
@@ -102,8 +104,10 @@ def to_qdq(
     for name, layer in named_layers(spec):
         writer.tensors[name] = _write_layer(writer, name, layer)
     names = {name: tensor.values for name, tensor in writer.tensors.items()}
-    output = add_output(writer.graph, names, spec, answer)
-    return finish_graph(writer.graph, output, spec, writer.sides[INPUT], metadata or {})
+    outputs = add_outputs(writer.graph, names, spec, answers)
+    if maps:
+        outputs |= add_maps(writer.graph, names, spec, writer.sides)
+    return finish_graph(writer.graph, outputs, spec, writer.sides[INPUT], metadata or {})
 
 
 def to_probe(
@@ -136,7 +140,9 @@ def to_probe(
         )
         output = graph.node("Mul", [graph.node("Sub", [output, half], "probe.centred"), limit], "probe.scaled")
     graph.node("Flatten", [output], PROBE, axis=1)
-    return finish_graph(graph, (PROBE, found.out_channels), spec, writer.sides[INPUT], {}).SerializeToString()
+    return finish_graph(
+        graph, {PROBE: ["batch", found.out_channels]}, spec, writer.sides[INPUT], {}
+    ).SerializeToString()
 
 
 def _start(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from effnet.bundle.model_file import read_model, reason
 from effnet.errors import BundleError, InputError
 from effnet.runtimes.onnxruntime.external_data import has_external_data
+from effnet.runtimes.onnxruntime.hidden_output import hide_output
 from effnet.system.bounds import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ IMAGE = "image"
 
 
 def open_session(
-    path: Path, *, threads: int = 1, digests: Mapping[str, str] | None = None
+    path: Path, *, threads: int = 1, digests: Mapping[str, str] | None = None, hidden: str = ""
 ) -> "onnxruntime.InferenceSession":
     """Return a session on the CPU with `threads` threads (0: one a core).
 
-    Raises BundleError if the file is missing, does not match `digests` (see model_file.read_model), refers to data in
-    other files, or cannot be read by ONNX Runtime.
+    An output called `hidden` is not computed. Raises BundleError if the file is missing, does not match `digests` (see
+    model_file.read_model), refers to data in other files, or cannot be read by ONNX Runtime.
     """
     import onnxruntime
 
@@ -30,7 +31,7 @@ def open_session(
     model = read_model(path, digests)
     check_alone(model, path)
     try:
-        return open_bytes(model, threads=threads)
+        return open_bytes(hide_output(model, hidden) if hidden else model, threads=threads)
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         version = onnxruntime.__version__
         raise BundleError(f"ONNX Runtime {version} cannot read {path}: {reason(error)}") from error

@@ -32,7 +32,7 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
     return path
 
 
-def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.ModelProto":
+def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray], *, maps: bool = False) -> "onnx.ModelProto":
     """Return the fp32 ONNX model of a bundle; it outputs features if the bundle has no last layer."""
     preprocess = config.preprocess
     return to_onnx(
@@ -42,7 +42,8 @@ def onnx_model(config: ModelConfig, state: Mapping[str, np.ndarray]) -> "onnx.Mo
         std=preprocess.std,
         resolution=preprocess.resolution,
         metadata=model_metadata(config),
-        answer=config.output,
+        answers=config.file_outputs,
+        maps=maps,
     )
 
 
@@ -54,9 +55,10 @@ def write(
     *,
     images: np.ndarray | None,
     quantization: Quantization,
+    maps: bool = False,
 ) -> None:
     """Write one of ONNX Runtime's formats into `folder`."""
     if target.precision == "fp32":
-        write_onnx(onnx_model(config, state), folder / target.file)
+        write_onnx(onnx_model(config, state, maps=maps), folder / target.file)
     else:
-        qdq.write(target, folder, config, state, images=images, quantization=quantization)
+        qdq.write(target, folder, config, state, images=images, quantization=quantization, maps=maps)

@@ -18,4 +18,5 @@ RUNTIME = Runtime(
     depends=("openvino", "nncf"),
     profiled=("fp32", "int8"),
     untrained=True,
+    maps=True,
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.bundle.model_file import read_model, reason
 from effnet.errors import BundleError, InputError, MissingExtraError
-from effnet.runtimes.base import BaseEngine
+from effnet.runtimes.base import BaseEngine, joined
 from effnet.runtimes.onnxruntime.session import check_alone
 from effnet.runtimes.openvino import RUNTIME
 
@@ -57,8 +57,9 @@ class OpenVinoEngine(BaseEngine):
             self._model = self._core.read_model(*files)
             del files
             self._options["INFERENCE_PRECISION_HINT"] = _precision(self._core, self._model)
-            (image, *more), (output, *rest) = self._model.inputs, self._model.outputs
-            self._set_signature(_kind_and_shape(image), _kind_and_shape(output), alone=not more and not rest)
+            (image, *more), outputs = self._model.inputs, self._model.outputs
+            names = [output.get_any_name() if output.get_names() else "" for output in outputs]
+            self._set_signature(_kind_and_shape(image), *map(_kind_and_shape, outputs), names=names, alone=not more)
             batch = image.get_partial_shape()[0]
             self._fixed: bool = batch.is_static
             self._request(batch.get_length() if self._fixed else 0)
@@ -67,26 +68,42 @@ class OpenVinoEngine(BaseEngine):
         except Exception as error:  # RuntimeError, or UnicodeDecodeError if its message contains the file's bytes
             raise BundleError(f"OpenVINO {openvino.__version__} cannot read {path}: {reason(error)}") from error
 
-    def _request(self, batch: int) -> Any:
-        """Return the inference request for batches of this size; 0 is any size."""
-        if batch not in self._requests:
+    def _request(self, batch: int, *, maps: bool = False) -> Any:
+        """Return the inference request for batches of this size, 0 for any, with the activation maps if `maps`."""
+        if (batch, maps) not in self._requests:
+            model = self._model if maps or self.maps is None else _without_maps(self._model)
             if batch:
-                self._model.reshape([batch, self.side, self.side, self.channels])
+                model.reshape([batch, self.side, self.side, self.channels])
             while len(self._requests) >= _MOST_BATCHES:
                 self._requests.pop(next(iter(self._requests)))
-            compiled = self._core.compile_model(self._model, "CPU", self._options)
-            self._requests[batch] = compiled.create_infer_request()
-        return self._requests[batch]
+            compiled = self._core.compile_model(model, "CPU", self._options)
+            self._requests[batch, maps] = compiled.create_infer_request()
+        return self._requests[batch, maps]
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
-        request = self._request(len(images) if self._fixed else 0)
-        return np.array(request.infer([images])[0])
+        return np.array(joined(self._infer(images, maps=False)))
+
+    def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        *rows, maps = self._infer(images, maps=True)
+        return np.array(joined(rows)), np.array(maps)
+
+    def _infer(self, images: np.ndarray, *, maps: bool) -> list[np.ndarray]:
+        """Return the outputs, in memory that the next inference overwrites."""
+        found = self._request(len(images) if self._fixed else 0, maps=maps).infer([images])
+        return [found[number] for number in range(len(found))]
 
     @property
     def computes_in(self) -> str:
         """The precision of the arithmetic, as reported by OpenVINO."""
         compiled = next(iter(self._requests.values())).get_compiled_model()
         return compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+
+
+def _without_maps(model: Any) -> Any:
+    """Return a copy of a model whose last output, the activation maps, is not computed."""
+    copy = model.clone()
+    copy.remove_result(copy.get_results()[-1])
+    return copy
 
 
 def _refuse_after_fork() -> None:

@@ -33,6 +33,7 @@ def write(
     *,
     images: np.ndarray | None,
     quantization: Quantization,
+    maps: bool = False,
 ) -> None:
     """Write one of OpenVINO's formats into `folder`; see effnet.runtimes.write.write_export.
 
@@ -41,7 +42,7 @@ def write(
     """
     openvino = _import_openvino()
     try:
-        model = to_openvino(config, state)
+        model = to_openvino(config, state, maps=maps)
         if target.precision == "int8":
             assert images is not None
             model = quantize(model, images, quantization)
@@ -61,7 +62,7 @@ def write(
         ) from error
 
 
-def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
+def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray], *, maps: bool = False) -> Any:
     """Return the fp32 openvino.Model of a state dict as arrays.
 
     convert_model, not read_model: it fuses operations (a sigmoid and a product to Swish, a bias to one constant);
@@ -70,7 +71,7 @@ def to_openvino(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Any:
     openvino = _import_openvino()
     with tempfile.TemporaryDirectory(prefix="effnet-openvino-") as scratch:
         path = Path(scratch) / "model.onnx"
-        write_onnx(onnx_model(config, state), path, durable=False)
+        write_onnx(onnx_model(config, state, maps=maps), path, durable=False)
         return openvino.convert_model(path)
 
 
@@ -150,7 +151,7 @@ def describe_model(model: Any, config: ModelConfig, *, inference_precision: str)
 def read_description(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the section `effnet` of the metadata of the model at `path`; class_names and preprocess are JSON."""
     model = _import_openvino().Core().read_model(os.fspath(path))
-    keys = ("class_names", "preprocess", "network", "threshold", "inference_precision")
+    keys = ("class_names", "preprocess", "network", "threshold", "outputs", "inference_precision")
     return {key: model.get_rt_info([_SECTION, key]).astype(str) for key in keys if model.has_rt_info([_SECTION, key])}
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from effnet.data.crop import RawImage, as_evaluated, decoded, open_image_at, random_part, random_view, size_at
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view_at
+from effnet.data.eval_view import eval_decoding, eval_view_at
 from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
+from effnet.data.sound.spectrogram import random_window
 from effnet.errors import DataError, ImageError
 from effnet.training.input.resize import resize_square
 from effnet.training.recipe.balance import sampled
@@ -47,7 +48,7 @@ def cached_loader(split: Split, preprocess: Preprocess, *, limit: int = CACHE_BY
         image = kept.get(index)
         if image is not None:
             return image
-        with open_image_at(split, index, channels=preprocess.channels, value_range=preprocess.value_range) as raw:
+        with open_image_at(split, index, eval_decoding(preprocess)) as raw:
             if int((index + 1) * share) == int(index * share) and not isinstance(raw, np.ndarray):
                 return raw
             image = _shrink(raw, preprocess)
@@ -64,7 +65,7 @@ def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
     sizes = []
     for index in np.unique(np.linspace(0, len(split) - 1, _NUM_SIZES, dtype=np.int64)):
         try:
-            size = size_at(split, int(index))
+            size = size_at(split, int(index), eval_decoding(preprocess))
         except ImageError:
             continue
         height, width = _shrunk(*size, preprocess)
@@ -73,6 +74,8 @@ def _kept_share(split: Split, preprocess: Preprocess, limit: int) -> float:
 
 
 def _shrink(raw: RawImage, preprocess: Preprocess) -> np.ndarray:
+    if preprocess.sound is not None and isinstance(raw, np.ndarray):  # windows of it are drawn
+        return raw
     least, longer = _SHRINK * preprocess.resolution, preprocess.mode == "pad"
     image = decoded(raw, channels=preprocess.channels, least=least, longer=longer)
     height, width = (max(1, round(side)) for side in _shrunk(image.shape[0], image.shape[1], preprocess))
@@ -94,6 +97,8 @@ def augmented(raw: RawImage, recipe: Recipe, preprocess: Preprocess, *, rng: np.
     Raises:
         ImageError: a JPEG file that had not been decoded yet is damaged.
     """
+    if preprocess.sound is not None and isinstance(raw, np.ndarray):
+        raw = random_window(raw, preprocess.sound, rng=rng)
     augment, resolution, channels = recipe.augment, preprocess.resolution, preprocess.channels
     least, scale = _SHRINK * resolution, (augment.min_area, 1.0)
     if augment.view == "crop" and preprocess.mode == "pad":

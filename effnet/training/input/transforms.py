@@ -90,7 +90,7 @@ class Transform(ReadsFiles):
             view = augmented(convert_pillow(image, eval_decoding(preprocess)), recipe, preprocess, rng=rng)
         elif isinstance(image, str | bytes | os.PathLike):
             file = os.fspath(image)
-            with open_file(file, channels=preprocess.channels, value_range=preprocess.value_range) as raw:
+            with open_file(file, eval_decoding(preprocess)) as raw:
                 view = augmented(raw, recipe, preprocess, rng=rng)
         else:
             raise InputError(f"an image must be {IMAGES}; got {type(image).__name__}")

@@ -30,6 +30,7 @@ Policy = Literal[
 OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
 ScheduleName = Literal["cosine", "one_cycle", "constant", "step", "exponential"]
 LossName = Literal["cross_entropy", "bce"]
+TagLoss = Literal["bce", "asl"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Recompute = Literal["none", "stages"]
 ErasingFill = Literal["mean", "colour", "noise"]
@@ -225,6 +226,10 @@ class Loss:
 
     `focal_gamma` above 0 turns cross-entropy into the focal loss (Lin et al. 2017, eq. 4): a class's term shrinks by
     (1 - its probability)^gamma, so that images that are already right count for less. 0 is cross-entropy.
+
+    For several outputs: `tags` is the loss of tags, bce or the asymmetric loss asl (Ridnik et al. 2021, eq. 7, with
+    gamma- 4, gamma+ 0 and a margin of 0.05), which suits many rare tags. `weights` are those of the outputs, such as
+    "gender=2,year=0.5"; the others have 1.
     """
 
     name: LossName = "cross_entropy"
@@ -235,9 +240,12 @@ class Loss:
     temperature: float = 1.0
     feature_weight: float = 0.0
     teacher_views: int = 0
+    tags: TagLoss = "bce"
+    weights: str = ""
 
     def __post_init__(self) -> None:
         check_choice("loss.name", self.name, get_args(LossName))
+        check_choice("loss.tags", self.tags, get_args(TagLoss))
         check_shares(self, "loss", "label_smoothing")
         check_positive(self, "loss", "temperature")
         check_from_zero(self, "loss", "feature_weight")

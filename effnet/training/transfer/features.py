@@ -14,6 +14,7 @@ from effnet.data.crop import random_view
 from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_image_at
 from effnet.data.preprocess import Preprocess, random_flip, resize_and_crop
+from effnet.data.sound.spectrogram import random_window
 from effnet.errors import DataError, ImageError, WeightsError
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.runtimes.onnxruntime.session import IMAGE, open_session
@@ -172,5 +173,7 @@ def _view(extractor: Extractor, split: Split, index: int, key: bytes, view: int)
         if view == 0:
             return resize_and_crop(image, preprocess)
         rng = np.random.default_rng(int.from_bytes(key, "little"))
+        if preprocess.sound is not None:
+            return resize_and_crop(random_window(image, preprocess.sound, rng=rng), preprocess)
         image = random_view(image, preprocess, rng=rng, scale=(_MIN_AREA, 1.0), interpolation=preprocess.interpolation)
     return random_flip(image, rng=rng) if extractor.mirror else image

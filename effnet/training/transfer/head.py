@@ -32,12 +32,12 @@ class Head:
     bias: np.ndarray
     penalty: float
     val_loss: float
-    val_accuracy: float
-    val_balanced_accuracy: float
+    val_figure: float
+    val_balanced_figure: float
 
     def score(self, balance: Balance) -> tuple[float, float]:
         """Return a key that is larger for a better head: accuracy, then minus the loss; balanced with `balance`."""
-        return self.val_balanced_accuracy if balance.removed else self.val_accuracy, -self.val_loss
+        return self.val_balanced_figure if balance.removed else self.val_figure, -self.val_loss
 
 
 def train_head(
@@ -141,8 +141,8 @@ def scored_head(
         bias=bias.astype(np.float32),
         penalty=penalty,
         val_loss=float(_losses(logits, val_labels, val_weights).mean()),
-        val_accuracy=float(is_right.mean()),
-        val_balanced_accuracy=by_class(is_right, val_labels).balanced_accuracy,
+        val_figure=float(is_right.mean()),
+        val_balanced_figure=by_class(is_right, val_labels).balanced_accuracy,
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from effnet.data.crop import decoded, open_image_at, random_part, size_at
 from effnet.data.datasets import Split
 from effnet.data.images import jpeg
-from effnet.data.images.decode import decode_image
+from effnet.data.images.decode import Decoding, decode_image
 from effnet.data.images.jpeg import decode_part, decode_whole, read_jpeg
 from effnet.data.reduction import reduction_for
 from effnet.errors import ImageError
@@ -141,7 +141,7 @@ def test_other_files_are_left_to_decode_image(tmp_path: Path) -> None:
     split = Split(sources=[str(tmp_path / name) for name in ("a.npy", "b.png", "c.jpg")], labels=np.zeros(3))
     opened = []
     for index in range(3):
-        with open_image_at(split, index, channels=3) as image:
+        with open_image_at(split, index, Decoding()) as image:
             opened.append(image)
     assert [isinstance(image, np.ndarray) for image in opened] == [True, False, True]
     assert [decoded(image, channels=3, least=1000).shape for image in opened] == [
@@ -153,7 +153,7 @@ def test_other_files_are_left_to_decode_image(tmp_path: Path) -> None:
     for index, channels in ((1, 5), (2, 5)):
         with (
             pytest.raises(ImageError, match="must have 5 channels"),
-            open_image_at(split, index, channels=channels),
+            open_image_at(split, index, Decoding(channels=channels)),
         ):
             pass
 

@@ -117,7 +117,7 @@ def test_many_images_are_sampled_by_seed(make_folder) -> None:
 
 
 def test_arrays_in_memory_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effnet.data.inspection.inspect.decode_image", None)
+    monkeypatch.setattr("effnet.data.inspection.inspect.decoded_image", None)
     dataset = read_dataset("digits")
     report = inspect_dataset(dataset)
     assert report.num_examined == 1797

@@ -101,6 +101,41 @@ def test_a_few_far_values_are_told(tmp_path: Path) -> None:
     assert "WARNING: 99.8 % of the values lie in 100..9" in text
 
 
+def bands(root: Path, scales: tuple[float, ...], *, order: str = "C") -> Path:
+    """Write .npy files of bands that go up to these values."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = root / ("dark" if i % 2 else "light") / f"{i}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.asarray(rng.uniform(0, scales, (16, 16, len(scales))).astype(np.uint16), order=order))
+    return root
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_bands_of_other_units_have_a_range_each(tmp_path: Path, order: str) -> None:
+    scales = (9000.0, 40.0, 3000.0, 600.0)
+    dataset, report = inspect_and_join(read_dataset(bands(tmp_path, scales, order=order)))
+    found = dataset.value_range
+    assert found is not None
+    assert report.values is not None
+    assert found.channels == dataset.channels == 4
+    for channel, scale in enumerate(scales):
+        low, high = found.of(channel).ends
+        assert 0 <= low < 0.02 * scale
+        assert 0.95 * scale < high <= scale
+    image = load_image(dataset.train, 0, channels=4, value_range=found)
+    assert image.reshape(-1, 4).std(axis=0).min() > 60
+    assert "9000 (by channel)" not in report.values.sentences[0]
+    assert (
+        "(by channel) are mapped to 0..255, all but one in a thousand of each channel's" in report.values.sentences[0]
+    )
+
+
+def test_bands_of_one_unit_and_colours_keep_one_range(tmp_path: Path) -> None:
+    assert found_range(bands(tmp_path / "alike", (4000.0, 3000.0, 2000.0, 1000.0))) == (0, 4095)
+    assert found_range(bands(tmp_path / "rgb", (4000.0, 3000.0, 10.0))) == (0, 4095)
+
+
 def test_images_of_nothing_have_a_range_all_the_same() -> None:
     for real in (False, True):
         found, _ = suited_range(np.full(9, -5.0), (-5.0, -5.0), real=real)

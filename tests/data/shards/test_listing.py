@@ -251,6 +251,13 @@ def test_a_shard_that_cannot_be_used_is_named_and_said_why(members, message, tmp
     assert "\n" not in str(raised.value)
 
 
+def test_of_an_image_with_sound_the_image_is_read_and_of_a_sound_alone_the_sound(tmp_path):
+    members = [("a.png", png()), ("a.wav", b"RIFF"), ("a.cls", b"0"), ("b.wav", b"RIFF"), ("b.png", png()),
+               ("b.cls", b"1"), ("c.wav", b"RIFF"), ("c.cls", b"1")]  # fmt: skip
+    with open(make_tar(tmp_path / "clips.tar", members), "rb") as file:
+        assert [member.name for member in list_members(file, "clips.tar")] == ["a.png", "b.png", "c.wav"]
+
+
 @pytest.mark.parametrize("kept", [0, 100, 512, 700, 1024, 3000])
 def test_a_shard_that_is_cut_off_is_refused(kept, tmp_path):
     path = make_tar(tmp_path / "cut.tar", samples(3))

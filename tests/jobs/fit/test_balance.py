@@ -12,7 +12,6 @@ from procedures import UNTIMED, fit
 
 import effnet
 from effnet.bundle.config import read_config
-from effnet.cli.evaluate import balanced_lines
 from effnet.compression.recovery import recovery_recipe
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.findings import describe
@@ -21,6 +20,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.jobs.fit.asked import with_balance
 from effnet.measurement.classification import ClassScore
+from effnet.measurement.classification_text import balanced_lines
 from effnet.report.classification.balanced import prior_sentence
 from effnet.report.runs import read_run
 from effnet.training.recipe.balance import log_prior
@@ -83,7 +83,7 @@ def test_the_exported_file_answers_as_the_balanced_network_and_the_report_says_w
 
 def test_a_bundle_that_is_balanced_is_not_balanced_again(fits, rare, tmp_path, monkeypatch):
     """Its own head knows these data, so it may stay as it is; without balancing it gets the frequencies back."""
-    monkeypatch.setattr("effnet.jobs.fit.head.train_head", lambda *args, **kwargs: _hopeless())
+    monkeypatch.setattr("effnet.training.classification.train_head", lambda *args, **kwargs: _hopeless())
     (_, plain), (_, adjusted) = map(classifier, fits)
     for balance, expected in (("adjust", adjusted), ("none", plain)):
         out = tmp_path / balance
@@ -93,9 +93,7 @@ def test_a_bundle_that_is_balanced_is_not_balanced_again(fits, rare, tmp_path, m
 
 def _hopeless():
     nothing = np.zeros((3, 1), np.float32)
-    return Head(
-        weight=nothing, bias=nothing[:, 0], penalty=1.0, val_loss=9.0, val_accuracy=0.0, val_balanced_accuracy=0.0
-    )
+    return Head(weight=nothing, bias=nothing[:, 0], penalty=1.0, val_loss=9.0, val_figure=0.0, val_balanced_figure=0.0)
 
 
 def test_the_terminal_says_what_accuracy_hides_and_nothing_twice():
@@ -120,7 +118,7 @@ def test_runs_are_listed_with_both_accuracies(fits):
     row = read_run(fits[1], now=0.0).to_row()
     report = json.loads((fits[1] / "report.json").read_text())
     assert row["test_balanced_accuracy"] == report["test_balanced_accuracy"]
-    assert row["val_balanced_accuracy"] == report["training"]["head"]["val_balanced_accuracy"]
+    assert row["val_balanced_accuracy"] == report["training"]["head"]["val_balanced_figure"]
 
 
 def test_two_wishes_for_balance_that_differ_are_refused():

@@ -91,7 +91,7 @@ def test_the_features_give_the_accuracy_of_the_whole_network(head, stripes):
     val = read_dataset(str(stripes)).val
     found = effnet.evaluate(effnet.load(head.folder), val)
     facts = head.report.to_dict()["training"]["head"]
-    assert found.accuracy == facts["val_accuracy"]
+    assert found.accuracy == facts["val_figure"]
     assert found.uncalibrated.nll == pytest.approx(facts["val_loss"], rel=1e-3)
     assert (facts["images"], facts["views"], facts["features"]) == (159, 1, 159 + len(val))
 
@@ -108,7 +108,7 @@ def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, s
     assert training["method"] == "finetune"
     assert len(training["epochs"]) == 4
     best = training["epochs"][training["best_epoch"] - 1]
-    assert best["val_accuracy"] > training["head"]["val_accuracy"] < 0.95
+    assert best["val_accuracy"] > training["head"]["val_figure"] < 0.95
     before, head, after = load(small_bundle), load(tuned.folder, "run/attempt-1/head.safetensors"), load(tuned.folder)
     assert same(before, head) >= before.keys() - CLASSIFIER
     changed = head.keys() - same(head, after)
@@ -123,7 +123,7 @@ def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle,
         tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out"
     ).report.to_dict()
     training = report["training"]
-    assert (training["method"], training["best_epoch"], training["head"]["val_accuracy"]) == ("finetune", 0, 1.0)
+    assert (training["method"], training["best_epoch"], training["head"]["val_figure"]) == ("finetune", 0, 1.0)
     head, after = load(tmp_path / "out", "run/attempt-1/head.safetensors"), load(tmp_path / "out")
     assert same(head, after) == head.keys()
 
@@ -132,14 +132,14 @@ def test_auto_stops_after_a_head_that_is_good_enough(tiny_images, small_bundle, 
     monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 1)
     report = fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
-    assert report["training"]["head"]["val_accuracy"] >= 0.95
+    assert report["training"]["head"]["val_figure"] >= 0.95
 
 
 def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 54)
     report = fit(stripes, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
-    assert report["training"]["head"]["val_accuracy"] < 0.95
+    assert report["training"]["head"]["val_figure"] < 0.95
 
 
 def test_features_are_computed_once(head, stripes, small_bundle, tmp_path, monkeypatch):
@@ -169,19 +169,19 @@ def useless_head(features, labels, *, num_classes, val_features, val_labels, bal
 def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_is_found(
     tuned, stripes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("effnet.jobs.fit.head.train_head", useless_head)
+    monkeypatch.setattr("effnet.training.classification.train_head", useless_head)
     events = []
     found = fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
     assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
     head = found.report.training.head
     best = tuned.report.training.epochs[tuned.report.training.best_epoch - 1]
-    assert head.val_accuracy == pytest.approx(best.figures["val_accuracy"])
+    assert head.val_figure == pytest.approx(best.figures["val_accuracy"])
     assert any("Its own head on frozen features" in event.text for event in events if isinstance(event, Said))
     assert "own head was better" in (found.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.head.train_head", useless_head)
+    monkeypatch.setattr("effnet.training.classification.train_head", useless_head)
     found = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
     assert found.report.to_dict()["training"]["head"]["penalty"] == 1.0
 

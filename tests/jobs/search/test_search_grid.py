@@ -74,7 +74,7 @@ def test_an_interrupted_grid_goes_on(trained, tmp_path):
 
 
 def test_too_little_time_is_refused_with_what_suffices(trained, tmp_path):
-    with pytest.raises(InputError, match=r"trainings of 9 epochs on 800 images; .* times as many --minutes"):
+    with pytest.raises(InputError, match=r"on 800 images, about .* minutes here; got 0.1. Give more"):
         run(tmp_path / "out", minutes=0.1)
     assert not trained
 

@@ -100,7 +100,7 @@ def test_half_of_the_macs_in_two_rounds(assembled, teacher, digits):
     assert counts[: len(counts) // 2] == list(range(1, len(alternatives(before)) + 1))
 
     def accuracy(subject):
-        return right_answers(network_of(subject), digits.test, subject.config.preprocess).mean()
+        return right_answers(network_of(subject), digits.test, subject.config).mean()
 
     assert accuracy(teacher) > 0.7
     assert accuracy(found.subject) > 0.4  # of ten classes, after four epochs of 192 images

@@ -7,7 +7,7 @@ import pytest
 from pages import sample, typed
 
 from effnet.report.classification import confusion
-from effnet.report.classification.section import mistakes_shown
+from effnet.report.gallery import mistakes_shown
 
 
 @pytest.mark.parametrize("classes, numbers", [(2, True), (20, True), (21, False), (100, False)])
@@ -21,5 +21,5 @@ def test_the_confusion_matrix_counts_few_classes_only(classes, numbers):
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 2), (5, 4, 3), (5, 4, 4), (300, 200, 8), (0, 4, 3)])
 def test_images_of_any_number_of_bands_are_shown(shape):
-    (mistake,) = mistakes_shown(typed(sample()), [np.zeros(shape, np.uint8)])
+    (mistake,) = mistakes_shown(typed(sample()).test.mistakes, [np.zeros(shape, np.uint8)])
     assert (mistake["image"] is None) == (0 in shape)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from several_outputs import write_several
 from strategies import build_trained, state_arrays
 
 from effnet.arch.catalog import get_spec
@@ -139,3 +140,13 @@ def test_without_coremltools_the_extra_is_named(exported, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "coremltools", None)
     with pytest.raises(MissingExtraError, match=r'needs coremltools, .* pip install "effnet\[coreml\]"'):
         write_export("coreml", tmp_path, *exported[:2])
+
+
+def test_a_package_of_several_outputs_names_each(tmp_path):
+    write_several(tmp_path, ["coreml"])
+    import coremltools
+
+    spec = coremltools.utils.load_spec(str(tmp_path / "model.mlpackage"))
+    assert [output.name for output in spec.description.output] == ["gender", "year", "tags", "output_4"]
+    told = json.loads(spec.description.metadata.userDefined["outputs"])
+    assert [output["name"] for output in told] == ["gender", "year", "tags", "pool"]

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from several_outputs import assert_equal, assert_maps, assert_near, write_several
 from strategies import build_trained, state_arrays
 
 from effnet.arch.catalog import get_spec
@@ -263,3 +264,13 @@ def test_a_failed_write_leaves_the_old_file(exported, tmp_path, monkeypatch):
         write_export("executorch", tmp_path, config, state)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pte"]
     assert (tmp_path / "model.pte").read_bytes() == b"old"
+
+
+def test_files_of_several_outputs_return_each_under_its_name_and_their_maps(tmp_path):
+    names = ["executorch", "executorch-int8"]
+    write_several(tmp_path, names, maps=True)
+    assert_equal(tmp_path, names[0])
+    for name in names[1:]:
+        assert_near(tmp_path, name)
+    for name in names:
+        assert_maps(tmp_path, name)

@@ -9,6 +9,7 @@ import pytest
 from bundles import make_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from several_outputs import assert_equal, assert_maps, assert_near, write_several
 from strategies import build_trained, specs
 
 from effnet.arch.layers import named_layers
@@ -198,3 +199,13 @@ def test_what_openvino_cannot_convert_leaves_nothing_behind(write, tmp_path, mon
     with pytest.raises(SpecError, match=r"OpenVINO .* cannot make openvino of this network: no such operator"):
         write(tmp_path, "openvino")
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_several_outputs_return_each_under_its_name_and_their_maps(tmp_path):
+    names = ["openvino", "openvino-fp16", "openvino-int8"]
+    write_several(tmp_path, names, maps=True)
+    assert_equal(tmp_path, names[0])
+    for name in names[1:]:
+        assert_near(tmp_path, name)
+    for name in names:
+        assert_maps(tmp_path, name)

@@ -77,7 +77,7 @@ def test_the_strongest_penalty_within_one_standard_error_of_the_least_loss_is_ta
     assert head.penalty == best
     assert best not in (penalties[0], penalties[-1])  # else the order of the penalties would do as well
     assert head.val_loss == pytest.approx(losses[best], abs=2e-3)
-    assert head.val_accuracy == pytest.approx((probabilities(head, val[0]).argmax(1) == val[1]).mean())
+    assert head.val_figure == pytest.approx((probabilities(head, val[0]).argmax(1) == val[1]).mean())
     assert fit(values, labels, classes=classes, val=val, penalties=penalties[::-1]).penalty == best
     assert fit(values, labels, classes=classes).penalty in PENALTIES
 
@@ -142,7 +142,7 @@ def test_features_that_are_all_alike_give_the_shares_of_the_classes():
 def test_classes_that_can_be_told_apart_are(recwarn):
     values, labels = clouds(5, spread=0.05)
     head = fit(values, labels, classes=5)
-    assert head.val_accuracy == 1
+    assert head.val_figure == 1
     assert head.val_loss < 0.05
     assert np.isfinite(head.weight).all()
     assert not recwarn.list
@@ -183,7 +183,7 @@ def test_an_adjusted_head_is_the_same_one_less_the_logarithm_of_the_frequencies(
     found = fit(values, labels, classes=3, penalties=(1e-2,), balance=Balance(method="adjust", strength=0.5))
     assert np.array_equal(found.weight, plain.weight)
     np.testing.assert_allclose(plain.bias - found.bias, 0.5 * np.log(np.bincount(labels) / len(labels)), atol=1e-5)
-    assert found.val_balanced_accuracy > plain.val_balanced_accuracy
+    assert found.val_balanced_figure > plain.val_balanced_figure
 
 
 @pytest.mark.parametrize("method", ["weight", "sample"])

@@ -1,0 +1,1 @@
+"""Sounds as images: spectrograms with mel bands in decibels, computed with numpy alone."""

@@ -1,0 +1,280 @@
+"""The verb explain: where a network looked for its answers, from the activation maps of an export; torch-free."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.bundle.config import ModelConfig, read_config, read_maps
+from effnet.data.eval_view import ImageLike
+from effnet.data.outputs import OutputSpec
+from effnet.errors import BundleError, InputError, nearest
+from effnet.jobs.find.search import nearest_rows
+from effnet.runtimes.installed import missing
+from effnet.runtimes.predictor import Predictor, several_images
+from effnet.runtimes.registry import FORMATS, RUNTIMES, deployed_format
+from effnet.runtimes.results import unit_rows
+from effnet.system.text import brief, percent
+from effnet.tasks.classification import Prediction
+from effnet.tasks.embedding import EMBEDDING
+
+# The most tags of an image that are shown.
+_MOST_TAGS = 8
+NEAREST = "nearest.npz"
+"""The file of a bundle in which explain looks for similar images, as `effnet embed` writes it."""
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shown:
+    """One map [height, width] of an image: what each place of it adds to `title`, whose value is `value` in words.
+
+    `output` is the name of its output. A map of a class is relative to the mean of all classes, since softmax ignores
+    what all have in common; that of a `contrast` is relative to the second class.
+    """
+
+    output: str
+    title: str
+    value: str
+    map: np.ndarray
+    contrast: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """One of the most similar images of an index: its path, and the cosine of the embeddings."""
+
+    path: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Explanation:
+    """One image as the network sees it, uint8 [side, side, channels], its answer, and its maps."""
+
+    image: np.ndarray
+    answer: Any
+    shown: tuple[Shown, ...]
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Index:
+    """Embeddings of length 1, float32 [images, channels], and the paths of their images."""
+
+    paths: tuple[str, ...]
+    vectors: np.ndarray
+
+
+class Explainer:
+    """Explains the answers of the bundle `folder`; `format` is an export that returns maps, chosen by default.
+
+    `output` is the only output to show or, of a classifier, the class. `index` is a file of `effnet embed`, by default
+    nearest.npz of the bundle if it is there. Raises BundleError if no export returns maps.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        output: str | None = None,
+        index: str | os.PathLike[str] | None = None,
+        format: str | None = None,  # noqa: A002
+        threads: int = 1,
+    ) -> None:
+        config = read_config(folder)
+        _check_output(config, output)
+        self.predictor = Predictor(folder, threads=threads, format=format or _format_with_maps(Path(folder), config))
+        self.config = config
+        self.output = output
+        found = Path(index) if index is not None else Path(folder) / NEAREST
+        self.index = read_index(found, config.arch.feature_channels) if index is not None or found.is_file() else None
+        maps = self.predictor.engine.maps
+        if maps is None:
+            raise _no_maps(Path(folder), self.predictor.format.name)
+        self.places = maps
+        if self.index is not None:
+            _ = self.predictor.features_engine
+
+    def explain(self, images: np.ndarray) -> list[Explanation]:
+        """Explain prepared images, uint8 [batch, R, R, C]."""
+        rows, maps = self.predictor.outputs_and_maps(images)
+        vectors = unit_rows(self.predictor.features(images)) if self.index is not None else [None] * len(images)
+        task, names = self.config.task_record, self.config.class_names
+        answers = [task.answer(row, names, top=2, threshold=self.config.threshold or 0.0) for row in rows]
+        return [
+            Explanation(
+                image=image,
+                answer=answer,
+                shown=tuple(self._shown(row, map_, answer)),
+                neighbours=_neighbours(self.index, vector) if self.index is not None else (),
+            )
+            for image, row, map_, answer, vector in zip(images, rows, maps, answers, vectors, strict=True)
+        ]
+
+    def _shown(self, row: np.ndarray, maps: np.ndarray, answer: Any) -> Iterator[Shown]:
+        """Yield the maps to show of one image, from its row [columns] and its maps [columns, height, width]."""
+        first = 0
+        for output, spec in zip(self.config.file_outputs, _specs(self.config), strict=True):
+            columns = slice(first, first + output.width)
+            first += output.width
+            if spec.name in (self.output, "") or self.output is None:
+                wanted = self.output if spec.name == "" else None
+                yield from _shown(spec, row[columns], maps[columns], answer[spec.name] if spec.name else answer, wanted)
+
+
+def _specs(config: ModelConfig) -> tuple[OutputSpec, ...]:
+    """Return the outputs; that of a task of one has no name, and its kind follows from its activation."""
+    if config.specs:
+        return config.specs
+    (output,) = config.file_outputs
+    kinds = {"softmax": "one", "sigmoid": "many", "none": "number"}
+    kind: Any = kinds[output.activation]
+    return (OutputSpec(name="", kind=kind, classes=() if output.width == 1 else config.class_names),)
+
+
+def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, answer: Any, wanted: str | None) -> Iterator[Shown]:
+    """Yield the maps of one output: of the class `wanted` or, by default, of the answer."""
+    if spec.kind == "number":
+        names = spec.classes or (spec.name or "the number",)
+        for name, value, map_ in zip(names, row, maps * spec.scale, strict=True):
+            yield Shown(output=spec.name, title=name, value=f"{value:.4g}", map=map_)
+    elif spec.kind == "many":
+        for number in np.argsort(-row, kind="stable")[:_MOST_TAGS]:
+            yield Shown(
+                output=spec.name, title=spec.classes[number], value=percent(float(row[number]), 1), map=maps[number]
+            )
+    else:
+        # The answer is the first, which need not be the most probable one: wrong answers may have unlike costs.
+        best = [int(number) for number in np.argsort(-row, kind="stable")]
+        if isinstance(answer, Prediction):
+            best = [spec.classes.index(label) for label in answer.labels]
+        first = best[0] if wanted is None else spec.classes.index(wanted)
+        second = next((number for number in best if number != first), None)
+        value = percent(float(row[first]), 1)
+        yield Shown(output=spec.name, title=spec.classes[first], value=value, map=maps[first] - maps.mean(0))
+        if second is not None:
+            yield Shown(
+                output=spec.name,
+                title=f"{spec.classes[first]} rather than {spec.classes[second]}",
+                value=f"{value} and {percent(float(row[second]), 1)}",
+                map=maps[first] - maps[second],
+                contrast=True,
+            )
+
+
+def _check_output(config: ModelConfig, output: str | None) -> None:
+    if config.output == EMBEDDING:
+        raise InputError(
+            "explain shows why an answer is given; this bundle returns embeddings: explain a bundle that `effnet "
+            "zeroshot` makes of it"
+        )
+    known = [spec.name for spec in config.specs] or list(config.class_names)
+    if output is not None and output not in known:
+        what = "an output" if config.specs else "a class"
+        raise InputError(f"--output must be {what} of the bundle; got {brief(output)}{nearest(output, known)}")
+
+
+def _format_with_maps(folder: Path, config: ModelConfig) -> str:
+    """Return the bundle's own format if it returns maps, or else another that does and can run here."""
+    if not config.class_names:
+        raise BundleError(
+            f"a model needs a classifier to be explained; {folder} has none: `effnet fit --weights` makes one"
+        )
+    files = read_maps(folder)
+    own = deployed_format(config)
+    for target in (own, *FORMATS.values()):
+        if target.file in files and RUNTIMES[target.runtime].can_run and missing(target.runtime) is None:
+            return target.name
+    raise _no_maps(folder, own.name)
+
+
+def _no_maps(folder: Path, name: str) -> BundleError:
+    return BundleError(
+        f"explain needs an export that returns activation maps; {folder} has none: "
+        f"`effnet export {folder} --maps --to {name}` writes it"
+    )
+
+
+def read_index(path: Path, channels: int) -> Index:
+    """Return the embeddings in a file of `effnet embed`; raise InputError if it is none of this network."""
+    again = f"`effnet embed BUNDLE TRAINING_IMAGES --out {path}` writes it"
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            paths, vectors = data["paths"], data["vectors"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(
+            f"an index of similar images must be a file of `effnet embed`; {path} is not: {again}"
+        ) from error
+    good = paths.ndim == 1 and paths.dtype.kind == "U" and vectors.dtype.kind == "f"
+    if not good or vectors.shape != (len(paths), channels) or not np.isfinite(vectors).all():
+        raise InputError(
+            f"{path} must hold {channels} finite numbers for each image, as this network's embeddings have; it holds "
+            f"{vectors.dtype} {list(vectors.shape)} for {len(paths)} images: {again}"
+        )
+    return Index(paths=tuple(map(str, paths)), vectors=unit_rows(vectors.astype(np.float32)))
+
+
+def _neighbours(index: Index, vector: Any) -> tuple[Neighbour, ...]:
+    best, cosines = nearest_rows(index.vectors, vector, top=NEIGHBOURS)
+    return tuple(
+        Neighbour(path=index.paths[row], cosine=float(cosine)) for row, cosine in zip(best, cosines, strict=True)
+    )
+
+
+def explain(
+    folder: str | os.PathLike[str],
+    images: Sequence[ImageLike] | ImageLike,
+    *,
+    output: str | None = None,
+    index: str | os.PathLike[str] | None = None,
+    format: str | None = None,  # noqa: A002
+    out: str | os.PathLike[str] | None = None,
+    batch: int = 16,
+) -> list[Explanation]:
+    """Explain the bundle's answers to images: where each speaks for the answer, and where against it.
+
+    The other arguments are those of Explainer; `out` is a page to write. Raises BundleError if no export returns maps
+    (`effnet export BUNDLE --maps` writes one), ImageError if an image cannot be read.
+    """
+    from effnet.report.explanation import page_of
+
+    explainer = Explainer(folder, output=output, index=index, format=format)
+    given = list(several_images(images, batch=batch, verb="explain"))
+    found: list[Explanation] = []
+    for first in range(0, len(given), batch):
+        chunk = given[first : first + batch]
+        found += explainer.explain(np.stack([explainer.predictor.prepare(image) for image in chunk])) if chunk else []
+    if out is not None:
+        names = [
+            str(image) if isinstance(image, str | os.PathLike) else f"image {n}" for n, image in enumerate(given, 1)
+        ]
+        with page_of(Path(out), model=Path(folder).resolve().name, places=explainer.places) as page:
+            for name, one in zip(names, found, strict=True):
+                page.add(name, one)
+    return found
+
+
+def to_dict(name: str, found: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON-able data: its maps as numbers, their places in the prepared image."""
+    from effnet.report.overlay import half_share, place_in_words
+
+    return {
+        "path": name,
+        "maps": [
+            {
+                **({"output": shown.output} if shown.output else {}),
+                "of": shown.title,
+                "value": shown.value,
+                "contrast": shown.contrast,
+                "strongest": place_in_words(shown.map),
+                "half_in_share": round(half_share(shown.map), 4),
+                "map": np.round(shown.map.astype(float), 5).tolist(),
+            }
+            for shown in found.shown
+        ],
+        "nearest": [{"path": near.path, "cosine": round(near.cosine, 6)} for near in found.neighbours],
+    }
