@@ -9,29 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.folder import list_folder
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, decoded_image, fit_channels
-from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_digits, list_items
+from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
 from effnet.data.inspection.channels import choose_channels
 from effnet.data.items import Items
 from effnet.data.labels import CLASSES, LabelKind
-from effnet.data.layout import EXPECTED
-from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from effnet.data.listing import check_no_outputs, list_path
 from effnet.data.manifest_columns import read_words
-from effnet.data.names import HUB, is_sharded
 from effnet.data.order import Blocks
 from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
 from effnet.data.sound.record import Sound
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
 from effnet.data.value_range import ValueRange
-from effnet.errors import DataError, InputError, nearest
+from effnet.errors import DataError, InputError
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
-from effnet.system.text import printable
-
-BUILT_IN = ("digits",)
-"""The names of data sets that need no files."""
 
 _ITEMS = "items"
 
@@ -299,74 +292,16 @@ def list_source(
     With `of_model`, `outputs` are those of a model, with their kinds: only manifests heed them, and may lack some.
     """
     words = read_words(outputs)
-    if isinstance(source, str | os.PathLike) and _is_manifest(os.fspath(source)):
-        return _list_manifest(os.fspath(source), words, of_model=of_model)
-    if words and not of_model:
-        raise DataError(f"outputs are columns of a CSV or JSONL manifest; got {','.join(words)} for {_shown(source)}")
-    return _list_other(source, progress=progress)
-
-
-def _shown(source: DataLike) -> str:
-    return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__}"
-
-
-def _is_manifest(path: str) -> bool:
-    return path not in BUILT_IN and path.lower().endswith(tuple(MANIFEST_SUFFIXES)) and os.path.isfile(path)
-
-
-def _list_manifest(path: str, words: Sequence[str], *, of_model: bool) -> Listing:
-    try:
-        return read_manifest(path, outputs=words, of_model=of_model)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str, error: OSError) -> DataError:
-    return DataError(f"DATA must be readable, but {printable(path)} is not: {error.strerror}")
-
-
-def _list_other(source: DataLike, *, progress: Callable[[int, int], None] | None) -> Listing:
+    if isinstance(source, str | os.PathLike):
+        return list_path(os.fspath(source), words, of_model=of_model, progress=progress)
+    check_no_outputs(words, f"a {type(source).__name__}", of_model=of_model)
     if isinstance(source, Dataset):
         if source.listed is None:
             raise DataError("the data set must be one of read_dataset, Dataset.from_arrays or Dataset.from_torch")
         return source.listed
-    if not isinstance(source, str | os.PathLike):
-        if not isinstance(source, MapStyle):
-            raise DataError(f"DATA must be a path, a Dataset of effnet or one of torch; got {type(source).__name__}")
-        return list_items({"": source}, class_names=None, name=_ITEMS)
-    path = os.fspath(source)
-    if path in BUILT_IN:
-        return list_digits()
-    try:
-        # Only these need the network, or an extra package.
-        if path.startswith(HUB):
-            from effnet.data.hub import list_hub
-
-            return list_hub(path)
-        if is_sharded(path):
-            from effnet.data.shards.listing import list_shards
-
-            return list_shards(path, progress=progress)
-        if os.path.isdir(path):
-            return list_folder(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    raise _no_data(path)
-
-
-def _no_data(path: str) -> DataError:
-    """Return the error for a path that is neither a folder nor a manifest."""
-    if os.path.isfile(path):
-        return DataError(
-            f"a manifest must end in {', '.join(sorted(MANIFEST_SUFFIXES))}, received the file "
-            f"{printable(path)}; give a manifest or a folder (unpack archives first): {EXPECTED}"
-        )
-    special = os.path.exists(path)  # a pipe or a device, which may never end
-    found = f"{printable(path)} is neither a file nor a folder" if special else f"there is no {printable(path)}"
-    return DataError(
-        f"DATA must be a folder, a CSV or JSONL manifest, .tar shards, hf:NAME or one of {', '.join(BUILT_IN)}; "
-        f"{found}{'' if special else nearest(path, BUILT_IN)}"
-    )
+    if not isinstance(source, MapStyle):
+        raise DataError(f"DATA must be a path, a Dataset of effnet or one of torch; got {type(source).__name__}")
+    return list_items({"": source}, class_names=None, name=_ITEMS)
 
 
 def _near(sources: Sequence[Any], *, mixed: int) -> Sequence[Any]:
