@@ -10,7 +10,7 @@ from effnet.data.annotated.record import AnnotatedSet
 from effnet.data.annotated.table import read_table
 from effnet.data.annotated.voc import read_voc
 from effnet.data.annotated.yaml import read_flat_yaml
-from effnet.data.annotated.yolo import read_yolo
+from effnet.data.annotated.yolo import lines_of, read_yolo
 from effnet.data.manifest import MANIFEST_SUFFIXES
 from effnet.errors import DataError
 from effnet.system.text import printable
@@ -101,8 +101,7 @@ def _images_of(index: FileIndex, entry: str, bases: Sequence[str]) -> list[str]:
         names = [part for part in f"{base}/{entry}".replace("\\", "/").split("/") if part not in ("", ".", "..")]
         path = "/".join(names)
         if path in index.files and path.endswith(".txt"):
-            with open(index.absolute(path), encoding="utf-8", errors="replace") as file:
-                found = [index.find_image(line, near=path) for line in file if line.strip()]
+            found = [index.find_image(line, near=path) for line in lines_of(index.absolute(path)) if line.strip()]
             return [image for image in found if image is not None]
         images = [image for image in index.images if image.startswith(f"{path}/" if path else "")]
         if images:

@@ -211,7 +211,7 @@ def _checked(
     outside = ((high <= 0) | (low >= side)).any(1) & ~empty
     clipped = ((low < -_ROUNDING) | (high > side + _ROUNDING)).any(1) & ~empty & ~outside
     for kind, which in (("swapped", swapped), ("empty", empty), ("outside", outside), ("clipped", clipped)):
-        for i in np.flatnonzero(which):
+        for i in np.flatnonzero(which).tolist():
             text = ", ".join(f"{value:.6g}" for value in boxes[i])
             found.add_(kind, f"{places[i]}: ({text}) in {header.width} x {header.height}")
     within = np.concatenate((np.clip(low, 0, side), np.clip(high, 0, side)), axis=1)
@@ -222,7 +222,7 @@ def _first(boxes: np.ndarray, things: Sequence[RawObject], usable: np.ndarray, f
     """Return which boxes do not repeat an earlier one of the same class, bool [n]."""
     seen: dict[tuple[object, ...], str] = {}
     is_first = np.ones(len(boxes), bool)
-    for i in np.flatnonzero(usable):
+    for i in np.flatnonzero(usable).tolist():
         key = (things[i].name, things[i].crowd, *np.round(boxes[i], 3).tolist())
         if key in seen:
             found.add_("duplicate", f"{things[i].place} repeats {seen[key]}")
@@ -233,7 +233,7 @@ def _first(boxes: np.ndarray, things: Sequence[RawObject], usable: np.ndarray, f
 
 def _flags(kind: str, things: Sequence[RawObject], found: Findings) -> np.ndarray:
     flags = np.array([getattr(thing, kind) for thing in things], bool)
-    for i in np.flatnonzero(flags):
+    for i in np.flatnonzero(flags).tolist():
         found.add_(kind, things[i].place)
     return flags
 

@@ -71,7 +71,7 @@ def label_paths(image: str) -> list[str]:
 def names_of(path: str) -> tuple[str, ...]:
     """Return the class names of a data.yaml (`names`), or of a file with a name per line."""
     if not path.lower().endswith((".yaml", ".yml")):
-        return tuple(line.strip() for line in _lines(path) if line.strip())
+        return tuple(line.strip() for line in lines_of(path) if line.strip())
     names = read_flat_yaml(path).get("names")
     if isinstance(names, dict):
         try:
@@ -99,7 +99,8 @@ def _report_missing(index: FileIndex, used: set[str], found: Findings) -> None:
             found.add_("missing image", index.absolute(path))
 
 
-def _lines(path: str) -> list[str]:
+def lines_of(path: str) -> list[str]:
+    """Return the lines of a text file; raise DataError, with the line, if it is not UTF-8 text."""
     try:
         data = read_bytes(path, limit_bytes=_MOST_BYTES)
         return data.decode("utf-8-sig").splitlines()
@@ -112,7 +113,7 @@ def _lines(path: str) -> list[str]:
 
 def _read(path: str, names: Sequence[str], found: Findings) -> list[RawObject]:
     try:
-        lines = _lines(path)
+        lines = lines_of(path)
     except DataError as error:
         found.add_("unreadable", str(error))
         return []
