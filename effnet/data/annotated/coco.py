@@ -14,9 +14,9 @@ from effnet.data.annotated.index import FileIndex
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
 from effnet.data.annotated.shapes import Shape, shape_from_coco
+from effnet.data.annotated.text import read_text
 from effnet.errors import DataError
-from effnet.system.files import read_bytes
-from effnet.system.text import brief, printable, reason_of
+from effnet.system.text import brief, printable
 
 # The largest public file, of Open Images, has 5 GB.
 _MOST_BYTES = 8 * 2**30
@@ -122,15 +122,7 @@ def _images(contents: _Contents, index: FileIndex, path: str, found: Findings) -
 
 
 def _read(path: str, found: Findings) -> _Contents:
-    try:
-        data = read_bytes(path, limit_bytes=_MOST_BYTES)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {reason_of(error)}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{printable(path)}, line {line}: it must be UTF-8 text; save it as UTF-8") from error
-    del data
+    text = read_text(path, limit_bytes=_MOST_BYTES)
     place = _places(path, text)
     contents = _Contents()
     take = {"categories": _take_category, "images": _take_image, "annotations": _take_object}

@@ -173,7 +173,7 @@ def _snapped(classes: np.ndarray, codes: np.ndarray, code: MaskCode) -> np.ndarr
 
 def _may_be_between(unknown: np.ndarray, code: MaskCode) -> bool:
     """Return whether numbers can be mixtures of those of classes: not if these are 0, 1, 2 ..."""
-    known = np.sort(np.array((*code.codes, *code.ignored)))
+    known = np.sort(np.array(code.codes))
     gaps = np.diff(known) > 1
     place = np.searchsorted(known, unknown)
     inside = (place > 0) & (place < len(known))

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
+from effnet.data.annotated.text import read_limited
 from effnet.errors import DataError
-from effnet.system.files import read_bytes
-from effnet.system.text import brief, printable, reason_of
+from effnet.system.text import brief, printable
 
 # An annotation of 10,000 objects has 5 MB.
 _MOST_BYTES, _DEEPEST = 32 * 10**6, 50
@@ -48,11 +48,7 @@ class Element:
 
 def read_xml(path: str) -> Element:
     """Return the root of an XML file; raise DataError, which names the file and the line, if it cannot be read."""
-    try:
-        data = read_bytes(path, limit_bytes=_MOST_BYTES)
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {reason_of(error)}") from error
-    return _Tree(path).read(_decoded(data, path))
+    return _Tree(path).read(_decoded(read_limited(path, limit_bytes=_MOST_BYTES), path))
 
 
 def _decoded(data: bytes, path: str) -> str:
@@ -94,6 +90,7 @@ class _Tree:
         # Entities that name each other grow without bound, and others read files.
         parser.EntityDeclHandler = self.refuse
         parser.ExternalEntityRefHandler = self.refuse
+        parser.SkippedEntityHandler = self.refuse
 
     def read(self, text: str) -> Element:
         try:

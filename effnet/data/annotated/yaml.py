@@ -2,9 +2,9 @@
 
 import re
 
+from effnet.data.annotated.text import read_text
 from effnet.errors import DataError
-from effnet.system.files import read_bytes
-from effnet.system.text import brief, printable, reason_of
+from effnet.system.text import brief, printable
 
 _MOST_BYTES, _MOST_NAMES = 10**6, 100_000
 _KEY = re.compile(r"""(?:"([^"]*)"|'([^']*)'|([^\s:#"'\[\]{},-][^:#]*?|-?[0-9]+))\s*:(?:\s+|$)(.*)""")
@@ -17,12 +17,7 @@ def read_flat_yaml(path: str) -> dict[str, Value]:
 
     Raises DataError, with file and line, for YAML that goes beyond: anchors, tags, blocks of text, deeper nesting.
     """
-    try:
-        text = read_bytes(path, limit_bytes=_MOST_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {reason_of(error)}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{printable(path)}: it must be UTF-8 text; save it as UTF-8") from error
+    text = read_text(path, limit_bytes=_MOST_BYTES)
     found: dict[str, Value] = {}
     key = ""
     lines = enumerate(text.splitlines(), start=1)

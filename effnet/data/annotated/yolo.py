@@ -9,10 +9,10 @@ from effnet.data.annotated.index import FileIndex, stem_of
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
 from effnet.data.annotated.shapes import Polygons
+from effnet.data.annotated.text import read_text
 from effnet.data.annotated.yaml import read_flat_yaml
 from effnet.errors import DataError
-from effnet.system.files import read_bytes
-from effnet.system.text import brief, printable, reason_of
+from effnet.system.text import brief, printable
 
 _MOST_BYTES, _MOST_CLASSES = 64 * 10**6, 100_000
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
@@ -101,14 +101,7 @@ def _report_missing(index: FileIndex, used: set[str], found: Findings) -> None:
 
 def lines_of(path: str) -> list[str]:
     """Return the lines of a text file; raise DataError, with the line, if it is not UTF-8 text."""
-    try:
-        data = read_bytes(path, limit_bytes=_MOST_BYTES)
-        return data.decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {reason_of(error)}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{printable(path)}, line {line}: it must be UTF-8 text; save it as UTF-8") from error
+    return read_text(path, limit_bytes=_MOST_BYTES).splitlines()
 
 
 def _read(path: str, names: Sequence[str], found: Findings) -> list[RawObject]:
