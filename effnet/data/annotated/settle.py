@@ -179,6 +179,8 @@ def _known(thing: RawObject, places: Mapping[str, int], found: Findings) -> RawO
 def _settle_shape(thing: RawObject, header: ImageHeader, scaled: bool, turned: bool, found: Findings) -> Shape | None:
     """Return the mask of an object in pixels of the upright image, None if it has none that can be used."""
     shape = thing.shape
+    if isinstance(shape, Polygons) and not scaled and not turned:
+        return shape
     if isinstance(shape, Polygons):
         side = np.array([header.width, header.height] if scaled else [1, 1], np.float64)
         parts = tuple(turn_points(part * side, header) if turned else part * side for part in shape.parts)

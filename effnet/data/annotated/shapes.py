@@ -102,7 +102,7 @@ def area_of(shape: Shape) -> float:
     area = 0.0
     for part in shape.parts:
         x, y = part.T
-        area += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+        area += abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0])) / 2
     return area
 
 
