@@ -106,14 +106,10 @@ def by_pycocotools(truths, answers, *, num_classes, max_detections=(1, 10, 100))
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-        found = coco.loadRes(results) if results else COCO()
-        if not results:
-            found.dataset = {
-                "images": coco.dataset["images"],
-                "categories": coco.dataset["categories"],
-                "annotations": [],
-            }
-            found.createIndex()
+        found = COCO()
+        found.dataset = {**coco.dataset, "annotations": []}
+        found.createIndex()
+        found = coco.loadRes(results) if results else found
         evaluation = COCOeval(coco, found, "bbox")
         evaluation.params.maxDets = list(max_detections)
         evaluation.evaluate()

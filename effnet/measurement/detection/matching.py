@@ -93,7 +93,7 @@ def match(
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
-    """Return the intersection over union of boxes [n, 4] and [m, 4], [n, m]; with a crowd, over the area of the first."""
+    """Return the intersection over union of boxes [n, 4] and [m, 4], [n, m]; of crowds, over the first area alone."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     sides = np.maximum(high - low, 0)

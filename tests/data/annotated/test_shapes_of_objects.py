@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -23,6 +23,7 @@ NUMBERS = st.one_of(st.integers(-6, 30).map(float), st.integers(-12, 60).map(lam
 
 
 @given(MASKS)
+@settings(deadline=None)
 def test_run_lengths_hold_the_mask(mask):
     rle = rle_of(mask)
     height, width = mask.shape
@@ -34,6 +35,7 @@ def test_run_lengths_hold_the_mask(mask):
 
 
 @given(MASKS)
+@settings(deadline=None)
 def test_text_is_that_of_cocoapi(mask):
     coco = pytest.importorskip("pycocotools.mask")
     assert text_of(rle_of(mask)).encode() == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
@@ -41,6 +43,7 @@ def test_text_is_that_of_cocoapi(mask):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 @given(SIDES, SIDES, st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=8), min_size=1, max_size=3))
+@settings(deadline=None)
 def test_pixels_of_polygons_are_those_of_cocoapi(height, width, parts):
     coco = pytest.importorskip("pycocotools.mask")
     flat = [[value for point in part for value in point] for part in parts]

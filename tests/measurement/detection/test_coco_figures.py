@@ -20,7 +20,7 @@ def both(truths, answers, num_classes, max_detections=(1, 10, 100)):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4), st.sampled_from((0, 4, 12, 40)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_twelve_figures_are_those_of_pycocotools(seed, images, num_classes, objects):
     pytest.importorskip("pycocotools")
     rng = np.random.default_rng(seed)
@@ -41,12 +41,10 @@ FOUND = st.lists(st.tuples(BOXES, st.integers(0, 1), st.sampled_from((0.1, 0.5, 
 
 
 @given(st.lists(st.tuples(OBJECTS, FOUND), min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_ties_crowds_and_overlaps_of_exactly_a_half_are_those_of_pycocotools(images):
     pytest.importorskip("pycocotools")
-    truths = [
-        truth([o[0] for o in objects], [o[1] for o in objects], crowd=[o[2] for o in objects]) for objects, _ in images
-    ]
+    truths = [truth([o[0] for o in some], [o[1] for o in some], crowd=[o[2] for o in some]) for some, _ in images]
     answers = [detected([f[0] for f in found], [f[2] for f in found], [f[1] for f in found]) for _, found in images]
     found, expected, _ = both(truths, answers, 2)
     assert found == pytest.approx(list(expected.stats), abs=1e-9)
@@ -55,7 +53,7 @@ def test_ties_crowds_and_overlaps_of_exactly_a_half_are_those_of_pycocotools(ima
 def test_more_than_a_hundred_objects_as_in_the_nuclei():
     pytest.importorskip("pycocotools")
     rng = np.random.default_rng(0)
-    truths, answers = random_set(rng, images=2, objects=329, found=400, num_classes=1)
+    truths, answers = random_set(rng, images=1, objects=400, found=500, num_classes=1)
     for most in ((1, 10, 100), (1, 100, 500)):
         found, expected, _ = both(truths, answers, 1, max_detections=most)
         # pycocotools takes the overall AP at 100 detections only, -1 if that is none of the numbers.

@@ -57,19 +57,16 @@ def test_confusions_name_classes_background_and_misses():
         crowd=[False, False, False, True, False],
         difficult=[False, False, False, False, True],
     )
-    answers = detected(
-        [
-            (0, 0, 10, 10),
-            (20, 0, 30, 9),
-            (21, 0, 30, 9),
-            (61, 1, 65, 5),
-            (100, 0, 110, 10),
-            (200, 0, 210, 10),
-            (0, 0, 10, 10),
-        ],
-        [0.9, 0.8, 0.9, 0.9, 0.9, 0.9, 0.1],
-        [0, 0, 1, 0, 1, 1, 0],
-    )
+    found = [
+        ((0, 0, 10, 10), 0.9, 0),
+        ((20, 0, 30, 9), 0.8, 0),
+        ((21, 0, 30, 9), 0.9, 1),
+        ((61, 1, 65, 5), 0.9, 0),
+        ((100, 0, 110, 10), 0.9, 1),
+        ((200, 0, 210, 10), 0.9, 1),
+        ((0, 0, 10, 10), 0.1, 0),
+    ]
+    answers = detected(*zip(*found, strict=True))
     counts = confusion([objects], [answers], num_classes=2, threshold=0.5)
     # One right cat; a dog taken for a cat by the larger overlap, and its other box for nothing; one dog missed.
     assert counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 2, 0]]
