@@ -179,7 +179,7 @@ def _boundary_counts(truth: np.ndarray, predicted: np.ndarray, known: np.ndarray
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of a mask that have a neighbour outside it; the border of the image is none."""
+    """Return the pixels of a mask that have an adjacent pixel outside it; the border of the image is none."""
     framed = np.pad(mask, 1, mode="edge")
     inner = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
     edge: np.ndarray = mask & ~inner

@@ -20,6 +20,9 @@ from effnet.system.files import open_regular
 
 Kind = Literal["voc", "coco", "yolo", "table", "masks", "classes", ""]
 
+ANNOTATIONS: tuple[Kind, ...] = ("voc", "coco", "yolo", "table", "masks")
+"""The kinds of annotations, in the order in which they count."""
+
 PEEK_BYTES = 65_536
 """The bytes of a file that are looked at, from its beginning."""
 
@@ -46,13 +49,15 @@ class Holds:
     also: tuple[Kind, ...] = ()
 
 
-def what_it_holds(files: Sequence[str], peek: Callable[[str], bytes]) -> Holds:
+def what_it_holds(files: Sequence[str], peek: Callable[[str], bytes], *, kinds: Sequence[Kind] = ANNOTATIONS) -> Holds:
     """Return what a folder holds, from the relative paths of its files, sorted, and the first bytes of some of them.
 
-    Annotations count before masks, and masks before class folders: a set of boxes may have masks besides.
+    Annotations count before masks, and masks before class folders: a set of boxes may have masks besides. Only `kinds`
+    are looked for; class folders if nothing else is found.
     """
     images = [path for path in files if suffix_of(path) in IMAGE_SUFFIXES]
-    found = [kind(files, images, peek) for kind in (_voc, _coco, _yolo, _table, _masks)]
+    ways = {"voc": _voc, "coco": _coco, "yolo": _yolo, "table": _table, "masks": _masks}
+    found = [way(files, images, peek) for kind, way in ways.items() if kind in kinds]
     held = [each for each in found if each is not None] or [each for each in (_classes(images),) if each is not None]
     if not held:
         why = "it holds images without annotations" if images else "it holds no images"
@@ -68,8 +73,8 @@ def what_it_holds(files: Sequence[str], peek: Callable[[str], bytes]) -> Holds:
     )
 
 
-def look_into(index: FileIndex) -> Holds:
-    """Return what the folder of an index holds."""
+def look_into(index: FileIndex, *, kinds: Sequence[Kind] = ANNOTATIONS) -> Holds:
+    """Return what the folder of an index holds, as `what_it_holds` does."""
 
     def peek(path: str) -> bytes:
         try:
@@ -78,7 +83,7 @@ def look_into(index: FileIndex) -> Holds:
         except OSError:
             return b""
 
-    return what_it_holds(index.files, peek)
+    return what_it_holds(index.files, peek, kinds=kinds)
 
 
 def _by_split(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:

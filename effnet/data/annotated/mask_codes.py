@@ -138,7 +138,7 @@ def _header(width: int, height: int, orientation: int) -> ImageHeader:
 
 
 def _areas(paths: Sequence[str], kind: Kind) -> set[int]:
-    """Return the codes of pixels all of whose neighbours have the same code."""
+    """Return the codes of pixels that have the same code as all around them."""
     present = np.zeros(2**24, bool)
     for path in paths:
         codes = read_codes(path, kind)

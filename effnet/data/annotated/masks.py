@@ -42,7 +42,7 @@ def read_mask(path: str, code: MaskCode, *, image: ImageHeader) -> Mask:
     """Return the mask of an image, whose header is given.
 
     A mask of the image as stored, without its EXIF orientation, is turned with it. Pixels between two classes, as
-    antialiased edges and JPEG have, get the class of a neighbour, and count as `snapped`. Up to 0.5 % of pixels may be
+    antialiased edges and JPEG have, get the class of an adjacent one, and count as `snapped`. Up to 0.5 % of pixels may be
     of no class: they are ignored, and count as `unknown`.
 
     Raises:
@@ -86,7 +86,7 @@ def mask_sentences(masks: Mapping[str, Mask]) -> list[str]:
         pixels = sum(mask.snapped for mask in masks.values())
         said.append(
             f"{_masks(snapped)} {pixels:,} pixels between two classes, as antialiased edges and JPEG have; each got "
-            f"the class of a neighbour. The first: {printable(snapped[0])}. "
+            f"the class of an adjacent one. The first: {printable(snapped[0])}. "
             "Save masks as PNG, drawn without antialiasing."
         )
     unknown = [path for path, mask in masks.items() if mask.unknown]
@@ -150,7 +150,7 @@ def _parts(codes: np.ndarray, code: MaskCode) -> np.ndarray:
 
 
 def _snapped(classes: np.ndarray, codes: np.ndarray, code: MaskCode) -> np.ndarray:
-    """Return the classes with those that are unknown taken from the nearest colour or a neighbour, if one is near."""
+    """Return the classes with those that are unknown taken from the nearest colour or an adjacent pixel, if one is near."""
     table = _parts(np.array((*code.codes, *code.ignored)), code)
     values = np.array([*range(len(code.codes)), *[IGNORE] * len(code.ignored)], np.uint8)
     if code.kind == "index" and not _may_be_between(codes[classes == _UNKNOWN], code):
@@ -183,7 +183,7 @@ def _may_be_between(unknown: np.ndarray, code: MaskCode) -> bool:
 def _filled(
     classes: np.ndarray, codes: np.ndarray, code: MaskCode, table: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """Return the classes with unknown pixels taken from the neighbour whose code is the most similar."""
+    """Return the classes with unknown pixels taken from the adjacent one whose code is the most similar."""
     rows, columns = np.nonzero(classes == _UNKNOWN)
     if not len(rows):
         return classes

@@ -164,6 +164,10 @@ SENTENCES = {
         "object has a mask that cannot be used; its box is used",
         "objects have masks that cannot be used; their boxes are used",
     ),
+    "unusable mask": (
+        "image has a mask that cannot be used and is not used",
+        "images have masks that cannot be used and are not used",
+    ),
     "other size": (
         "image has another size than its annotation says; the boxes are used as they are",
         "images have another size than their annotations say; the boxes are used as they are",

@@ -68,6 +68,8 @@ def test_annotations_of_several_kinds_are_named():
     files = {"images/1.png": b"", "masks/1.png": b"", "a.json": COCO, "1.xml": XML}
     found = what_it_holds(sorted(files), files.__getitem__)
     assert (found.kind, found.also) == ("voc", ("coco", "masks"))
+    found = what_it_holds(sorted(files), files.__getitem__, kinds=("masks",))
+    assert (found.kind, dict(found.masks), found.also) == ("masks", {"images/1.png": "masks/1.png"}, ())
 
 
 def test_the_real_sets_are_recognised(shared_data):
