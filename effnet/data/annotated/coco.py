@@ -58,7 +58,7 @@ def read_coco(index: FileIndex, parts: Mapping[str, Sequence[str]], *, class_nam
                     continue
                 seen.add(image.path)
                 raw.setdefault(split, []).append(image)
-    return settle(raw, format="coco", class_names=names, findings=found)
+    return settle(raw, kind="coco", class_names=names, findings=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,8 +42,8 @@ def read_mask(path: str, code: MaskCode, *, image: ImageHeader) -> Mask:
     """Return the mask of an image, whose header is given.
 
     A mask of the image as stored, without its EXIF orientation, is turned with it. Pixels between two classes, as
-    antialiased edges and JPEG have, get the class of an adjacent one, and count as `snapped`. Up to 0.5 % of pixels may be
-    of no class: they are ignored, and count as `unknown`.
+    antialiased edges and JPEG have, get the class of an adjacent one, and count as `snapped`. Up to 0.5 % of pixels may
+    be of no class: they are ignored, and count as `unknown`.
 
     Raises:
         DataError: the file cannot be decoded, has another size, or more than 0.5 % of it is of no class.
@@ -150,7 +150,7 @@ def _parts(codes: np.ndarray, code: MaskCode) -> np.ndarray:
 
 
 def _snapped(classes: np.ndarray, codes: np.ndarray, code: MaskCode) -> np.ndarray:
-    """Return the classes with those that are unknown taken from the nearest colour or an adjacent pixel, if one is near."""
+    """Return the classes with those that are unknown taken from the nearest colour or an adjacent pixel."""
     table = _parts(np.array((*code.codes, *code.ignored)), code)
     values = np.array([*range(len(code.codes)), *[IGNORE] * len(code.ignored)], np.uint8)
     if code.kind == "index" and not _may_be_between(codes[classes == _UNKNOWN], code):

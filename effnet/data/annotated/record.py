@@ -124,6 +124,10 @@ SENTENCES = {
         "image is annotated in two files; the first is used",
         "images are annotated in two files; the first is used",
     ),
+    "not listed": (
+        "annotation file is in no list of ImageSets and is not used",
+        "annotation files are in no list of ImageSets and are not used",
+    ),
     "other name": (
         "annotation file names another image than the one of its own name; the latter is used",
         "annotation files name other images than those of their own names; the latter are used",
@@ -156,6 +160,7 @@ SENTENCES = {
     "outside": ("box lies outside its image and is not used", "boxes lie outside their images and are not used"),
     "clipped": ("box reaches beyond its image and was clipped", "boxes reach beyond their images and were clipped"),
     "empty": ("box has no area and is not used", "boxes have no area and are not used"),
+    "tiny": ("box is smaller than a pixel", "boxes are smaller than a pixel"),
     "duplicate": (
         "box repeats one of the same class in the same image and is not used",
         "boxes repeat one of the same class in the same image and are not used",

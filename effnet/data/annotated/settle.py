@@ -1,7 +1,6 @@
 """Turn annotations as written into those that a detector can learn from, and report every irregularity."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,8 @@ from effnet.system.text import printable
 _ROUNDING = 1.0
 # Coordinates between 0 and 1 beyond this are pixels: no box reaches that far beyond its image.
 _FAR = 2.0
+# One box in so many may lie between 0 and 1 in a set of pixels.
+_FEW = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +36,14 @@ class RawObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """An image and its objects as written; `width` and `height` are those of the annotation, None if it has none."""
+    """An image and its objects as written; `width` and `height` are those of the annotation, None if it has none.
+
+    One that is not `annotated` counts as an image without objects.
+    """
 
     path: str
     objects: Sequence[RawObject]
+    annotated: bool = True
     width: int | None = None
     height: int | None = None
 
@@ -46,15 +51,15 @@ class RawImage:
 def settle(
     parts: Mapping[str, Iterable[RawImage]],
     *,
-    format: str,  # noqa: A002
+    kind: str,
     class_names: Sequence[str] = (),
     normalised: bool = False,
     findings: Findings | None = None,
 ) -> AnnotatedSet:
     """Return the images with valid boxes in pixels, and all findings.
 
-    `class_names` are the declared classes; if there are none, the classes are those of the objects, sorted. If
-    `normalised`, coordinates are shares of the image's sides, else pixels.
+    `kind` is the format. `class_names` are the declared classes; if there are none, the classes are those of the
+    objects, sorted. If `normalised`, coordinates are shares of the image's sides, else pixels.
 
     Raises:
         DataError: there is no image, or coordinates of both units are mixed; the message names two places.
@@ -73,11 +78,11 @@ def settle(
         )
         for name, images in listed.items()
     }
-    result = AnnotatedSet(format=format, parts={n: p for n, p in settled.items() if p}, class_names=names)
+    result = AnnotatedSet(format=kind, parts={n: p for n, p in settled.items() if p}, class_names=names)
     if not result.parts:
         raise DataError(_nothing(found))
     _report_test_only(result, found)
-    return AnnotatedSet(format=format, parts=result.parts, class_names=names, findings=found.all())
+    return AnnotatedSet(format=kind, parts=result.parts, class_names=names, findings=found.all())
 
 
 def _nothing(found: Findings) -> str:
@@ -97,6 +102,8 @@ def _unit(raw: Sequence[RawImage], normalised: bool, found: Findings) -> bool:
                 pixels.append(thing)
             elif low >= 0 and high <= 1 and not all(value == int(value) for value in thing.box):
                 shares.append(thing)
+    if not normalised and _FEW * len(shares) <= len(pixels):
+        shares = []  # they are boxes smaller than a pixel, which every large set has
     if shares and pixels:
         raise DataError(
             f"boxes must be in one unit, but {len(shares):,} have coordinates between 0 and 1 and {len(pixels):,} "
@@ -121,7 +128,7 @@ def _settle_image(image: RawImage, places: Mapping[str, int], *, scaled: bool, f
         return None
     turned = _turned(image, header, found)
     if not image.objects:
-        found.add_("no objects", image.path)
+        found.add_("no objects" if image.annotated else "no annotation", image.path)
     kept = [t for thing in image.objects if (t := _known(thing, places, found)) is not None]
     shapes = [_settle_shape(thing, header, scaled, turned, found) for thing in kept]
     boxes = np.array([_box(thing, shape) for thing, shape in zip(kept, shapes, strict=True)]).reshape(-1, 4)
@@ -212,7 +219,9 @@ def _checked(
     swapped = (boxes[:, :2] > boxes[:, 2:]).any(1) & ~empty
     outside = ((high <= 0) | (low >= side)).any(1) & ~empty
     clipped = ((low < -_ROUNDING) | (high > side + _ROUNDING)).any(1) & ~empty & ~outside
-    for kind, which in (("swapped", swapped), ("empty", empty), ("outside", outside), ("clipped", clipped)):
+    tiny = (high - low < 1).all(1) & ~empty & ~outside
+    kinds = {"swapped": swapped, "empty": empty, "outside": outside, "clipped": clipped, "tiny": tiny}
+    for kind, which in kinds.items():
         for i in np.flatnonzero(which).tolist():
             text = ", ".join(f"{value:.6g}" for value in boxes[i])
             found.add_(kind, f"{places[i]}: ({text}) in {header.width} x {header.height}")
@@ -250,8 +259,6 @@ def _report_test_only(found_set: AnnotatedSet, found: Findings) -> None:
     counts = found_set.counts()
     if "train" not in counts:
         return
-    others = Counter(dict.fromkeys(counts, 0))
     for split in ("val", "test"):
         for place in np.flatnonzero((counts["train"] == 0) & (counts.get(split, counts["train"]) > 0)):
-            others[split] += 1
             found.add_("test only", f"{found_set.class_names[place]}: {counts[split][place]:,} objects in {split}")

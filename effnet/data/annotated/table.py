@@ -70,7 +70,7 @@ def read_table(path: str, *, class_names: Sequence[str] = ()) -> AnnotatedSet:
         parts.setdefault(image.split, []).append(raw)
     if "" in parts and len(parts) > 1:
         raise DataError(f"{printable(path)}: every image must have a split, or none; {len(parts['']):,} have none")
-    return settle(parts, format="table", class_names=class_names, findings=found)
+    return settle(parts, kind="table", class_names=class_names, findings=found)
 
 
 def box_columns(titles: Sequence[str]) -> dict[str, str] | None:

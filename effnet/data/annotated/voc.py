@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from effnet.data.annotated.index import FileIndex, stem_of
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
+from effnet.data.annotated.text import read_text
 from effnet.data.annotated.xml import Element, read_xml
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # The pixels of the original data are counted from 1, and the last one belongs to the box; other tools count from 0.
+_MOST_BYTES = 64 * 10**6
 _ORIGINAL = re.compile(r"\bVOC ?20\d\d\b")
 
 
@@ -22,12 +24,13 @@ def read_voc(index: FileIndex, parts: Mapping[str, Sequence[str]], *, class_name
     """Return the images of VOC annotations; `parts` are the relative paths of their XML files by split.
 
     The image of an annotation is the one of the same file name, else the one that its `filename` names. A file that
-    cannot be read is reported as "unreadable". Raises DataError if none can.
+    cannot be read is reported as "unreadable". The lists in ImageSets/Main, if there are any, give the splits. Raises
+    DataError if no file can be read.
     """
     found = Findings()
     seen: set[str] = set()
     raw: dict[str, list[RawImage]] = {}
-    for split, paths in parts.items():
+    for split, paths in (_listed(index, found) or parts).items():
         images = raw.setdefault(split, [])
         for path in paths:
             try:
@@ -43,7 +46,36 @@ def read_voc(index: FileIndex, parts: Mapping[str, Sequence[str]], *, class_name
             seen.add(image.path)
             images.append(image)
     _report_unused(index, seen, found)
-    return settle(raw, format="voc", class_names=class_names, findings=found)
+    return settle(raw, kind="voc", class_names=class_names, findings=found)
+
+
+def _listed(index: FileIndex, found: Findings) -> dict[str, list[str]]:
+    """Return the XML files of each split by the lists in ImageSets/Main; train is trainval if there is no other."""
+    files = frozenset(index.files)
+    parts: dict[str, list[str]] = {}
+    used: set[str] = set()
+    for name in ("train", "val", "test", "trainval"):
+        for path in index.files:
+            folder, _, file = path.rpartition("ImageSets/Main/")
+            if file != f"{name}.txt":
+                continue
+            stems = [
+                line.split()[0]
+                for line in read_text(index.absolute(path), limit_bytes=_MOST_BYTES).split("\n")
+                if line.strip()
+            ]
+            xml = [f"{folder}Annotations/{stem}.xml" for stem in stems]
+            for one in xml:
+                if one not in files:
+                    found.add_("missing image", f"{index.absolute(path)}: {one}")
+            fresh = [one for one in xml if one in files and one not in used]
+            used.update(fresh)
+            parts.setdefault("train" if name == "trainval" else name, []).extend(fresh)
+    parts = {split: paths for split, paths in parts.items() if paths}
+    for path in index.files if parts else ():
+        if path.endswith(".xml") and path not in used:
+            found.add_("not listed", index.absolute(path))
+    return parts
 
 
 def _report_unused(index: FileIndex, used: set[str], found: Findings) -> None:

@@ -44,16 +44,15 @@ def read_yolo(
         listed = raw.setdefault(split, [])
         for image in images:
             annotation = next((path for path in label_paths(image) if path in files), None)
-            if annotation is None:
-                found.add_("no annotation", index.absolute(image))
             used.add(annotation or "")
             objects = [] if annotation is None else _read(index.absolute(annotation), names, found)
-            listed.append(RawImage(path=index.absolute(image), objects=objects))
+            path = index.absolute(image)
+            listed.append(RawImage(path=path, objects=objects, annotated=annotation is not None))
     _report_missing(index, used, found)
     if not names:
         numbers = {int(thing.name) for images in raw.values() for image in images for thing in image.objects}
         names = tuple(str(number) for number in range(max(numbers, default=-1) + 1))
-    return settle(raw, format="yolo", class_names=names, normalised=True, findings=found)
+    return settle(raw, kind="yolo", class_names=names, normalised=True, findings=found)
 
 
 def label_paths(image: str) -> list[str]:

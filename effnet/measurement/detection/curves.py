@@ -111,6 +111,27 @@ def confusion(
     return counts
 
 
+def image_counts(
+    truths: Sequence[Annotated], detections: Sequence[Detections], *, threshold: float, iou: float = 0.5
+) -> np.ndarray:
+    """Return the detections of each image that are right, that are wrong, and the objects missed, int64 [images, 3].
+
+    Pairs are those of `confusion`, within a class. Images with most wrong and missed are the ones to look at.
+    """
+    counts = np.zeros((len(truths), 3), np.int64)
+    for row, truth, every in zip(counts, truths, detections, strict=True):
+        found = every.above(threshold)
+        counts_not = truth.crowd | truth.difficult
+        ious = overlaps(found.boxes.astype(np.float64), truth.boxes, truth.crowd)
+        ious[found.classes[:, None] != truth.classes[None]] = 0
+        pairs = _pairs(ious[:, ~counts_not], iou)
+        free = np.ones(len(found), bool)
+        free[[detection for detection, _ in pairs]] = False
+        free &= ~(ious[:, counts_not] >= iou).any(1)
+        row[:] = len(pairs), free.sum(), (~counts_not).sum() - len(pairs)
+    return counts
+
+
 def _pairs(ious: np.ndarray, least: float) -> list[tuple[int, int]]:
     """Return the pairs of at least this overlap, the largest first, each detection and each object once."""
     rows, columns = np.nonzero(ious >= least)

@@ -195,3 +195,30 @@ def test_no_usable_annotation_is_an_error(tmp_path, write_image, write_text):
     (tmp_path / "1.xml").unlink()
     with pytest.raises(DataError, match="must hold annotations of boxes, but it holds images without annotations"):
         read_annotated(str(tmp_path))
+
+
+def test_lists_of_image_sets_give_the_splits(tmp_path, write_image, write_text):
+    for i in range(5):
+        write_image(f"VOC/JPEGImages/{i}.jpg")
+        write_text(f"VOC/Annotations/{i}.xml", xml([("cat", (1, 2, 3, 4), "")], name=f"{i}.jpg"))
+    write_text("VOC/ImageSets/Main/train.txt", "0\n2\n")
+    write_text("VOC/ImageSets/Main/trainval.txt", "0\n2\n3\n")
+    write_text("VOC/ImageSets/Main/val.txt", "3\ngone\n")
+    write_text("VOC/ImageSets/Main/test.txt", "1  1\n")
+    write_text("VOC/ImageSets/Main/cat_test.txt", "1  1\n")
+    found = read_annotated(str(tmp_path))
+    assert {split: [i.path[-5] for i in part] for split, part in found.parts.items()} == {
+        "train": ["0", "2"],
+        "val": ["3"],
+        "test": ["1"],
+    }
+    assert kinds(found) == {"missing image": 1, "not listed": 1, "not annotated": 1}
+
+
+def test_a_rare_box_smaller_than_a_pixel_is_no_other_unit(tmp_path, write_image, write_text):
+    write_image("1.png", (400, 300))
+    objects = [("cat", (i % 100, i // 100, i % 100 + 5, 290), "") for i in range(1000)]
+    write_text("1.xml", xml([*objects, ("cat", (0.25, 0.5, 0.75, 0.9), "")], size=(400, 300)))
+    found = read_annotated(str(tmp_path))
+    assert kinds(found) == {"tiny": 1}
+    assert found.images[0].boxes[-1].tolist() == [0.25, 0.5, 0.75, 0.9]

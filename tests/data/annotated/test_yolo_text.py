@@ -25,7 +25,7 @@ def test_boxes_outlines_and_images_without_objects(tmp_path, write_image, write_
     assert image.shapes[0] is None
     assert pixels_of(image.shapes[1], height=30, width=40).sum() == 20 * 15
     assert image.places[1].endswith("labels/train/1.txt, line 3")
-    assert kinds(found) == {"no annotation": 1, "no objects": 1}
+    assert kinds(found) == {"no annotation": 1}
 
 
 def test_each_irregularity_is_reported_with_file_and_line(tmp_path, write_image, write_text):

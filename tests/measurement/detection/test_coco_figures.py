@@ -20,7 +20,7 @@ def both(truths, answers, num_classes, max_detections=(1, 10, 100)):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4), st.sampled_from((0, 4, 12, 40)))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_twelve_figures_are_those_of_pycocotools(seed, images, num_classes, objects):
     pytest.importorskip("pycocotools")
     rng = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ FOUND = st.lists(st.tuples(BOXES, st.integers(0, 1), st.sampled_from((0.1, 0.5, 
 
 
 @given(st.lists(st.tuples(OBJECTS, FOUND), min_size=1, max_size=3))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_ties_crowds_and_overlaps_of_exactly_a_half_are_those_of_pycocotools(images):
     pytest.importorskip("pycocotools")
     truths = [truth([o[0] for o in some], [o[1] for o in some], crowd=[o[2] for o in some]) for some, _ in images]

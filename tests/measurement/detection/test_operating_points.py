@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from detected import detected, random_set, truth
 
-from effnet.measurement.detection.curves import best_f1, confusion, curve
+from effnet.measurement.detection.curves import best_f1, confusion, curve, image_counts
 from effnet.measurement.detection.matching import match
 
 
 def test_the_best_threshold_has_the_highest_f1_of_all():
     rng = np.random.default_rng(0)
-    truths, answers = random_set(rng, images=20, objects=6, found=9, num_classes=3)
+    truths, answers = random_set(rng, images=6, objects=6, found=9, num_classes=3)
     matches = match(truths, answers, num_classes=3)
     found = best_f1(matches)
     every = np.unique(np.concatenate([a.scores for a in answers]))
@@ -71,3 +71,9 @@ def test_confusions_name_classes_background_and_misses():
     # One right cat; a dog taken for a cat by the larger overlap, and its other box for nothing; one dog missed.
     assert counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 2, 0]]
     assert confusion([objects], [answers], num_classes=2, threshold=0.95).tolist() == [[0, 0, 1], [0, 0, 2], [0, 0, 0]]
+    # Right: the cat and the dog's own box; wrong: the dog's box as a cat, and that of nothing.
+    assert image_counts([objects], [answers], threshold=0.5).tolist() == [[2, 2, 1]]
+    assert image_counts([objects, truth([])], [detected([], []), answers], threshold=0.5).tolist() == [
+        [0, 0, 3],
+        [0, 6, 0],
+    ]
