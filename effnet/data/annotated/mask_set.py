@@ -11,7 +11,7 @@ from effnet.data.annotated.mask_codes import MaskCode, colour_of, discover_code
 from effnet.data.annotated.masks import Mask, count_pixels, mask_sentences, read_mask
 from effnet.data.annotated.record import Finding, Findings
 from effnet.data.images.decode import image_header
-from effnet.data.table_rows import place_of, rows_of
+from effnet.data.manifest_rows import place_of, read_rows
 from effnet.errors import DataError, ImageError
 from effnet.system.text import brief, printable
 
@@ -100,7 +100,7 @@ def read_class_table(path: str) -> MaskCode:
     codes: list[int] = []
     ignored: list[int] = []
     kinds = set()
-    for line, row in rows_of(path):
+    for line, row in read_rows(path):
         cells = {str(title).strip().lower(): cell for title, cell in row.items()}
         place = place_of(path, line)
         name = str(next((cells[title] for title in _NAMES if cells.get(title)), "")).strip()

@@ -8,8 +8,8 @@ from typing import Any
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
 from effnet.data.manifest_paths import ImageFinder
+from effnet.data.manifest_rows import place_of, read_rows
 from effnet.data.sources import SPLIT_NAMES
-from effnet.data.table_rows import header_of, is_table, place_of, rows_of
 from effnet.errors import DataError, nearest
 from effnet.system.text import brief, printable
 
@@ -50,10 +50,12 @@ def read_table(path: str, *, class_names: Sequence[str] = ()) -> AnnotatedSet:
     """
     finder, folder, found = ImageFinder(os.path.dirname(path)), os.path.dirname(path), Findings()
     images: dict[str, _Image] = {}
-    columns = None if not is_table(path) else _columns([title.strip().lower() for title in header_of(path)], path, 1)
-    for line, row in rows_of(path):
-        row = {str(title).strip().lower(): cell for title, cell in row.items()}
-        titles = columns or _columns(list(row), path, line)
+    columns: dict[tuple[str, ...], dict[str, str]] = {}
+    for line, row in read_rows(path):
+        row = {title.strip().lower(): cell for title, cell in row.items()}
+        if tuple(row) not in columns:
+            columns[tuple(row)] = _columns(list(row), path, line)
+        titles = columns[tuple(row)]
         place, name = place_of(path, line), row.get(titles["path"])
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{place}: the path of an image must be text; got {brief(name)}")

@@ -70,8 +70,8 @@ HEAD = "path,xmin,ymin,xmax,ymax,label,split\n"
 @pytest.mark.parametrize(
     "name, content, why",
     [
-        ("b.csv", "path,xmin,ymin,xmax,label\n1.png,1,2,3,a", "line 1: the columns path, xmin, ymin, xmax, ymax and"),
-        ("b.csv", "", "line 1: the columns"),
+        ("b.csv", "path,xmin,ymin,xmax,label\n1.png,1,2,3,a", "line 2: the columns path, xmin, ymin, xmax, ymax and"),
+        ("b.csv", "", "at least one image"),
         ("b.csv", HEAD + "1.png,1,2,3,4,", "line 2: the label of a box must be text"),
         ("b.csv", HEAD + ",1,2,3,4,cat", "line 2: the path of an image must be text"),
         ("b.csv", HEAD + "1.png,1,2,3,4,cat,trian", "line 2: split must be one of"),
