@@ -34,7 +34,7 @@ _YOLO_LINE = re.compile(rb"\s*[0-9]+(?:\.0*)?(?:[ \t]+-?[0-9.eE+-]+){4,}\s*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
-    """What a folder holds, why, and the files by split ("train", "val", "test"; "" if there are none).
+    """What a folder holds, in words (`why`), and the files by split ("train", "val", "test"; "" if there are none).
 
     `parts` are relative paths: the annotation files of "voc", "coco" and "table", the images of "yolo", "masks" and
     "classes"; `masks` gives the mask of each image, `names_file` the file with YOLO's class names. `also` are kinds
@@ -60,8 +60,7 @@ def what_it_holds(files: Sequence[str], peek: Callable[[str], bytes], *, kinds: 
     found = [way(files, images, peek) for kind, way in ways.items() if kind in kinds]
     held = [each for each in found if each is not None] or [each for each in (_classes(images),) if each is not None]
     if not held:
-        why = "it holds images without annotations" if images else "it holds no images"
-        return Holds(kind="", why=why)
+        return Holds(kind="", why="images without annotations" if images else "no images")
     first = held[0]
     return Holds(
         kind=first.kind,

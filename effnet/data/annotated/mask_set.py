@@ -63,7 +63,7 @@ def read_mask_set(path: str, *, code: MaskCode | None = None, class_names: Seque
     if not pairs:
         raise DataError(
             f"{printable(path)} must hold images and masks of the same names, as in images/1.jpg and masks/1.png, but "
-            f"{holds.why}"
+            f"it holds {holds.why}"
         )
     code = code or discover_code([index.absolute(mask) for mask in pairs.values()], class_names=class_names)
     found, reports = Findings(), dict[str, Mask]()

@@ -55,7 +55,7 @@ def read_annotated(path: str, *, class_names: Sequence[str] = ()) -> AnnotatedSe
         raise DataError(
             f"{printable(path)} must hold one table of boxes; it holds {len(tables)}: merge them, with a column split"
         )
-    raise DataError(f"{printable(path)} must hold annotations of boxes, but {holds.why}; {_EXPECTED}")
+    raise DataError(f"{printable(path)} must hold annotations of boxes, but it holds {holds.why}; {_EXPECTED}")
 
 
 def _index_around(path: str) -> tuple[FileIndex, str]:
@@ -70,7 +70,7 @@ def _index_around(path: str) -> tuple[FileIndex, str]:
 
 def _read_yolo(index: FileIndex, holds: Holds, names_file: str, class_names: Sequence[str]) -> AnnotatedSet:
     if holds.kind != "yolo":
-        raise DataError(f"{printable(index.root)} must hold YOLO text files, but {holds.why}")
+        raise DataError(f"{printable(index.root)} must hold YOLO text files, but it holds {holds.why}")
     parts: Mapping[str, Sequence[str]] = holds.parts
     if suffix_of(names_file) in (".yaml", ".yml"):
         parts = _parts_of_yaml(index, names_file) or parts

@@ -50,32 +50,29 @@ def read_voc(index: FileIndex, parts: Mapping[str, Sequence[str]], *, class_name
 
 
 def _listed(index: FileIndex, found: Findings) -> dict[str, list[str]]:
-    """Return the XML files of each split by the lists in ImageSets/Main; train is trainval if there is no other."""
+    """Return the XML files of each split by the lists in ImageSets/Main; train has the rest of trainval, too."""
     files = frozenset(index.files)
     parts: dict[str, list[str]] = {}
     used: set[str] = set()
-    for name in ("train", "val", "test", "trainval"):
+    for name, split in (("train", "train"), ("val", "val"), ("test", "test"), ("trainval", "train")):
         for path in index.files:
             folder, _, file = path.rpartition("ImageSets/Main/")
-            if file != f"{name}.txt":
-                continue
-            stems = [
-                line.split()[0]
-                for line in read_text(index.absolute(path), limit_bytes=_MOST_BYTES).split("\n")
-                if line.strip()
-            ]
-            xml = [f"{folder}Annotations/{stem}.xml" for stem in stems]
-            for one in xml:
-                if one not in files:
-                    found.add_("missing image", f"{index.absolute(path)}: {one}")
-            fresh = [one for one in xml if one in files and one not in used]
-            used.update(fresh)
-            parts.setdefault("train" if name == "trainval" else name, []).extend(fresh)
-    parts = {split: paths for split, paths in parts.items() if paths}
+            listed = _names_in(index.absolute(path)) if file == f"{name}.txt" else []
+            for xml in (f"{folder}Annotations/{stem}.xml" for stem in listed):
+                if xml not in files:
+                    found.add_("missing image", f"{index.absolute(path)}: {xml}")
+                elif xml not in used:
+                    used.add(xml)
+                    parts.setdefault(split, []).append(xml)
     for path in index.files if parts else ():
         if path.endswith(".xml") and path not in used:
             found.add_("not listed", index.absolute(path))
     return parts
+
+
+def _names_in(path: str) -> list[str]:
+    """Return the first word of each line of a list."""
+    return [line.split()[0] for line in read_text(path, limit_bytes=_MOST_BYTES).split("\n") if line.strip()]
 
 
 def _report_unused(index: FileIndex, used: set[str], found: Findings) -> None:

@@ -57,13 +57,13 @@ def detect(
 ) -> Detections:
     """Return the objects in one image, in pixels of the input, from raw boxes [places, 4] and logits [places, classes].
 
-    Values that are not finite, as of a damaged network, are no candidates.
+    Boxes without an area, and values that are not finite, as of a damaged network, are left out.
     """
     if boxes.shape != (len(logits), 4):
         raise DataError(f"boxes must be [{len(logits)}, 4], one of each row of the logits; got {list(boxes.shape)}")
     places, classes, scores = choose(logits, threshold=threshold, most=candidates, one_class=one_class)
     decoded = decode(boxes[places], places).astype(np.float32)
-    sound = np.isfinite(decoded).all(1) & np.isfinite(scores)
+    sound = np.isfinite(decoded).all(1) & np.isfinite(scores) & (decoded[:, 2:] > decoded[:, :2]).all(1)
     decoded, classes, scores = decoded[sound], classes[sound], scores[sound].astype(np.float32)
     kept = suppress(decoded, scores, classes, iou=iou, most=most)
     return Detections(boxes=decoded[kept], scores=scores[kept], classes=classes[kept])

@@ -47,6 +47,8 @@ def test_nothing_found_and_values_that_are_not_finite():
     assert found.boxes.tolist() == [[0, 0, 1, 1], [5, 5, 9, 9]]
     with np.errstate(over="raise"):
         assert detect(raw[2:], np.array([[1e30], [-1e30]]), lambda own, at: own).scores.tolist() == [1]
+    raw[2] = (0, 0, -1, 1)
+    assert detect(raw, logits, lambda own, at: own).boxes.tolist() == [[5, 5, 9, 9]]
 
 
 def test_other_shapes_are_errors():
