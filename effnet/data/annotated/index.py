@@ -47,8 +47,8 @@ class FileIndex:
         """Return the relative path of the image that an annotation in the file `near` calls `name`, None if unclear.
 
         Upper and lower case, and folders that do not exist here, do not matter: of the images of that file name, the
-        one that shares most folders with the written path is meant, then the one nearest to the annotation. Nothing
-        outside the index is found.
+        one that shares most folders with the written path is meant, then the one nearest to the annotation. One of
+        another split is never meant, and nothing outside the index is found.
         """
         parts = [part for part in name.strip().replace("\\", "/").lower().split("/") if part not in ("", ".")]
         return _nearest(self._by_name.get(parts[-1], []), parts[:-1], near) if parts else None
@@ -106,9 +106,11 @@ def stem_of(path: str) -> str:
 
 
 def _nearest(candidates: list[str], folders: list[str], near: str) -> str | None:
+    split = split_in("/".join((*folders, "1.jpg"))) or split_in(near)
+    candidates = [path for path in candidates if not split or split_in(path) in ("", split)]
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    place, split = near.lower().split("/")[:-1], split_in(near)
+    place = near.lower().split("/")[:-1]
 
     def closeness(path: str) -> tuple[int, ...]:
         own = path.lower().split("/")[:-1]

@@ -103,7 +103,9 @@ def test_the_nearest_image_of_a_name_is_meant(tmp_path):
     assert index.find_image("C:\\data\\VAL\\images\\1.JPG", near="a.json") == "val/images/1.jpg"
     assert index.find_image("1.jpg", near="annotations/val.json") == "val/images/1.jpg"
     assert index.find_image("1.jpg", near="train/a.json") == "train/images/1.jpg"
-    assert index.find_image("3.jpg", near="a.json") is None  # either
+    assert index.find_image("test/images/1.jpg", near="a.json") is None  # not that of another split
+    assert index.find_image("1.jpg", near="test.json") is None
+    assert index.find_image("3.jpg", near="test.json") is None  # either
     assert index.find_image("../../2.jpg", near="a.json") == "2.JPG"
     assert index.find_image("", near="a.json") is None
     assert index.find_stem("2", near="x/2.xml") == "2.JPG"
