@@ -58,7 +58,8 @@ class ImageHeader:
     `channels` is as stored: 1 grey, 2 grey with alpha, 3 colour, 4 RGBA or CMYK (see `mode`), N for bands; with `exact`
     the file gives only these, so that N of several must be requested. `values` is the type of the values; it is "uint8"
     also for a file of more bits that declares their range itself. `pages` are those of a TIFF file if all are grey and
-    alike, otherwise 1. `window` are the values for black and white that a DICOM file gives.
+    alike, otherwise 1. `window` are the values for black and white that a DICOM file gives. `orientation` is EXIF's, 1
+    to 8: width and height were exchanged if it is 5 or more.
     """
 
     width: int
@@ -70,6 +71,7 @@ class ImageHeader:
     exact: bool = False
     pages: int = 1
     window: tuple[float, float] | None = None
+    orientation: int = 1
 
 
 def decode_image(
@@ -221,8 +223,8 @@ def image_header(source: Source, *, name: str = "", decoding: Decoding | None = 
                 )  # fmt: skip
             pages = find_bands(stream)
             with open_image(stream) as image:
-                width, height = image.size
-                if orientation_of(image) >= 5:
+                (width, height), orientation = image.size, orientation_of(image)
+                if orientation >= 5:
                     width, height = height, width
                 return ImageHeader(
                     width=width,
@@ -232,6 +234,7 @@ def image_header(source: Source, *, name: str = "", decoding: Decoding | None = 
                     mode=image.mode,
                     values=stored_kind(image),
                     pages=pages.channels if pages is not None and pages.pages else 1,
+                    orientation=orientation,
                 )
     except Exception as error:
         raise image_error(source, error, name=name) from error
