@@ -1,7 +1,6 @@
 """config.json of a bundle: the model's task and outputs, its architecture, classes and preprocessing."""
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,8 +11,20 @@ import numpy as np
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
+from effnet.bundle.config_fields import (
+    FIRST,
+    Origin,
+    costs_of,
+    is_text,
+    named_costs,
+    number_of,
+    origin_of,
+    seed_of,
+    specs_of,
+    task_of,
+)
 from effnet.bundle.names import CONFIG
-from effnet.data.outputs import OutputSpec, column_names, output_spec
+from effnet.data.outputs import OutputSpec, column_names
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
@@ -23,27 +34,12 @@ from effnet.tasks.registry import find_task
 from effnet.tasks.task import FEATURES, NamedOutput, Output, Task
 
 FORMAT = 2
-_FIRST = 1
-"""The format without task and outputs: all of its bundles are classifiers or backbones."""
 MAX_NAME_LENGTH = 1_000
 """The most characters of a class name."""
 # Fitted temperatures lie in 0.05..20; outside these limits the scaled logits might not be finite in float32.
 _TEMPERATURES = (1e-4, 1e4)
 _DIGESTS = "sha256"
 _MAPS = "maps"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """The origin of a bundle's weights: `source` in words, `published` the id of published weights or empty.
-
-    `weights_sha256` is of the original model.safetensors, in hexadecimal: weights that were trained, pruned or edited
-    since have another hash, and are no longer the published ones.
-    """
-
-    source: str
-    published: str = ""
-    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,19 +171,10 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         "balanced": config.balanced,
     }
     if config.costs is not None:
-        data["costs"] = _named_costs(config.costs, config.class_names)
+        data["costs"] = named_costs(config.costs, config.class_names)
     if config.origin is not None:
         data["origin"] = asdict(config.origin)
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
-
-
-def _named_costs(costs: Costs, class_names: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """Return the costs by class, for people: those of 1 are left out."""
-    both = {"miss": costs.miss, "false": costs.false}
-    return {
-        kind: {name: cost for name, cost in zip(class_names, some, strict=True) if cost != 1}
-        for kind, some in both.items()
-    }
 
 
 def _declared(config: ModelConfig) -> list[dict[str, Any]]:
@@ -228,10 +215,10 @@ def _read(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise BundleError(f"a bundle is a folder with a {CONFIG}; {folder} has none that can be read{why}") from error
     except ValueError as error:
         raise BundleError(f"{path} must be JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("format") not in (_FIRST, FORMAT):
+    if not isinstance(data, dict) or data.get("format") not in (FIRST, FORMAT):
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise BundleError(
-            f"this effnet reads the bundle formats {_FIRST} and {FORMAT}; {path} has {shown(found)}: upgrade effnet"
+            f"this effnet reads the bundle formats {FIRST} and {FORMAT}; {path} has {shown(found)}: upgrade effnet"
         )
     return data
 
@@ -242,7 +229,7 @@ def read_digests(folder: str | os.PathLike[str]) -> dict[str, str]:
     The key is the file's name. A file written by another program has none. Raises BundleError like read_config.
     """
     found = _read(folder).get(_DIGESTS, {})
-    if not isinstance(found, dict) or not all(map(_is_text, found.values())):
+    if not isinstance(found, dict) or not all(map(is_text, found.values())):
         raise BundleError(f"{Path(folder) / CONFIG}: {_DIGESTS} must be a JSON object of texts; got {shown(found)}")
     return found
 
@@ -253,7 +240,7 @@ def read_maps(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises BundleError like read_config.
     """
     found = _read(folder).get(_MAPS, [])
-    if not isinstance(found, list) or not all(map(_is_text, found)):
+    if not isinstance(found, list) or not all(map(is_text, found)):
         raise BundleError(f"{Path(folder) / CONFIG}: {_MAPS} must be a list of texts; got {shown(found)}")
     return tuple(found)
 
@@ -274,29 +261,29 @@ def write_digests(folder: Path, digests: Mapping[str, str], *, maps: Iterable[st
 def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
     try:
         names, versions = data["class_names"], data.get("versions", {})
-        if not isinstance(names, list) or not all(map(_is_text, names)):
+        if not isinstance(names, list) or not all(map(is_text, names)):
             raise BundleError("class_names must be a list of texts")
-        if not isinstance(versions, dict) or not all(map(_is_text, versions.values())):
+        if not isinstance(versions, dict) or not all(map(is_text, versions.values())):
             raise BundleError("versions must be a JSON object of texts")
-        if not _is_text(deployed := data.get("deployed", "onnx")):
+        if not is_text(deployed := data.get("deployed", "onnx")):
             raise BundleError(f"deployed must be the name of a format; got {shown(deployed)}")
         config = ModelConfig(
             arch=spec_from_dict(data["arch"]),
             preprocess=Preprocess.from_dict(data["preprocess"]),
             class_names=tuple(names),
             versions=versions,
-            split_seed=_seed(data.get("split_seed")),
+            split_seed=seed_of(data.get("split_seed")),
             # Bundles of 0.1.0 have neither.
-            temperature=_number(data.get("temperature", 1.0), "temperature"),
-            threshold=None if data.get("threshold") is None else _number(data["threshold"], "threshold"),
+            temperature=number_of(data.get("temperature", 1.0), "temperature"),
+            threshold=None if data.get("threshold") is None else number_of(data["threshold"], "threshold"),
             deployed=deployed,
-            origin=_origin(data.get("origin")),
-            balanced=_number(data.get("balanced", 0.0), "balanced"),
-            task=_task(data),
-            specs=_specs(data),
-            costs=_costs(data.get("costs"), tuple(names)),
+            origin=origin_of(data.get("origin")),
+            balanced=number_of(data.get("balanced", 0.0), "balanced"),
+            task=task_of(data),
+            specs=specs_of(data),
+            costs=costs_of(data.get("costs"), tuple(names)),
         )
-        if data["format"] != _FIRST:
+        if data["format"] != FIRST:
             _check_outputs(data["outputs"], config)
         return config
     except KeyError as error:
@@ -305,65 +292,8 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _task(data: Mapping[str, Any]) -> str:
-    if data["format"] == _FIRST:
-        return "classification"
-    if not _is_text(task := data["task"]):
-        raise BundleError(f"task must be the name of a task; got {shown(task)}")
-    return task
-
-
-def _specs(data: Mapping[str, Any]) -> tuple[OutputSpec, ...]:
-    """Return the outputs of a task of several; none if they have no specs."""
-    outputs = data.get("outputs") if data["format"] != _FIRST else []
-    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
-        raise BundleError(f"outputs must be a list of JSON objects; got {shown(outputs)}")
-    return tuple(output_spec(output["spec"]) for output in outputs if "spec" in output)
-
-
 def _check_outputs(value: object, config: ModelConfig) -> None:
     """Raise BundleError unless the declared outputs are those of the task."""
     wanted = json.loads(json.dumps(_declared(config)))  # as read: lists for tuples
     if value != wanted:
         raise BundleError(f"outputs must be those of the task {config.task}, {shown(wanted)}; got {shown(value)}")
-
-
-def _origin(value: object) -> Origin | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(map(_is_text, value.values())) or "source" not in value:
-        raise BundleError(f"origin must be null or a JSON object of texts with a source; got {shown(value)}")
-    return Origin(**{key: value[key] for key in ("source", "published", "weights_sha256") if key in value})
-
-
-def _costs(value: object, class_names: tuple[str, ...]) -> Costs | None:
-    """Return the costs that `_named_costs` wrote."""
-    if value is None:
-        return None
-    good = isinstance(value, dict) and set(value) == {"miss", "false"}
-    given = {kind: some for kind, some in value.items() if isinstance(some, dict)} if isinstance(value, dict) else {}
-    if not good or len(given) != 2 or any(name not in class_names for some in given.values() for name in some):
-        raise BundleError(f"costs must be null or JSON objects miss and false, of costs by class; got {shown(value)}")
-    every = {
-        kind: tuple(_number(some.get(name, 1.0), "a cost") for name in class_names) for kind, some in given.items()
-    }
-    if not all(0 < cost < math.inf for costs in every.values() for cost in costs):
-        raise BundleError(f"costs must be above 0 and finite; got {shown(value)}")
-    return Costs(**every)
-
-
-def _seed(value: object) -> int | None:
-    if value is None or (type(value) is int and value >= 0):
-        return value
-    raise BundleError(f"split_seed must be a whole number of at least 0, or null; got {shown(value)}")
-
-
-def _number(value: object, name: str) -> float:
-    if type(value) in (int, float):
-        return float(value)  # type: ignore[arg-type]
-    raise BundleError(f"{name} must be a number; got {shown(value)}")
-
-
-def _is_text(value: object) -> bool:
-    """Return whether `value` is text that can be written as UTF-8: JSON can hold lone surrogates."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

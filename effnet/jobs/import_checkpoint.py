@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from effnet.bundle.config import ModelConfig, Origin
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.config_fields import Origin
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError, WeightsError
 from effnet.jobs.new_bundle import new_bundle, write_bundle

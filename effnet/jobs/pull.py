@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effnet.bundle.config import ModelConfig, Origin
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.config_fields import Origin
 from effnet.errors import WeightsError
 from effnet.jobs.new_bundle import new_bundle, write_bundle
 from effnet.report.card_published import imported_card, published_card

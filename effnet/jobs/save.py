@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from effnet.bundle.config import ModelConfig, Origin
+from effnet.bundle.config import ModelConfig
+from effnet.bundle.config_fields import Origin
 from effnet.bundle.weights import state_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.errors import WeightsError

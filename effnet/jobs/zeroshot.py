@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.bundle.config import MAX_NAME_LENGTH, ModelConfig, Origin, read_config
+from effnet.bundle.config import MAX_NAME_LENGTH, ModelConfig, read_config
+from effnet.bundle.config_fields import Origin
 from effnet.data.datasets import DataLike
 from effnet.data.labels import class_name
 from effnet.errors import InputError

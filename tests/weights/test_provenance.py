@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 
 from effnet.arch.lineage import Lineage
-from effnet.bundle.config import ModelConfig, Origin, read_config, write_config
+from effnet.bundle.config import ModelConfig, read_config, write_config
+from effnet.bundle.config_fields import Origin
 from effnet.bundle.names import CONFIG, WEIGHTS
 from effnet.bundle.weights import load_state, save_bundle
 from effnet.errors import BundleError

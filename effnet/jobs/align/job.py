@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from effnet.bundle.config import ModelConfig, Origin, write_text
+from effnet.bundle.config import ModelConfig, write_text
+from effnet.bundle.config_fields import Origin
 from effnet.data.captioned import read_captions
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import DataError, InputError
