@@ -118,12 +118,12 @@ class Explainer:
     def _shown(self, row: np.ndarray, maps: np.ndarray, answer: Any) -> Iterator[Shown]:
         """Yield the maps to show of one image, from its row [columns] and its maps [columns, height, width]."""
         first = 0
-        for output, spec in zip(self.config.file_outputs, _specs(self.config), strict=True):
+        for output, part in zip(self.config.file_outputs, _specs(self.config), strict=True):
             columns = slice(first, first + output.width)
             first += output.width
-            if spec.name in (self.output, "") or self.output is None:
-                wanted = self.output if spec.name == "" else None
-                yield from _shown(spec, row[columns], maps[columns], answer[spec.name] if spec.name else answer, wanted)
+            if part.name in (self.output, "") or self.output is None:
+                wanted = self.output if part.name == "" else None
+                yield from _shown(part, row[columns], maps[columns], answer[part.name] if part.name else answer, wanted)
 
 
 def _specs(config: ModelConfig) -> tuple[OutputSpec, ...]:

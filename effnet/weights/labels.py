@@ -163,7 +163,7 @@ def _matched(labels: np.ndarray, given: Sequence[OutputSpec], own: Sequence[Outp
     """Return targets of the outputs `given`, float64 [images, target columns], as targets of the model's `own`."""
     found = {place.spec.name: place for place in placed(given)}
     targets = np.full((len(labels), sum(spec.target_width for spec in own)), np.nan)
-    common = [(place, found[place.spec.name]) for place in placed(own) if place.spec.name in found]
+    common = [(place, found[name]) for place in placed(own) if (name := place.spec.name) in found]
     if not common:
         names = ", ".join(spec.name for spec in own)
         raise DataError(f"the data must have one of the model's outputs, {names}; got {', '.join(found)}")
