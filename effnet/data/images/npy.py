@@ -1,6 +1,8 @@
 """Read .npy files as images, piece by piece."""
 
 import math
+import os
+import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -14,6 +16,18 @@ _MAGIC = b"\x93NUMPY"
 # Numpy itself refuses headers of more than 10,000 characters, but only after reading them.
 _HEADER_BYTES = 2**17
 _PIECE_BYTES = 2**22
+# numpy parses a header with Python's own parser, which before 3.11.8 and 3.12.2 fails now and then if two threads parse
+# at the same time (CPython gh-106905): the image would count as damaged.
+_ONE_PARSER = threading.Lock()
+
+
+def _renew() -> None:
+    global _ONE_PARSER
+    _ONE_PARSER = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold it, which does not exist in the new process
+    os.register_at_fork(after_in_child=_renew)
 
 Shape = tuple[int, int, int]
 """Height, width and channels."""
@@ -86,7 +100,8 @@ def _read_header(stream: BinaryIO) -> tuple[Shape, np.dtype, bool]:
         raise ImageError(f".npy must be version 1.0 or 2.0, received {version}")
     first = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(header)
+    with _ONE_PARSER:
+        shape, is_fortran, dtype = read(header)
     usable = dtype.kind in "ui" or (dtype.kind == "f" and dtype.itemsize <= 8)
     if not usable or len(shape) not in (2, 3) or min(shape) < 1:
         raise ImageError(
