@@ -3,8 +3,8 @@
 import math
 import os
 import threading
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,9 +16,9 @@ _MAGIC = b"\x93NUMPY"
 # Numpy itself refuses headers of more than 10,000 characters, but only after reading them.
 _HEADER_BYTES = 2**17
 _PIECE_BYTES = 2**22
-# numpy parses a header with Python's own parser, which before 3.11.8 and 3.12.2 fails now and then if two threads parse
-# at the same time (CPython gh-106905): the image would count as damaged.
-_ONE_PARSER = threading.Lock()
+# numpy parses a header with Python's own parser, which before 3.11.8 and 3.12.2 fails now and then if another thread
+# parses at the same time, also one that imports a module (CPython gh-106905): the image would count as damaged.
+_ONE_PARSER, _TRIES = threading.Lock(), 5
 
 
 def _renew() -> None:
@@ -93,6 +93,18 @@ def _parts(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> Iterato
         yield np.frombuffer(data, dtype).reshape(rows, *shape[1:])
 
 
+def _parsed(read: Callable[[Any], Any], header: HeaderStream) -> Any:
+    """Return what `read` parses from a header, again if Python's parser fails because another thread parses."""
+    start: Any = header.tell()  # type: ignore[operator]
+    for _ in range(_TRIES):
+        try:
+            with _ONE_PARSER:
+                return read(header)
+        except SystemError:
+            header.seek(start)  # type: ignore[operator]
+    return read(header)
+
+
 def _read_header(stream: BinaryIO) -> tuple[Shape, np.dtype, bool]:
     header = HeaderStream(stream, limit_bytes=_HEADER_BYTES)
     version = np.lib.format.read_magic(header)
@@ -100,8 +112,7 @@ def _read_header(stream: BinaryIO) -> tuple[Shape, np.dtype, bool]:
         raise ImageError(f".npy must be version 1.0 or 2.0, received {version}")
     first = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    with _ONE_PARSER:
-        shape, is_fortran, dtype = read(header)
+    shape, is_fortran, dtype = _parsed(read, header)
     usable = dtype.kind in "ui" or (dtype.kind == "f" and dtype.itemsize <= 8)
     if not usable or len(shape) not in (2, 3) or min(shape) < 1:
         raise ImageError(
