@@ -1,7 +1,7 @@
 """The verb find: the images of a folder that are nearest to a text or to an image; no torch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,12 @@ import numpy as np
 from effnet.data.eval_view import ImageLike
 from effnet.data.folder import list_images
 from effnet.errors import InputError
-from effnet.jobs.find.index import Progress, default_place, key_of, read_index, update, write_index
+from effnet.jobs.find.index import Progress, Updated, default_place, key_of, read_index, update, write_index
 from effnet.jobs.find.page import write_page
 from effnet.jobs.find.search import nearest_rows
 from effnet.runtimes.predictor import Predictor
 from effnet.system.text import printable
 from effnet.words.kept import open_space
-
-Said = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,20 +78,8 @@ def find(
     listed = list_images(os.fspath(folder))
     if not listed.paths and not listed.skipped:
         raise InputError(f"there must be images in {printable(os.fspath(folder))}; none were found")
-    key = key_of(predictor)
-    place = default_place(root, key) if index is None else Path(index)
-    old, why = read_index(place, key=key, width=predictor.embedding_width)
-    notes = [f"The index {place} {why}: it is made again."] if why else []
-    updated = update(
-        old,
-        listed.paths,
-        predictor,
-        root=root,
-        save=lambda made: write_index(made, place, key=key),
-        progress=progress,
-    )
-    if not updated.saved:
-        notes.append(f"The index {place} cannot be written: name a file with --index, or all is computed again.")
+    place = default_place(root, key_of(predictor)) if index is None else Path(index)
+    updated, notes = _updated(predictor, listed.paths, root=root, place=place, progress=progress)
     known = updated.index
     rows, cosines = nearest_rows(known.vectors, query, top=top)
     hits = tuple(
@@ -111,8 +97,23 @@ def find(
         computed=updated.computed,
         index=place if updated.saved else None,
         unreadable=(*skipped, *updated.unreadable),
-        notes=tuple(notes),
+        notes=notes,
     )
+
+
+def _updated(
+    predictor: Predictor, paths: Sequence[str], *, root: Path, place: Path, progress: Progress | None
+) -> tuple[Updated, tuple[str, ...]]:
+    """Return the index of these images, kept in the file `place`, and sentences on that file."""
+    key = key_of(predictor)
+    old, why = read_index(place, key=key, width=predictor.embedding_width)
+    notes = [f"The index {place} {why}: it is made again."] if why else []
+    updated = update(
+        old, paths, predictor, root=root, save=lambda made: write_index(made, place, key=key), progress=progress
+    )
+    if not updated.saved:
+        notes.append(f"The index {place} cannot be written: name a file with --index, or all is computed again.")
+    return updated, tuple(notes)
 
 
 def _query(

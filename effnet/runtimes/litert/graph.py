@@ -72,25 +72,38 @@ def to_graph(
                 constants = kernel, weights[f"{name}.bias"]
                 names[name] = _add_conv(graph, name, layer, inputs[0], constants, spec, fused.get(name, ""))
             case "linear":
-                heads = heads_of(name, answers)
-                edges = np.cumsum([answer.width for answer in answers])[:-1]
-                parts = (np.split(weights[f"{name}.{part}"], edges) for part in ("weight", "bias"))
-                for head, *constants in zip(heads, *parts, strict=True):
-                    names[head] = _add_linear(graph, head, inputs[0], constants)
+                names |= _add_heads(graph, name, inputs[0], weights, answers)
             case "channel_conv":
                 names[name] = _add_channel_conv(graph, name, inputs[0], weights[f"{name}.weight"])
             case _:
                 names[name] = _add_plain(graph, name, layer, inputs, fused.get(name, ""), spec)
-    if spec.num_classes:
-        called = zip(heads_of("classifier", answers), names_in_file(answers), answers, strict=True)
-        outputs = [_add_answer(graph, names[head], name, answer) for head, name, answer in called]
-    else:
-        outputs = [names["pool"]]
-        graph.tensors[names["pool"]].name = FEATURES.name
+    outputs = _add_outputs(graph, names, answers) if spec.num_classes else [_as_features(graph, names["pool"])]
     if maps:
         last = names[dict(layers)["pool"].inputs[0]]
         outputs.append(_add_maps(graph, last, weights["classifier.weight"], shared=pixels == "uint8"))
     return graph.model(description=f"effnet: {spec.name}", image=image, outputs=outputs)
+
+
+def _add_heads(
+    graph: Graph, layer: str, x: int, weights: Mapping[str, np.ndarray], answers: Sequence[Output]
+) -> dict[str, int]:
+    """Add a linear layer for each output, and return their tensors by name; see `heads_of`."""
+    edges = np.cumsum([answer.width for answer in answers])[:-1]
+    parts = (np.split(weights[f"{layer}.{part}"], edges) for part in ("weight", "bias"))
+    named = zip(heads_of(layer, answers), *parts, strict=True)
+    return {head: _add_linear(graph, head, x, constants) for head, *constants in named}
+
+
+def _add_outputs(graph: Graph, names: Mapping[str, int], answers: Sequence[Output]) -> list[int]:
+    """Add the function of each output, and return their tensors."""
+    called = zip(heads_of("classifier", answers), names_in_file(answers), answers, strict=True)
+    return [_add_answer(graph, names[head], name, answer) for head, name, answer in called]
+
+
+def _as_features(graph: Graph, pooled: int) -> int:
+    """Return the tensor of the pooled features, named so."""
+    graph.tensors[pooled].name = FEATURES.name
+    return pooled
 
 
 def heads_of(layer: str, answers: Sequence[Output]) -> list[str]:

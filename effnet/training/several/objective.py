@@ -61,9 +61,9 @@ class Objective:
         """Return the weighted sum of the outputs' losses, means over the images that know them.
 
         Each is a negative log-likelihood in nats: the cross-entropy of classes, the mean cross-entropy of the tags, and
-        half the squared error over the variance of a number. (Divided by log K, an output of many classes would have
-        too small a share of the gradient: benchmarks.several_outputs.) A batch may be divided at will: the mean is over
-        the share of images that know an output in training, not in the batch.
+        half the squared error over the variance of a number. They are not divided by log K, which would leave an output
+        of many classes the smallest share of the gradient. A batch may be divided at will: the mean is over the share
+        of images that know an output in training, not in the batch.
         """
         values = values.float() if self.offset is None else values.float() + self.offset
         total = values.new_zeros(())
