@@ -19,7 +19,7 @@ from benchmarks.fashion import OUTPUTS, draw, write_manifest
 from benchmarks.harness import finish
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import predict_split
-from effnet.measurement.figures import output_scores
+from effnet.measurement.several.figures import output_scores
 
 GOAL = 0.5
 RUNTIMES = ("onnxruntime", "litert")

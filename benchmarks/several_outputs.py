@@ -23,7 +23,7 @@ from benchmarks.fashion import OUTPUTS, draw, write_manifest
 from benchmarks.harness import finish, shared
 from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import read_dataset
-from effnet.data.outputs import placed
+from effnet.data.several.outputs import placed
 from effnet.jobs.fit.config import Strategy
 from effnet.measurement.answers import predict_split
 

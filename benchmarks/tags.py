@@ -16,7 +16,7 @@ import effnet
 from benchmarks.harness import finish, options, shared
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import predict_split
-from effnet.measurement.multilabel import mean_average_precision
+from effnet.measurement.several.multilabel import mean_average_precision
 
 GOALS = {500: 0.89, 1500: 0.91}
 _MAX_MACS, _VAL, _TEST, _RESAMPLES = 205e6, 100, 400, 10_000

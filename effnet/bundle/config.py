@@ -24,8 +24,8 @@ from effnet.bundle.config_fields import (
     task_of,
 )
 from effnet.bundle.names import CONFIG
-from effnet.data.outputs import OutputSpec, column_names
 from effnet.data.preprocess import Preprocess
+from effnet.data.several.outputs import OutputSpec, column_names
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
 from effnet.tasks.classification import TASK, with_costs

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from effnet.data.outputs import OutputSpec, output_spec
+from effnet.data.several.outputs import OutputSpec, output_spec
 from effnet.errors import BundleError, shown
 from effnet.tasks.costs import Costs
 

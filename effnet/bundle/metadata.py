@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from effnet.bundle.config import ModelConfig
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.tasks.task import names_in_file
 
 

@@ -10,7 +10,7 @@ from effnet.cli.console import print_json, print_table
 from effnet.system.text import cell, percent, printable
 
 if TYPE_CHECKING:
-    from effnet.data.outputs import OutputSpec
+    from effnet.data.several.outputs import OutputSpec
 
 _SEPARATOR = "|"
 

@@ -16,9 +16,9 @@ from effnet.data.inspection.channels import choose_channels
 from effnet.data.items import Items
 from effnet.data.labels import CLASSES, LabelKind
 from effnet.data.listing import check_no_outputs, list_path
-from effnet.data.manifest_columns import read_words
+from effnet.data.manifests.columns import read_words
 from effnet.data.order import Blocks
-from effnet.data.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
+from effnet.data.several.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
 from effnet.data.sound.record import Sound
 from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
@@ -34,7 +34,7 @@ class Split:
     """Images and their labels: paths, uint8 arrays [H, W, C] or stored ones, and as many targets of the task.
 
     `labels` are int64 [images], the numbers of the classes, or what another task learns, an array [images, ...]: of
-    several outputs float64 [images, target columns], NaN if unknown (effnet.data.outputs).
+    several outputs float64 [images, target columns], NaN if unknown (effnet.data.several.outputs).
     `blocks` names the part that holds each image if the parts cannot all be available at once; see `epoch_order`.
     """
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from effnet.data.images.decode import Decoding, convert_pillow
 from effnet.data.labels import CLASSES, LabelKind
-from effnet.data.outputs import NamedLabels, read_labels
+from effnet.data.several.outputs import NamedLabels, read_labels
 from effnet.data.sources import Listing, Part
 from effnet.errors import DataError, ImageError, MissingExtraError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from effnet.data.folder import list_folder
 from effnet.data.in_memory import list_digits
 from effnet.data.layout import EXPECTED
-from effnet.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from effnet.data.manifests.manifest import MANIFEST_SUFFIXES, read_manifest
 from effnet.data.names import HUB, is_sharded
 from effnet.data.sources import Listing
 from effnet.errors import DataError, nearest

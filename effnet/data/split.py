@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.groups import numbers_within
-from effnet.data.iterative_split import iterative_split
 from effnet.data.labels import CLASSES
+from effnet.data.several.iterative_split import iterative_split
 from effnet.data.sources import Group, Part
 from effnet.errors import DataError
 

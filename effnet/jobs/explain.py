@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.bundle.config import ModelConfig, read_config, read_maps
 from effnet.data.eval_view import ImageLike
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.errors import BundleError, InputError, nearest
 from effnet.jobs.find.search import nearest_rows
 from effnet.runtimes.installed import missing

@@ -10,7 +10,7 @@ import numpy as np
 
 from effnet.data.annotated.mask_codes import IGNORE
 from effnet.errors import DataError
-from effnet.measurement.multilabel import drawn, mean_known
+from effnet.measurement.several.multilabel import drawn, mean_known
 
 BOUNDARY_PIXELS = 2
 """The distance up to which a boundary counts as found."""

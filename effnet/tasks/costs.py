@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.errors import InputError, nearest
 from effnet.system.text import brief
 

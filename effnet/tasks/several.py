@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.data.outputs import SEVERAL, OutputSpec, placed
+from effnet.data.several.outputs import SEVERAL, OutputSpec, placed
 from effnet.errors import BundleError
 from effnet.tasks.classification import Prediction, check_probabilities, to_prediction
 from effnet.tasks.costs import costs_of, decide
@@ -127,7 +127,7 @@ def bind(specs: Sequence[OutputSpec]) -> Task:
         answer=partial(answers, specs=tuple(specs)),
         right=partial(right_answers, specs=tuple(specs)),
         learning="effnet.training.several.learning",
-        scoring="effnet.measurement.several",
+        scoring="effnet.measurement.several.score",
         reporting="effnet.report.several.section",
         calibrated=True,
         pretrained=True,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from effnet.data.labels import LabelKind
-from effnet.data.outputs import OutputSpec, outputs_of
+from effnet.data.several.outputs import OutputSpec, outputs_of
 from effnet.system.text import percent
 
 Activation = Literal["softmax", "sigmoid", "none"]

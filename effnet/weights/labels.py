@@ -14,8 +14,8 @@ from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_s
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
 from effnet.data.labels import CLASSES, LabelKind
-from effnet.data.output_values import KIND_WORDS
-from effnet.data.outputs import SEVERAL, OutputSpec, as_several, outputs_of, placed
+from effnet.data.several.outputs import SEVERAL, OutputSpec, as_several, outputs_of, placed
+from effnet.data.several.values import KIND_WORDS
 from effnet.data.sources import Listing
 from effnet.errors import DataError, InputError, nearest
 from effnet.weights.class_names import wnid_names

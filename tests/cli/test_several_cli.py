@@ -13,7 +13,7 @@ from several_outputs import SPECS, random_images, random_state, several_config
 
 import effnet
 from effnet.bundle.weights import save_bundle
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.runtimes.onnxruntime.writer import export_onnx
 
 ODD = OutputSpec(name="=odd", kind="one", classes=("a/x", "a/y", "b"), miss=(1.0, 1.0, 1e6))

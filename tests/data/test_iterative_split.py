@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.data.datasets import read_dataset
-from effnet.data.iterative_split import iterative_split
-from effnet.data.outputs import SEVERAL, label_text
+from effnet.data.several.iterative_split import iterative_split
+from effnet.data.several.outputs import SEVERAL, label_text
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from effnet.data.datasets import load_image, read_dataset
-from effnet.data.manifest import read_manifest
+from effnet.data.manifests.manifest import read_manifest
 from effnet.errors import DataError
 
 

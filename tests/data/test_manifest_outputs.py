@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.counts import count_outputs
-from effnet.data.manifest import read_manifest
-from effnet.data.manifest_columns import read_words
-from effnet.data.one_output import as_classes
-from effnet.data.outputs import outputs_of, to_values
+from effnet.data.manifests.columns import read_words
+from effnet.data.manifests.manifest import read_manifest
+from effnet.data.several.one_output import as_classes
+from effnet.data.several.outputs import outputs_of, to_values
 from effnet.errors import DataError, InputError
 
 COLUMNS = ("gender", "tags", "year")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from effnet.data.datasets import read_dataset
-from effnet.data.manifest_paths import ImageFinder, delimiter_of
+from effnet.data.manifests.paths import ImageFinder, delimiter_of
 from effnet.errors import DataError
 
 

@@ -13,8 +13,8 @@ from effnet.data.datasets import Dataset, read_dataset
 from effnet.data.inspection.inspect import describe, inspect_and_join, inspect_dataset
 from effnet.data.inspection.mirrors import why_not_mirrored
 from effnet.data.inspection.unreadable import drop
-from effnet.data.output_values import label_text
-from effnet.data.outputs import SEVERAL, absent_columns, read_labels, to_targets, to_values
+from effnet.data.several.outputs import SEVERAL, absent_columns, read_labels, to_targets, to_values
+from effnet.data.several.values import label_text
 from effnet.data.shards.write import write_shards
 from effnet.data.sources import Part
 from effnet.errors import DataError

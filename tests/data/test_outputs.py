@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet.data.outputs import (
+from effnet.data.several.outputs import (
     OutputSpec,
     column_names,
     label_text,

@@ -4,9 +4,9 @@ import numpy as np
 from pages import sample
 
 from effnet.data.datasets import Split
-from effnet.data.outputs import OutputSpec, column_names, placed
-from effnet.measurement import several
-from effnet.measurement.several_text import warnings_of
+from effnet.data.several.outputs import OutputSpec, column_names, placed
+from effnet.measurement.several import score as several
+from effnet.measurement.several.text import warnings_of
 from effnet.system.records import to_data
 
 SPECS = (

@@ -14,8 +14,8 @@ from effnet.arch.scale import scale, with_total_stride
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig, write_config, write_digests
 from effnet.bundle.weights import load_arrays_, load_module, save_bundle, state_arrays
-from effnet.data.outputs import OutputSpec, column_names, placed
 from effnet.data.preprocess import Preprocess, normalize
+from effnet.data.several.outputs import OutputSpec, column_names, placed
 from effnet.measurement.verify import eager_features, eager_maps, eager_outputs
 from effnet.nn.network import build
 from effnet.runtimes.digests import digests_of

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 import effnet
 from effnet.bundle.config import read_config
-from effnet.data.captioned import read_captions
+from effnet.data.manifests.captioned import read_captions
 from effnet.errors import BundleError, DataError, EffnetError, InputError
 from effnet.jobs.align.job import RECORD
 from effnet.tasks.embedding import TASK

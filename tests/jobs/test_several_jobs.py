@@ -14,7 +14,7 @@ import effnet
 from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec, StemSpec, stage
 from effnet.bundle.config import read_config
-from effnet.data.outputs import placed
+from effnet.data.several.outputs import placed
 from effnet.errors import InputError
 from effnet.measurement.answers import predict_split, right_answers
 from effnet.tasks.several import right_answers as right

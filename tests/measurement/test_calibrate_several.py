@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score, log_loss
 
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.measurement import calibration
-from effnet.measurement.calibrate_several import (
+from effnet.measurement.calibration import Abstain
+from effnet.measurement.several.calibrate import (
     calibrate_outputs,
     choose_tag_threshold,
     fit_tag_temperature,
     tempered,
 )
-from effnet.measurement.calibration import Abstain
 
 KIND = OutputSpec(name="kind", kind="one", classes=("a", "b", "c"))
 TAGS = OutputSpec(name="tags", kind="many", classes=("x", "y"))

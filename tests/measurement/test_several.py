@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from outputs import SPECS, made, parts, scored
 from sklearn import metrics
 
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.measurement import multilabel, several
-from effnet.measurement.figures import mean_score, output_scores, skill
-from effnet.measurement.several_text import warnings_of
+from effnet.measurement.several.figures import mean_score, output_scores, skill
+from effnet.measurement.several.text import warnings_of
 from effnet.system.records import from_data, to_data
 
 

@@ -18,8 +18,8 @@ from strategies import specs as networks
 from effnet.arch.layers import named_layers
 from effnet.bundle.config import write_config
 from effnet.bundle.weights import load_arrays_, load_module
-from effnet.data.outputs import OutputSpec, placed
 from effnet.data.preprocess import normalize
+from effnet.data.several.outputs import OutputSpec, placed
 from effnet.errors import BundleError, EffnetError
 from effnet.measurement.verify import compare, eager_outputs
 from effnet.nn.network import build

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.errors import InputError
 from effnet.tasks import classification
 from effnet.tasks.costs import Costs, check_cost, decide, read_costs, with_costs

@@ -11,8 +11,8 @@ from effnet.bundle.config import ModelConfig
 from effnet.bundle.split_file import read_split, write_split
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.data.inspection.leaks import fingerprint_of
-from effnet.data.outputs import outputs_of
 from effnet.data.preprocess import Preprocess
+from effnet.data.several.outputs import outputs_of
 from effnet.errors import DataError, InputError
 from effnet.measurement.sample import CHECKED, calibration_images, gather
 from effnet.weights.labels import choose_images, numbered, read_as_fitted, split_record

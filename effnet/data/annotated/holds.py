@@ -14,8 +14,8 @@ from effnet.data.annotated.table import box_columns
 from effnet.data.annotated.yolo import CLASS_FILES, label_paths
 from effnet.data.images.decode import IMAGE_SUFFIXES
 from effnet.data.layout import split_of
-from effnet.data.manifest import MANIFEST_SUFFIXES
-from effnet.data.manifest_paths import delimiter_of
+from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
+from effnet.data.manifests.paths import delimiter_of
 from effnet.system.files import open_regular
 
 Kind = Literal["voc", "coco", "yolo", "table", "masks", "classes", ""]

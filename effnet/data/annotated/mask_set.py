@@ -11,7 +11,7 @@ from effnet.data.annotated.mask_codes import MaskCode, colour_of, discover_code
 from effnet.data.annotated.masks import Mask, count_pixels, mask_sentences, read_mask
 from effnet.data.annotated.record import Finding, Findings
 from effnet.data.images.decode import image_header
-from effnet.data.manifest_rows import place_of, read_rows
+from effnet.data.manifests.rows import place_of, read_rows
 from effnet.errors import DataError, ImageError
 from effnet.system.text import brief, printable
 

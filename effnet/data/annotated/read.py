@@ -11,7 +11,7 @@ from effnet.data.annotated.table import read_table
 from effnet.data.annotated.voc import read_voc
 from effnet.data.annotated.yaml import read_flat_yaml
 from effnet.data.annotated.yolo import lines_of, read_yolo
-from effnet.data.manifest import MANIFEST_SUFFIXES
+from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
 from effnet.errors import DataError
 from effnet.system.text import printable
 

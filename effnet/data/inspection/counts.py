@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.datasets import Dataset
-from effnet.data.output_values import KIND_WORDS
-from effnet.data.outputs import SEVERAL, Kind, Placed, outputs_of, placed
+from effnet.data.several.outputs import SEVERAL, Kind, Placed, outputs_of, placed
+from effnet.data.several.values import KIND_WORDS
 from effnet.system.text import percent, printable
 
 SPLITS = ("train", "val", "test")

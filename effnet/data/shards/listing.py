@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from effnet.data.labels import CLASSES, class_name
 from effnet.data.names import INDEX, is_url
-from effnet.data.outputs import SEVERAL, NamedLabels, read_labels
+from effnet.data.several.outputs import SEVERAL, NamedLabels, read_labels
 from effnet.data.shards.cache import TOGETHER, cache_limit_bytes
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import locate

@@ -20,7 +20,7 @@ from effnet.data.images.decode import IMAGE_SUFFIXES, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.findings import SPLITS
 from effnet.data.names import INDEX
-from effnet.data.outputs import SEVERAL, to_values
+from effnet.data.several.outputs import SEVERAL, to_values
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import FORMAT
 from effnet.data.shards.tar import MAX_IMAGE_BYTES

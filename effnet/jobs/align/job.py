@@ -12,8 +12,8 @@ import numpy as np
 
 from effnet.bundle.config import ModelConfig, write_text
 from effnet.bundle.config_fields import Origin
-from effnet.data.captioned import read_captions
 from effnet.data.datasets import Dataset, Split
+from effnet.data.manifests.captioned import read_captions
 from effnet.errors import DataError, InputError
 from effnet.jobs.align.config import OWN, AlignConfig
 from effnet.jobs.align.keep import keep_words

@@ -14,7 +14,7 @@ from effnet.bundle.names import RECIPE, RUN
 from effnet.bundle.spec_of import read_spec
 from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.in_memory import MapStyle
-from effnet.data.manifest_columns import read_words
+from effnet.data.manifests.columns import read_words
 from effnet.data.value_range import read_asked
 from effnet.errors import InputError
 from effnet.jobs.fit.asked import Asked, ask, ask_settings, settings_words, with_balance

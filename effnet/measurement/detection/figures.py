@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.measurement.detection.matching import IOU_THRESHOLDS, MAX_DETECTIONS, ClassMatches
-from effnet.measurement.multilabel import drawn
+from effnet.measurement.several.multilabel import drawn
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """The recalls at which precision is averaged."""

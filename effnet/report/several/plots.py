@@ -2,7 +2,7 @@
 
 import math
 
-from effnet.measurement.outputs import OutputScore
+from effnet.measurement.several.outputs import OutputScore
 from effnet.report.figure import BLUE, MUTED, ORANGE, figure_svg, new_figure, style
 from effnet.report.model import Report
 from effnet.report.text import printable

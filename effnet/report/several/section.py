@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from effnet.measurement.levels import level_words
-from effnet.measurement.outputs import OutputScore
-from effnet.measurement.several_text import FIGURES
+from effnet.measurement.several.outputs import OutputScore
+from effnet.measurement.several.text import FIGURES
 from effnet.report.gallery import mistakes_shown
 from effnet.report.model import Report
 from effnet.report.section import Extension, Section

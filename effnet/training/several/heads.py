@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effnet.data.outputs import OutputSpec, Placed, placed
+from effnet.data.several.outputs import OutputSpec, Placed, placed
 from effnet.errors import DataError
 from effnet.training.recipe.schema import Balance
 from effnet.training.several.objective import class_offset
@@ -25,7 +25,7 @@ def train_heads(
     val_targets: np.ndarray,
     balance: Balance = NOT_BALANCED,
 ) -> Head:
-    """Return one linear layer for all outputs on `features` [images, channels]; targets as in effnet.data.outputs.
+    """Return one linear layer for all outputs on `features` [images, channels], for targets of them all.
 
     An output of classes is a multinomial logistic regression (`train_head`), each tag a binary one, a number a ridge
     regression on its standard score; each is fitted, and its penalty chosen, on the images that know it. Raises

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
-from effnet.data.outputs import OutputSpec
 from effnet.data.preprocess import Preprocess
+from effnet.data.several.outputs import OutputSpec
 from effnet.errors import DataError, InputError
-from effnet.measurement.calibrate_several import calibrate_outputs
 from effnet.measurement.calibration import Abstain, Calibration
+from effnet.measurement.several.calibrate import calibrate_outputs
 from effnet.nn.network import Network
 from effnet.training.device import to_input
 from effnet.training.distill import check_kept, load_teacher, read_teacher, taught

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from effnet.data.datasets import Dataset
-from effnet.data.outputs import OutputSpec, Placed, placed
+from effnet.data.several.outputs import OutputSpec, Placed, placed
 from effnet.errors import InputError, nearest
 from effnet.training.distill import soft_cross_entropy
 from effnet.training.losses import Batch

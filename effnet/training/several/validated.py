@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from effnet.data.outputs import OutputSpec, placed
-from effnet.measurement.figures import mean_score, output_scores
+from effnet.data.several.outputs import OutputSpec, placed
+from effnet.measurement.several.figures import mean_score, output_scores
 from effnet.system.text import percent
 from effnet.tasks.several import file_outputs
 from effnet.tasks.task import activated

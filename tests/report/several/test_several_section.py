@@ -7,7 +7,7 @@ import pytest
 from outputs import SPECS, made, report_of, scored
 from pages import NASTY, card_of, page_of, sample, typed, words_of
 
-from effnet.data.outputs import OutputSpec
+from effnet.data.several.outputs import OutputSpec
 from effnet.report.several.plots import number_svg, outputs_svg
 
 

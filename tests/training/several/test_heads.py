@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from effnet.data.outputs import OutputSpec, column_names, fitted_specs, label_text, placed, to_targets
+from effnet.data.several.outputs import OutputSpec, column_names, fitted_specs, label_text, placed, to_targets
 from effnet.errors import DataError
 from effnet.training.recipe.schema import Balance
 from effnet.training.several.heads import known_heads, train_heads

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from effnet.data.outputs import OutputSpec, placed
+from effnet.data.several.outputs import OutputSpec, placed
 from effnet.errors import InputError
 from effnet.training.losses import Batch, Mixed
 from effnet.training.several.objective import Objective, asymmetric_loss, output_weights, soft_loss

@@ -10,11 +10,11 @@ from typing import Any
 from effnet.data.groups import grouped
 from effnet.data.hierarchy import check_hierarchy
 from effnet.data.labels import CLASSES, class_name
-from effnet.data.manifest_columns import Column, choose_columns, is_unknown, read_cell, with_kind
-from effnet.data.manifest_paths import ImageFinder
-from effnet.data.manifest_rows import place_of, read_rows, read_titles
-from effnet.data.output_values import label_text, names_from
-from effnet.data.outputs import SEVERAL
+from effnet.data.manifests.columns import Column, choose_columns, is_unknown, read_cell, with_kind
+from effnet.data.manifests.paths import ImageFinder
+from effnet.data.manifests.rows import place_of, read_rows, read_titles
+from effnet.data.several.outputs import SEVERAL
+from effnet.data.several.values import label_text, names_from
 from effnet.data.sources import SPLIT_NAMES, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.text import brief, printable

@@ -7,12 +7,12 @@ from effnet.measurement.classification import Answered
 from effnet.measurement.costs import CostScore
 from effnet.measurement.evaluate import ScoreTable
 from effnet.measurement.levels import level_words
-from effnet.measurement.outputs import OutputScore
+from effnet.measurement.several.outputs import OutputScore
 from effnet.measurement.unknown import unknown_sentence
 from effnet.system.text import percent, printable
 
 if TYPE_CHECKING:
-    from effnet.measurement.several import SeveralScore
+    from effnet.measurement.several.score import SeveralScore
 
 FIGURES = {"one": "accuracy", "many": "mAP", "number": "mean error (MAE)"}
 """The name of an output's figure by its kind."""

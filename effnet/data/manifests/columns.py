@@ -8,7 +8,7 @@ from typing import Any
 
 from effnet.data.hierarchy import check_hierarchy
 from effnet.data.labels import class_name
-from effnet.data.output_values import (
+from effnet.data.several.values import (
     KIND_MARKS,
     KIND_WORDS,
     TAG_SEPARATOR,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from effnet.data.labels import Names
-from effnet.data.output_values import names_from, split_key
+from effnet.data.several.values import names_from, split_key
 from effnet.errors import DataError
 from effnet.system.text import printable, shortened
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.outputs import Kind, OutputSpec
-from effnet.measurement import calibration, multilabel
+from effnet.data.several.outputs import Kind, OutputSpec
+from effnet.measurement import calibration
 from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent
 from effnet.measurement.classification import Answered, ClassScore, answered_share, class_scores
 from effnet.measurement.costs import CostScore, class_costs, tag_costs
-from effnet.measurement.figures import skill
 from effnet.measurement.intervals import wilson
 from effnet.measurement.levels import LevelScore, level_scores
 from effnet.measurement.recall import by_class
+from effnet.measurement.several import multilabel
+from effnet.measurement.several.figures import skill
 from effnet.measurement.unknown import Unknown, unknown_of
 from effnet.system.text import percent
 from effnet.tasks.costs import costs_of, decide
@@ -100,7 +101,7 @@ class OutputScore:
     `value` is its figure: the accuracy of classes, the mean average precision (mAP) of tags, the mean absolute error
     (MAE) of a number, with a 95 % interval: Wilson's of an accuracy, else from resamplings of the images. `baseline` is
     what always the most frequent class, a random ranking, or the median of the targets reaches. `score` is its part of
-    the mean score (effnet.measurement.figures). `chance` is a sentence if it is not better than the baseline.
+    the mean score (effnet.measurement.several.figures). `chance` is a sentence if it is not better than the baseline.
     """
 
     name: str

@@ -8,9 +8,9 @@ from typing import Any
 from effnet.data.captions import CAPTIONS
 from effnet.data.datasets import Dataset, check_options, split_listing
 from effnet.data.groups import with_groups
-from effnet.data.manifest import MANIFEST_SUFFIXES
-from effnet.data.manifest_paths import ImageFinder
-from effnet.data.manifest_rows import place_of, read_rows, read_titles
+from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
+from effnet.data.manifests.paths import ImageFinder
+from effnet.data.manifests.rows import place_of, read_rows, read_titles
 from effnet.data.sources import SPLIT_NAMES, Group, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.text import brief, printable, reason_of, shortened

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from effnet.data.manifest_columns import RESERVED, title_of
-from effnet.data.manifest_paths import delimiter_of
+from effnet.data.manifests.columns import RESERVED, title_of
+from effnet.data.manifests.paths import delimiter_of
 from effnet.errors import DataError, nearest
 from effnet.system.files import open_regular, parse_json
 from effnet.system.text import printable, reason_of, shortened

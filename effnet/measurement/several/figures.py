@@ -1,15 +1,15 @@
 """The figure of several outputs, by which training selects and reports compare; numpy alone.
 
-Rows are what a file returns, [images, columns]: probabilities and numbers, as `effnet.data.outputs.placed` places
-them. Targets are [images, target columns]; NaN is unknown and never counts.
+Rows are what a file returns, [images, columns]: probabilities and numbers, as `placed` of effnet.data.several.outputs
+places them. Targets are [images, target columns]; NaN is unknown and never counts.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from effnet.data.outputs import OutputSpec, placed
-from effnet.measurement.multilabel import mean_average_precision, mean_known
+from effnet.data.several.outputs import OutputSpec, placed
+from effnet.measurement.several.multilabel import mean_average_precision, mean_known
 from effnet.tasks.costs import costs_of, decide
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from effnet.data.datasets import Dataset, Split
 from effnet.data.labels import CLASSES
 from effnet.data.order import Blocks
-from effnet.data.outputs import outputs_of, placed
+from effnet.data.several.outputs import outputs_of, placed
 
 
 def as_classes(dataset: Dataset, output: str) -> Dataset:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from effnet.data.outputs import OutputSpec, placed
+from effnet.data.several.outputs import OutputSpec, placed
 from effnet.measurement import calibration
 from effnet.measurement.calibration import Abstain, Calibration
 from effnet.system.text import printable
