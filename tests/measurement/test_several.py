@@ -13,7 +13,8 @@ from outputs import SPECS, made, parts, scored
 from sklearn import metrics
 
 from effnet.data.several.outputs import OutputSpec
-from effnet.measurement import multilabel, several
+from effnet.measurement.several import multilabel
+from effnet.measurement.several import score as several
 from effnet.measurement.several.figures import mean_score, output_scores, skill
 from effnet.measurement.several.text import warnings_of
 from effnet.system.records import from_data, to_data
