@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from effnet.data.preprocess import Interpolation
+from effnet.data.resample import Interpolation
 from effnet.errors import InputError
 from effnet.training.recipe.checks import (
     MOST,
