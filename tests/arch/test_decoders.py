@@ -113,10 +113,7 @@ def test_a_decoder_needs_a_network_without_a_head(change, message):
 
 
 def test_a_decoder_needs_the_levels_that_it_reads():
+    neck = Pyramid(channels=8, cells=1, min_level=6, max_level=7)
+    decoder = Detector(neck=neck, head=AnchorHead(repeats=1))
     with pytest.raises(SpecError, match="at most 5"):
-        named_layers(
-            dataclasses.replace(
-                with_detector(get_spec("b0"), 3),
-                decoder=Detector(neck=Pyramid(channels=8, cells=1, min_level=6, max_level=7), head=AnchorHead(repeats=1)),
-            )
-        )
+        named_layers(dataclasses.replace(with_detector(get_spec("b0"), 3), decoder=decoder))
