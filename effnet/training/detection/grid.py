@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effnet.tasks.boxes.points import points
+from effnet.tasks.boxes.points import LARGEST_LOG, points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,11 +50,11 @@ def make_grid(height: int, width: int, *, levels: Sequence[int], device: torch.d
 
 
 def decode(raw: Tensor, grid: Grid) -> Tensor:
-    """Return boxes [..., n, 4], left, top, right, bottom in pixels, from a detector's raw values of the same shape."""
+    """Return boxes [..., n, 4], left, top, right, bottom in pixels, from a detector's raw values of the same shape.
+
+    It equals `effnet.tasks.boxes.points.decode_points`.
+    """
     distances = raw.clamp(max=LARGEST_LOG).exp()
     low = grid.centres - distances[..., :2] * grid.strides
     high = grid.centres + distances[..., 2:] * grid.strides
     return torch.cat((low, high), dim=-1)
-
-
-LARGEST_LOG = 6.0

@@ -3,12 +3,24 @@
 A view's targets are those of effnet.data.annotated.objects with their boxes in pixels of the view.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.annotated.objects import AREA, BOTTOM, COLUMNS, CLASS, CROWD, HEIGHT, LEFT, RIGHT, STATE, TOP, WIDTH, present
+from effnet.data.annotated.objects import (
+    BOTTOM,
+    CLASS,
+    COLUMNS,
+    CROWD,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    STATE,
+    TOP,
+    WIDTH,
+    present,
+)
 from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Interpolation, resample
 
@@ -42,7 +54,9 @@ class Views:
     interpolation: Interpolation = "bilinear"
 
 
-def random_objects(views: Views, index: int, load: Callable[[int], Pair], *, count: int, rng: np.random.Generator) -> Pair:
+def random_objects(
+    views: Views, index: int, load: Callable[[int], Pair], *, count: int, rng: np.random.Generator
+) -> Pair:
     """Return a random view of image `index` of `count`, and its objects; `load` returns an image and its targets.
 
     It depends only on the images and `rng`.
@@ -137,7 +151,7 @@ def _clipped(rows: np.ndarray, *, height: int, width: int) -> np.ndarray:
     return rows[left > 0]
 
 
-def padded(targets: list[np.ndarray]) -> np.ndarray:
+def padded(targets: Sequence[np.ndarray]) -> np.ndarray:
     """Return the targets of a batch as float32 [batch, m, COLUMNS], the rows that one lacks of class -1."""
     most = max([1, *map(len, targets)])
     found = np.zeros((len(targets), most, COLUMNS), np.float32)
