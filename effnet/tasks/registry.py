@@ -1,10 +1,10 @@
 """All tasks: the only list. A new task is a record and its modules; `register` makes it known to this process."""
 
 from effnet.errors import InputError, nearest, shown
-from effnet.tasks import classification, embedding, several
+from effnet.tasks import classification, detection, embedding, several
 from effnet.tasks.task import Task
 
-BUILT_IN = (classification.TASK, several.TASK, embedding.TASK)
+BUILT_IN = (classification.TASK, several.TASK, embedding.TASK, detection.TASK)
 """The tasks that every process knows."""
 
 _TASKS: dict[str, Task] = {task.name: task for task in BUILT_IN}

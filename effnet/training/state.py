@@ -11,6 +11,7 @@ from effnet.nn.network import Network, build, fuse_
 from effnet.training.device import autocast_dtype, make_scaler
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.sync import sync_norms_
+from effnet.training.norms import backbone_parts
 from effnet.training.optim import make_optimizer
 from effnet.training.recipe.schema import Recipe
 
@@ -43,6 +44,8 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
     The average's BatchNorm layers are not synchronised: each process validates it on its own.
     """
     model.to(device, memory_format=torch.channels_last)
+    for part in backbone_parts(model, recipe.train.frozen_stages) if recipe.train.frozen_stages else ():
+        part.requires_grad_(False)
     if isinstance(model, Network):
         model.recompute = recipe.train.recompute == "stages"
         if wants_kernels(model, recipe, device, ranks):
