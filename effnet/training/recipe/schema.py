@@ -16,6 +16,7 @@ from effnet.training.recipe.checks import (
     check_range,
     check_shares,
 )
+from effnet.training.recipe.masks import Masks
 
 View = Literal["crop", "shift", "none"]
 Policy = Literal[
@@ -315,6 +316,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     balance: Balance = field(default_factory=Balance)
+    masks: Masks = field(default_factory=Masks)
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
