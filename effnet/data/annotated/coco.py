@@ -23,7 +23,7 @@ _MOST_BYTES = 8 * 2**30
 _BLANK = re.compile(r"[ \t\n\r]*")
 _LARGEST_SIDE = 2**20
 
-_Number = int | str
+CocoNumber = int | str
 """What identifies an image or a category: some tools write text."""
 
 
@@ -61,6 +61,23 @@ def read_coco(index: FileIndex, parts: Mapping[str, Sequence[str]], *, class_nam
     return settle(raw, kind="coco", class_names=names, findings=found)
 
 
+def read_numbers(path: str) -> tuple[dict[str, CocoNumber], dict[str, CocoNumber]]:
+    """Return the numbers of the images of COCO annotations by their file names, and those of the categories by name.
+
+    Raises DataError as `read_coco` does, and if two images have the same file name.
+    """
+    contents = _read(path, Findings())
+    images: dict[str, CocoNumber] = {}
+    for number, image in contents.images.items():
+        name = image.name.replace("\\", "/").removeprefix("./")
+        if name in images:
+            raise DataError(
+                f"{printable(image.place)}: images must have different file names; {brief(name)} is used twice"
+            )
+        images[name] = number
+    return images, {name: number for number, name in contents.categories.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Object:
     """An annotation, before its category is known."""
@@ -87,9 +104,9 @@ class _Image:
 class _Contents:
     """One file: its categories and images by number, and its annotations by the number of their image."""
 
-    categories: dict[_Number, str] = field(default_factory=dict)
-    images: dict[_Number, _Image] = field(default_factory=dict)
-    objects: dict[_Number, list[_Object]] = field(default_factory=dict)
+    categories: dict[CocoNumber, str] = field(default_factory=dict)
+    images: dict[CocoNumber, _Image] = field(default_factory=dict)
+    objects: dict[CocoNumber, list[_Object]] = field(default_factory=dict)
 
     def class_names(self) -> tuple[str, ...]:
         """Return the classes in the order of their numbers, text after numbers."""
@@ -220,7 +237,7 @@ def _refuse(text: str) -> float:
     raise ValueError(f"it must hold finite numbers; got {text}")
 
 
-def _number_of(value: Mapping[str, Any], name: str, key: str, offset: int) -> _Number:
+def _number_of(value: Mapping[str, Any], name: str, key: str, offset: int) -> CocoNumber:
     number = value.get(name)
     if isinstance(number, float) and number.is_integer():
         number = int(number)

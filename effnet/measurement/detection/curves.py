@@ -111,24 +111,43 @@ def confusion(
     return counts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What became of the d detections and n objects of an image: bool [d] and [n].
+
+    A detection that is neither `right` nor `wrong` is one of an object that does not count. `missed` are objects that
+    count.
+    """
+
+    right: np.ndarray
+    wrong: np.ndarray
+    missed: np.ndarray
+
+
+def outcome_of(truth: Annotated, found: Detections, *, iou: float = 0.5) -> Outcome:
+    """Return what became of the detections and objects of an image; pairs are those of `confusion`, within a class."""
+    counts = np.flatnonzero(~(truth.crowd | truth.difficult))
+    ious = overlaps(found.boxes.astype(np.float64), truth.boxes, truth.crowd)
+    ious[found.classes[:, None] != truth.classes[None]] = 0
+    right, missed = np.zeros(len(found), bool), np.zeros(len(truth.boxes), bool)
+    missed[counts] = True
+    for detection, thing in _pairs(ious[:, counts], iou):
+        right[detection], missed[counts[thing]] = True, False
+    others = np.delete(ious, counts, axis=1)
+    return Outcome(right=right, wrong=~right & ~(others >= iou).any(1), missed=missed)
+
+
 def image_counts(
     truths: Sequence[Annotated], detections: Sequence[Detections], *, threshold: float, iou: float = 0.5
 ) -> np.ndarray:
     """Return the detections of each image that are right, that are wrong, and the objects missed, int64 [images, 3].
 
-    Pairs are those of `confusion`, within a class. Images with most wrong and missed are the ones to look at.
+    Images with most wrong and missed are the ones to look at.
     """
     counts = np.zeros((len(truths), 3), np.int64)
     for row, truth, every in zip(counts, truths, detections, strict=True):
-        found = every.above(threshold)
-        counts_not = truth.crowd | truth.difficult
-        ious = overlaps(found.boxes.astype(np.float64), truth.boxes, truth.crowd)
-        ious[found.classes[:, None] != truth.classes[None]] = 0
-        pairs = _pairs(ious[:, ~counts_not], iou)
-        free = np.ones(len(found), bool)
-        free[[detection for detection, _ in pairs]] = False
-        free &= ~(ious[:, counts_not] >= iou).any(1)
-        row[:] = len(pairs), free.sum(), (~counts_not).sum() - len(pairs)
+        found = outcome_of(truth, every.above(threshold), iou=iou)
+        row[:] = found.right.sum(), found.wrong.sum(), found.missed.sum()
     return counts
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from effnet.data.annotated.mask_codes import IGNORE
 from effnet.errors import DataError
-from effnet.measurement.segmentation import (
+from effnet.measurement.segmentation.figures import (
     bootstrap_miou,
     confusion_of,
     count_mask,
