@@ -11,7 +11,7 @@ from effnet.arch.layers import GraphOutput, Layer, Size, backbone_taps, graph_ou
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 from effnet.nn.layers import Resize, initialise_, make_module
-from effnet.nn.network import Trunk, make_trunk
+from effnet.nn.network import Network, Trunk, build, make_trunk
 from effnet.nn.recompute import recomputed
 
 # The probability of every class at first, so that the many places without an object do not decide the first steps.
@@ -92,6 +92,10 @@ class DenseNetwork(Trunk):
         """
         return self.decode(self.taps(x), size=(x.shape[-2], x.shape[-1]))
 
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the outputs as a file's engine does: [batch, columns], flattened, one after the other."""
+        return torch.cat([output.flatten(1) for output in self(x).values()], dim=1)
+
 
 def _gathered(output: GraphOutput, values: Mapping[str, Tensor]) -> Tensor:
     """Return a named output from the last layers."""
@@ -122,3 +126,18 @@ def build_dense(
                 assert last.bias is not None
                 last.bias.fill_(-math.log((1 - _PRIOR) / _PRIOR))
     return network
+
+
+def build_network(
+    spec: ArchSpec | str,
+    *,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    norm_momentum: float = 0.1,
+    seed: int | None = None,
+) -> Network | DenseNetwork:
+    """Return the module of any spec: as `build_dense` does if it has a decoder, else as `effnet.nn.network.build`."""
+    spec = as_spec(spec)
+    if spec.decoder is not None:
+        return build_dense(spec, drop_path=drop_path, norm_momentum=norm_momentum, seed=seed)
+    return build(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum, seed=seed)

@@ -90,6 +90,7 @@ class Trunk(nn.Module):
     """
 
     recompute = False
+    fused = False
     frozen_norms = False
     preprocess: object = None
     spec: ArchSpec
@@ -263,8 +264,8 @@ def build(
     return network
 
 
-def fuse_(network: Network) -> bool:
-    """Make `network` train with the fused kernels on a CPU; return whether the kernels are available.
+def fuse_(network: Trunk) -> bool:
+    """Make `network`, of which a decoder stays as it is, train with the fused kernels on a CPU; return whether the kernels are available.
 
     The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other dtypes and
     evaluation use the plain modules, as do blocks that the kernels do not support. Hooks on inner modules are not
@@ -272,7 +273,7 @@ def fuse_(network: Network) -> bool:
     """
     network.fused = load_kernels() is not None
     for stage in network.stages:
-        for block in stage:
+        for block in stage:  # type: ignore[attr-defined]  # stages are sequences of blocks
             block.fused = network.fused and block_fits(block)
     return network.fused
 

@@ -248,7 +248,9 @@ class Predictor:
         config = self.config
         whole = config.task_record.whole
         if whole is None:
-            raise InputError(f"answers lie in the image for detectors and segmenters; this bundle's task is {config.task}")
+            raise InputError(
+                f"answers lie in the image for detectors and segmenters; this bundle's task is {config.task}"
+            )
 
         def compute(images: np.ndarray) -> dict[str, np.ndarray]:
             return parted(self.outputs(images), config.file_outputs)

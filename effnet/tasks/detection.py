@@ -26,9 +26,7 @@ BOXES = Output(
     meaning="four raw numbers of the box at each place: logarithms of its distances from a point, or codes of an anchor",
     titled=TITLED,
 )
-SCORES = Output(
-    name="scores", activation="none", meaning="the logit of each class at each place", titled=TITLED
-)
+SCORES = Output(name="scores", activation="none", meaning="the logit of each class at each place", titled=TITLED)
 
 TASK = Task(
     name="detection",
