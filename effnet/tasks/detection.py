@@ -39,6 +39,6 @@ TASK = Task(
     whole=find_objects,
     several=(BOXES, SCORES),
     learning="effnet.training.detection.learning",
-    scoring="effnet.measurement.detection.score",
+    scoring="effnet.measurement.detection.evaluate",
     reporting="effnet.report.detection.section",
 )

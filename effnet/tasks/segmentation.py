@@ -24,6 +24,6 @@ TASK = Task(
     whole=segment_image,
     several=(MASK,),
     learning="effnet.training.segmentation.learning",
-    scoring="effnet.measurement.segmentation",
+    scoring="effnet.measurement.segmentation.evaluate",
     reporting="effnet.report.segmentation",
 )
