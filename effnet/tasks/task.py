@@ -29,7 +29,8 @@ class Output:
 
     `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier". `width` is
     the number of the last layer's columns that it takes, 0 in a record that does not know it. Without an activation,
-    the file returns `mean` + `scale` x these values.
+    the file returns `mean` + `scale` x these values. `shape` is that of its numbers for one image, if not
+    a row.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Output:
     width: int = 0
     mean: float = 0.0
     scale: float = 1.0
+    shape: tuple[int, ...] = ()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The shape of its numbers for one image."""
+        return self.shape or (self.width,)
 
 
 def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
@@ -192,7 +199,7 @@ class Task:
     def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""
         found = self.file_outputs(names)
-        return tuple(NamedOutput(name=some.name, shape=(some.width,), meaning=some.meaning) for some in found)
+        return tuple(NamedOutput(name=some.name, shape=some.sides, meaning=some.meaning) for some in found)
 
     def module(self, name: Module) -> ModuleType:
         """Return one of the task's modules."""

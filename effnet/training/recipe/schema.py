@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from effnet.data.preprocess import Interpolation
+from effnet.data.resample import Interpolation
 from effnet.errors import InputError
 from effnet.training.recipe.boxes import Boxes
 from effnet.training.recipe.checks import (
@@ -17,6 +17,7 @@ from effnet.training.recipe.checks import (
     check_range,
     check_shares,
 )
+from effnet.training.recipe.masks import Masks
 
 View = Literal["crop", "shift", "none"]
 Policy = Literal[
@@ -319,6 +320,7 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     balance: Balance = field(default_factory=Balance)
     boxes: Boxes = field(default_factory=Boxes)
+    masks: Masks = field(default_factory=Masks)
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
