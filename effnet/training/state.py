@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from effnet.arch.spec import ArchSpec
-from effnet.nn.network import Network, build, fuse_
+from effnet.nn.network import Network, Trunk, build, fuse_
 from effnet.training.device import autocast_dtype, make_scaler
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.sync import sync_norms_
@@ -46,7 +46,7 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
     model.to(device, memory_format=torch.channels_last)
     for part in backbone_parts(model, recipe.train.frozen_stages) if recipe.train.frozen_stages else ():
         part.requires_grad_(False)
-    if isinstance(model, Network):
+    if isinstance(model, Trunk):
         model.recompute = recipe.train.recompute == "stages"
         if wants_kernels(model, recipe, device, ranks):
             fuse_(model)
@@ -64,7 +64,7 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
 def wants_kernels(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> bool:
     """Return whether a run trains with the fused kernels, if they can be compiled."""
     # They do not support synchronised BatchNorm.
-    return isinstance(model, Network) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
+    return isinstance(model, Trunk) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
 
 
 def _synced(recipe: Recipe, ranks: Ranks) -> bool:

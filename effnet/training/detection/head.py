@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from effnet.arch.decoders.record import AnchorHead, Detector
 from effnet.errors import InputError
 from effnet.tasks.boxes.anchors import anchors
 from effnet.tasks.boxes.anchors import decode as decode_anchors
@@ -92,7 +93,7 @@ class Heads:
 
     def __init__(self, model: nn.Module, learns: PointLoss | None = None) -> None:
         decoder = getattr(getattr(model, "spec", None), "decoder", None)
-        if decoder is None or not hasattr(decoder, "head"):
+        if not isinstance(decoder, Detector):
             raise InputError(
                 f"to find objects a network must have the decoder of a detector; got {type(model).__name__}: see "
                 "effnet.arch.decoders.usual.with_detector"
@@ -110,9 +111,9 @@ class Heads:
 
     def _make(self, height: int, width: int, device: torch.device) -> Head:
         head, levels = self.decoder.head, tuple(self.decoder.neck.levels)
-        if head.priors == 1:
-            return Points(grid=make_grid(height, width, levels=levels, device=device), learns=self.learns)
-        found = anchors(
-            height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios
-        )  # fmt: skip
-        return Anchors(boxes=torch.from_numpy(found).to(device), learns=AnchorLoss())
+        if isinstance(head, AnchorHead):
+            found = anchors(
+                height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios
+            )
+            return Anchors(boxes=torch.from_numpy(found).to(device), learns=AnchorLoss())
+        return Points(grid=make_grid(height, width, levels=levels, device=device), learns=self.learns)

@@ -51,7 +51,7 @@ def check(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
     if len(dataset.val):
         said.append(_absent(dataset, "val", "Validation has no objects of these classes and cannot assess them"))
     height, width = spec.input_size
-    said.append(findable(dataset.train.labels, spec.decoder, height=height, width=width, recipe=recipe))
+    said.append(findable(dataset.train.labels, spec.decoder, height=height, width=width))
     return [sentence for sentence in said if sentence]
 
 
