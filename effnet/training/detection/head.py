@@ -103,10 +103,13 @@ class Heads:
 
     def at(self, images: Tensor) -> Head:
         """Return the head for images [batch, channels, height, width], on their device."""
-        height, width = images.shape[2:]
-        key = height, width, images.device
+        return self.at_size(images.shape[2], images.shape[3], device=images.device)
+
+    def at_size(self, height: int, width: int, *, device: torch.device) -> Head:
+        """Return the head for images of these sides on a device."""
+        key = height, width, device
         if key not in self.known:
-            self.known[key] = self._make(height, width, images.device)
+            self.known[key] = self._make(height, width, device)
         return self.known[key]
 
     def _make(self, height: int, width: int, device: torch.device) -> Head:
