@@ -46,6 +46,6 @@ TASK = Task(
     check=check_logits,
     answer=to_segmented,
     learning="effnet.training.segmentation.learning",
-    scoring="effnet.measurement.segmentation",
-    reporting="effnet.report.segmentation",
+    scoring="effnet.measurement.segmentation.score",
+    reporting="effnet.report.segmentation.section",
 )
