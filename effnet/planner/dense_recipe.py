@@ -7,6 +7,8 @@ from effnet.training.recipe.schema import Augment, Model, Optimizer, Recipe, Tra
 # Epochs without a time limit: few images need many.
 _VIEWS, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 12, 150
 _BATCH = 8
+# Views of each image on whose kept feature maps the decoder is trained first.
+_KEPT_VIEWS = 4
 
 
 def dense_epochs(num_train: int) -> int:
@@ -33,6 +35,6 @@ def dense_recipe(task: str, *, epochs: int, mirror_safe: bool, pretrained: bool,
         model=Model(dropout=0.0),
         optimizer=Optimizer(weight_decay=0.05),
         augment=Augment(flip=mirror_safe),
-        boxes=Boxes(),
+        boxes=Boxes(kept_views=_KEPT_VIEWS if pretrained else 0),
         masks=Masks(),
     )

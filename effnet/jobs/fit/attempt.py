@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
@@ -45,6 +44,7 @@ from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
+from effnet.training.detection.staged import train_detector
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
@@ -231,7 +231,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     recipe = attempt.recipe
     job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, job.out)
-    model: nn.Module
+    model: Any
     if spec.decoder is not None:
         model = started(spec, attempt, weights=candidate.weights, model=str(job.config.model) or None)
     else:
@@ -241,6 +241,11 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     seconds = None if job.time_limit is None else 66 * job.time_limit
     if job.deadline.limited:
         seconds = trained_seconds(folder) + left()
+    if dataset.task == "detection" and candidate.weights and job.ranks.size == 1:
+        training = train_detector(
+            model, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
+        )
+        return Learned(method="finetune", training=training, recipe=recipe)
     training = train_together(
         Training(
             model=model,

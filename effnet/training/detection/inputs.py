@@ -146,4 +146,4 @@ def decoded(split: Split, index: int, preprocess: Preprocess) -> np.ndarray:
 
 def input_sides(preprocess: Preprocess) -> tuple[int, int]:
     """Return the height and the width of the input."""
-    return preprocess.resolution, preprocess.resolution
+    return preprocess.size
