@@ -10,6 +10,7 @@ from effnet.arch.lineage import Lineage
 from effnet.bundle.formats import Precision
 from effnet.data.inspection.findings import DataReport
 from effnet.planner.space import Status
+from effnet.report.annotations import AnnotationFacts
 from effnet.system.records import FLAT, OPTIONAL, from_data
 from effnet.training.recipe.schema import Balance
 
@@ -46,7 +47,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself."""
+    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself.
+
+    `annotations` are None of data without objects or masks.
+    """
 
     name: str
     source: str
@@ -56,6 +60,7 @@ class DataFacts:
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     findings: DataReport
+    annotations: AnnotationFacts | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
