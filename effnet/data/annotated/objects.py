@@ -72,6 +72,12 @@ def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
     return np.array([own + [_NONE] * (most - len(own)) for own in rows], np.float64).reshape(-1, most, COLUMNS)
 
 
+def classes_in(targets: np.ndarray) -> np.ndarray:
+    """Return the class of every object of several targets [images, m, COLUMNS], int64 [objects]."""
+    found = targets[..., CLASS]
+    return found[found >= 0].astype(np.int64)
+
+
 def joined_targets(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the targets of several splits as one array; those of objects get as many rows as the largest has."""
     most = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
