@@ -116,7 +116,10 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
 
 def list_for(data: DataLike, config: ModelConfig, record: SplitRecord | None) -> Listing:
     """Return the listing of data for a bundle; its own outputs choose the columns of a manifest."""
-    listing = list_source(data, outputs=_outputs_of_bundle(config, record), of_model=True)
+    names = config.class_names if config.arch.decoder else ()
+    listing = list_source(
+        data, outputs=_outputs_of_bundle(config, record), of_model=True, task=config.task, class_names=names
+    )
     return as_several(listing) if config.specs else listing
 
 

@@ -74,7 +74,7 @@ def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
 
 def to_text(target: np.ndarray, names: Names) -> str:
     """Return what is in an image in words, such as "2 queen, 1 ten"."""
-    counts = np.bincount(present(target)[:, CLASS].astype(np.int64), minlength=len(names))
+    counts = np.bincount(present(np.asarray(target))[:, CLASS].astype(np.int64), minlength=len(names))
     return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True) if count) or "no objects"
 
 

@@ -19,6 +19,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
 from effnet.jobs.fit.costs import costed
+from effnet.jobs.fit.dense import started, with_threshold
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
@@ -31,7 +32,8 @@ from effnet.measurement.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
-from effnet.nn.network import build, zero_classifier_
+from effnet.nn.dense import build_network
+from effnet.nn.network import zero_classifier_
 from effnet.planner.space import Candidate
 from effnet.report.html import write_report
 from effnet.report.model import Report
@@ -42,6 +44,7 @@ from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
+from effnet.training.detection.staged import train_detector
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
@@ -186,7 +189,7 @@ def _check(
     format: str,  # noqa: A002
 ) -> ExportCheck:
     """Compare an export in `bundle` with the eager network on test images."""
-    network = build(config.arch)
+    network = build_network(config.arch)
     load_arrays_(network, state, where=str(bundle))
     images, _ = next(eval_batches(dataset.test, config.preprocess, batch_size=_num_checked(config.arch)))
     return check_export(network.eval(), Predictor(bundle, format=format), images)
@@ -205,7 +208,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     def left() -> float:
         return max(0.0, job.deadline.left() - later)
 
-    if attempt.strategy != "scratch":
+    if attempt.strategy != "scratch" and spec.decoder is None:
         learned = transfer(
             spec,
             attempt,
@@ -228,12 +231,21 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     recipe = attempt.recipe
     job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, job.out)
-    model = network_for(spec, recipe)
-    if recipe.model.zero_classifier:
-        zero_classifier_(model)
+    model: Any
+    if spec.decoder is not None:
+        model = started(spec, attempt, weights=candidate.weights, model=str(job.config.model) or None)
+    else:
+        model = network_for(spec, recipe)
+        if recipe.model.zero_classifier:
+            zero_classifier_(model)
     seconds = None if job.time_limit is None else 66 * job.time_limit
     if job.deadline.limited:
         seconds = trained_seconds(folder) + left()
+    if dataset.task == "detection" and candidate.weights and job.ranks.size == 1:
+        training = train_detector(
+            model, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
+        )
+        return Learned(method="finetune", training=training, recipe=recipe)
     training = train_together(
         Training(
             model=model,
@@ -247,7 +259,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         job.ranks,
         listener=job.listener,
     )
-    return Learned(method="scratch", training=training, recipe=recipe)
+    return Learned(method="finetune" if candidate.weights else "scratch", training=training, recipe=recipe)
 
 
 def _calibrated(
@@ -264,6 +276,8 @@ def _calibrated(
     The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
     """
     config, val = config.uncalibrated(), dataset.val
+    if config.task_record.whole is not None:
+        return with_threshold(config, state, dataset, folder=folder), None
     if not config.task_record.calibrated:
         export_onnx(folder, config, state)
         return config, None
