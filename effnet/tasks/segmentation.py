@@ -5,7 +5,6 @@ from effnet.tasks.detection import check_finite
 from effnet.tasks.masks.whole import segment_image
 from effnet.tasks.task import Figure, Output, Task
 
-
 MASK = Output(
     name="mask",
     activation="none",
