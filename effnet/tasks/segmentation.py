@@ -24,5 +24,5 @@ TASK = Task(
     several=(MASK,),
     learning="effnet.training.segmentation.learning",
     scoring="effnet.measurement.segmentation.evaluate",
-    reporting="effnet.report.segmentation",
+    reporting="effnet.report.segmentation.section",
 )

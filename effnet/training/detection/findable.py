@@ -47,6 +47,6 @@ def findable(labels: np.ndarray, decoder: Detector, *, height: int, width: int) 
     nothing = "Nothing can be learnt" if unlearnt == objects else f"{percent(unlearnt / objects)} cannot be learnt"
     return (
         f"Of the objects in train, {percent(small / objects)} have a side below {stride:g} pixels, the smallest "
-        f"stride, in an input of {width} x {height}. {nothing}: no part of the network is responsible for them. A larger "
-        "input shows them larger"
+        f"stride, in an input of {width} x {height}. {nothing}: no part of the network is responsible for them. A "
+        "larger input shows them larger"
     )
