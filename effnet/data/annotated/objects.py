@@ -7,7 +7,7 @@ m those of the image with the most; the rows that an image lacks have the class 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
