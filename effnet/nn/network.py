@@ -91,8 +91,8 @@ class Trunk(nn.Module):
     """
 
     recompute = False
-    frozen_norms = False
     fused = False
+    frozen_norms = False
     preprocess: object = None
     spec: ArchSpec
     stem: nn.Module
@@ -276,7 +276,7 @@ def fuse_(network: Trunk) -> bool:
     """
     network.fused = load_kernels() is not None
     for stage in network.stages:
-        for block in stage:
+        for block in stage:  # type: ignore[attr-defined]  # stages are sequences of blocks
             block.fused = network.fused and block_fits(block)
     return network.fused
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from effnet.arch.spec import ArchSpec
-from effnet.nn.network import Network, Trunk, build, fuse_
+from effnet.nn.dense import DenseNetwork, build_network
+from effnet.nn.network import Network, Trunk, fuse_
 from effnet.training.device import autocast_dtype, make_scaler
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.sync import sync_norms_
@@ -27,9 +28,16 @@ class State:
 
 
 def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
-    """Return the network of `spec` as `recipe` trains it, initialised from the recipe's seed."""
+    """Return the network of a spec without a decoder as `recipe` trains it, initialised from the recipe's seed."""
+    found = any_network_for(spec, recipe)
+    assert isinstance(found, Network)
+    return found
+
+
+def any_network_for(spec: ArchSpec, recipe: Recipe) -> Network | DenseNetwork:
+    """Return the network of any spec as `recipe` trains it, initialised from the recipe's seed."""
     extra = recipe.model
-    return build(
+    return build_network(
         spec,
         dropout=extra.dropout,
         drop_path=extra.drop_path,

@@ -127,7 +127,7 @@ def _keep_views(
                 yield augment_batch(pixels, recipe.augment, mean=preprocess.mean, seed=seed, step=step)
 
     maps = _maps(model, batches(), preprocess, rows=recipe.boxes.kept_views * len(split))
-    return Kept(maps=maps, targets=padded(targets), size=inputs.input_sides(preprocess))
+    return Kept(maps=maps, targets=padded(targets), size=preprocess.size)
 
 
 def _view(
@@ -152,7 +152,7 @@ def _keep_held_out(
             yield to_pixels(images, device)
 
     maps = _maps(model, batches(), preprocess, rows=len(split))
-    return Kept(maps=maps, targets=shown, size=inputs.input_sides(preprocess))
+    return Kept(maps=maps, targets=shown, size=preprocess.size)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.nn.dense import DenseNetwork
 from effnet.progress import Listener
-from effnet.training.detection.inputs import input_sides
 from effnet.training.detection.kept import kept_dataset, kept_recipe, kept_views_within
 from effnet.training.device import pick_device
 from effnet.training.loop import TrainResult, train
@@ -39,7 +38,7 @@ def train_detector(
     spent = 0.0
     if recipe.boxes.kept_views:
         model.to(device)
-        views = kept_views_within(model, len(dataset.train), recipe, input_sides(preprocess))
+        views = kept_views_within(model, len(dataset.train), recipe, preprocess.size)
         recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, kept_views=views))
         first = train(
             model,

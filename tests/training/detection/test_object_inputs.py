@@ -56,7 +56,9 @@ def test_held_out_images_are_those_of_the_letterbox_with_their_boxes(tmp_path):
         shown = [own for _, some in found for own in some]
         for own, place in zip(shown, (0, 1, 3, 4), strict=True):
             image = np.asarray(Image.open(paths[place]))[..., None]
-            canvas, box = fit_image(image, input_height=64, input_width=64, fill=PREPROCESS.fill)
+            canvas, box = fit_image(
+                image, input_height=64, input_width=64, fill=PREPROCESS.fill, interpolation="bicubic"
+            )
             assert own.place == box
             assert (own.truth.boxes == present(split.labels[place])[:, :4]).all()
             assert own.targets[:, [1, 3]] == pytest.approx(own.truth.boxes[:, [1, 3]] * 64 / 90)
