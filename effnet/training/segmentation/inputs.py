@@ -54,7 +54,7 @@ class MaskViews:
 
     def __init__(self, split: Split, recipe: Recipe, preprocess: Preprocess, limit: int) -> None:
         self.split, self.recipe, self.preprocess, self.limit = split, recipe, preprocess, limit
-        self.sides = input_sides(preprocess)
+        self.sides = preprocess.size
         self.foreground = foreground_of(split.labels)
         self.kept: dict[int, _Pair] = {}
         self.used = 0
@@ -80,7 +80,7 @@ class MaskViews:
     def _scale(self, height: int, width: int) -> float:
         """Return the pixels of the input per pixel of the image, before zooming."""
         box = letterbox(height, width, input_height=self.sides[0], input_width=self.sides[1])
-        return self.recipe.masks.scale or max(box.inner_height / height, box.inner_width / width)
+        return self.preprocess.scale or max(box.inner_height / height, box.inner_width / width)
 
     def _load(self, index: int) -> _Pair:
         """Return a pair no larger than the largest zoom needs; nothing depends on which pairs are cached."""
@@ -154,11 +154,11 @@ def held_out(split: Split, recipe: Recipe, preprocess: Preprocess, *, batch_size
 
     Windows of several small images are given together, up to `batch_size`; unreadable images are left out.
     """
-    height, width = input_sides(preprocess)
+    height, width = preprocess.size
 
     def one(index: int) -> tuple[np.ndarray, Shown]:
         image, truth = read_pair(split, index, preprocess)
-        shown = plan(*truth.shape, input_height=height, input_width=width, scale=recipe.masks.scale)
+        shown = plan(*truth.shape, input_height=height, input_width=width, scale=preprocess.scale)
         cut = windows(image, shown, fill=preprocess.fill, interpolation=preprocess.interpolation)
         return cut, Shown(truth=truth, plan=shown)
 
@@ -214,8 +214,3 @@ def foreground_of(labels: np.ndarray) -> np.ndarray:
     found[: len(counts)] = True
     found[int(counts.argmax())] = False
     return found
-
-
-def input_sides(preprocess: Preprocess) -> tuple[int, int]:
-    """Return height and width of the input."""
-    return preprocess.resolution, preprocess.resolution

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ from effnet.training.segmentation.validated import validate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PREPROCESS = Preprocess(resolution=32, crop=1.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESS = Preprocess(resolution=32, crop=1.0, mode="corner", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 RECIPE = with_values(
     Recipe(),
     {
@@ -89,8 +91,7 @@ def test_the_loop_trains_it_and_resumes_exactly(tmp_path, boxes):
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_validation_is_that_of_each_image_on_its_own(boxes, scale):
     network = tiny().eval()
-    recipe = with_values(RECIPE, {"masks.scale": scale})
-    batches = held_out(boxes.train, recipe, PREPROCESS, batch_size=5, limit=10**8)
+    batches = held_out(boxes.train, RECIPE, dataclasses.replace(PREPROCESS, scale=scale), batch_size=5, limit=10**8)
     found = validate(network, batches(), PREPROCESS, torch.device("cpu"))
     confusion, losses = np.zeros((2, 2), int), []
     for index in range(len(boxes.train)):
