@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from effnet.arch.decoders.layers import SCORES
+from effnet.arch.decoders.layers import BOXES, SCORES
+from effnet.arch.decoders.record import Detector, PointHead
 from effnet.arch.layers import GraphOutput, Layer, Size, backbone_taps, graph_outputs, named_layers
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
@@ -17,6 +18,9 @@ from effnet.nn.recompute import recomputed
 # The probability of every class at first, so that the many places without an object do not decide the first steps.
 # Source: Lin et al. 2017, Focal Loss, arXiv 1708.02002, section 4.1.
 _PRIOR = 0.01
+# The distance of the sides of a point's first box from it, in cells: as of ATSS' square.
+# Source: Zhang et al. 2020, arXiv 1912.02424, section 4.
+_DISTANCE = 4.0
 
 
 class DenseNetwork(Trunk):
@@ -110,7 +114,8 @@ def build_dense(
 ) -> DenseNetwork:
     """Return the module of a spec with a decoder, with randomly initialised weights.
 
-    The last layers have small weights; the biases of a detector's scores give every class the probability 0.01.
+    The last layers have small weights; the biases of a detector's scores give every class the probability 0.01, those
+    of its points' boxes squares of 8 cells.
     `drop_path`, `norm_momentum` and `seed` are as in `effnet.nn.network.build`. Raises SpecError for another spec.
     """
     network = DenseNetwork(as_spec(spec), drop_path=drop_path, norm_momentum=norm_momentum)
@@ -125,6 +130,10 @@ def build_dense(
             if output.name == SCORES:
                 assert last.bias is not None
                 last.bias.fill_(-math.log((1 - _PRIOR) / _PRIOR))
+            if output.name == BOXES and isinstance(network.spec.decoder, Detector):
+                assert last.bias is not None
+                if isinstance(network.spec.decoder.head, PointHead):
+                    last.bias.fill_(math.log(_DISTANCE))
     return network
 
 

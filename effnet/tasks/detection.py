@@ -23,7 +23,7 @@ TITLED = "an object detector"
 BOXES = Output(
     name="boxes",
     activation="none",
-    meaning="four raw numbers of the box at each place: logarithms of its distances from a point, or codes of an anchor",
+    meaning="four raw numbers of the box at each place: logarithms of distances from a point, or codes of an anchor",
     titled=TITLED,
 )
 SCORES = Output(name="scores", activation="none", meaning="the logit of each class at each place", titled=TITLED)
@@ -39,6 +39,6 @@ TASK = Task(
     whole=find_objects,
     several=(BOXES, SCORES),
     learning="effnet.training.detection.learning",
-    scoring="effnet.measurement.detection.score",
+    scoring="effnet.measurement.detection.evaluate",
     reporting="effnet.report.detection.section",
 )

@@ -5,7 +5,6 @@ from effnet.tasks.detection import check_finite
 from effnet.tasks.masks.whole import segment_image
 from effnet.tasks.task import Figure, Output, Task
 
-
 MASK = Output(
     name="mask",
     activation="none",
@@ -24,6 +23,6 @@ TASK = Task(
     whole=segment_image,
     several=(MASK,),
     learning="effnet.training.segmentation.learning",
-    scoring="effnet.measurement.segmentation.score",
+    scoring="effnet.measurement.segmentation.evaluate",
     reporting="effnet.report.segmentation.section",
 )

@@ -65,7 +65,8 @@ class MaskViews:
         low, high = np.log([recipe.masks.zoom_out, recipe.masks.zoom_in])
         factor = self._scale(pair.height, pair.width) * float(np.exp(rng.uniform(low, high)))
         inner = max(1, round(pair.height * factor)), max(1, round(pair.width * factor))
-        image, mask = self._crop(pair, inner, self._corner(pair, inner, rng), recipe)
+        find = self._class_corner if recipe.masks.even_classes else self._corner
+        image, mask = self._crop(pair, inner, find(pair, inner, rng), recipe)
         if recipe.augment.flip and rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         if recipe.masks.quarter_turns:
@@ -121,6 +122,19 @@ class MaskViews:
         middle = [round(at - own / 2) for at, own in zip(centre, self.sides, strict=True)]
         down, across = (min(max(at, min(0, most)), max(0, most)) for at, most in zip(middle, room, strict=True))
         return down, across
+
+    def _class_corner(self, pair: _Pair, inner: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Return where the input begins such that it shows, anywhere, a pixel of a class drawn from the image's."""
+        present = np.flatnonzero(np.bincount(pair.mask.ravel(), minlength=256)[:IGNORE])
+        if not len(present):
+            return self._corner(pair, inner, rng)
+        pixels = np.flatnonzero(pair.mask.ravel() == rng.choice(present))
+        row, column = divmod(int(pixels[rng.integers(len(pixels))]), pair.mask.shape[1])
+        corner = []
+        for at, stored, side, own in zip((row, column), pair.mask.shape, inner, self.sides, strict=True):
+            begin = round((at + 0.5) * side / stored - rng.random() * own)
+            corner.append(min(max(begin, min(0, side - own)), max(0, side - own)))
+        return corner[0], corner[1]
 
     def _source(self, pair: _Pair, inner: tuple[int, int], corner: tuple[int, int]) -> list[slice]:
         """Return the whole pixels of the pair that the input shows."""
