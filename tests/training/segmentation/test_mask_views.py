@@ -96,6 +96,24 @@ def test_every_view_has_a_pixel_of_the_foreground(place):
     assert (shown(empty)[1] == IGNORE).all()
 
 
+def test_classes_of_an_image_are_drawn_evenly():
+    mask = np.zeros((300, 300), np.uint8)
+    mask[290:, 290:] = 1
+    mask[70:80, 100:110] = 3
+    mask[150:] = np.where(mask[150:], mask[150:], IGNORE)
+    split = split_of((COLOURS[np.minimum(mask, 3)], mask))
+    recipe = with_values(PLAIN, {"masks.even_classes": True, "masks.zoom_in": 1.5, "masks.zoom_out": 1.0})
+    made = views(split, recipe, scaled(1.0), limit=10**8)
+    found = [made.view(0, recipe, np.random.default_rng(seed))[1] for seed in range(60)]
+    shares = [np.mean([(view == number).any() for view in found]) for number in (1, 3)]
+    assert min(shares) > 0.2  # a third of the views is drawn for each, of which 0.1 % of the pixels are
+    assert all((view != IGNORE).any() for view in found)
+    first = np.argwhere(np.stack([view == 3 for view in found]))[:, 1:]
+    assert np.ptp(first, axis=0).min() > 30  # anywhere in the view
+    empty = split_of((COLOURS[np.zeros((70, 70), int)], np.full((70, 70), IGNORE, np.uint8)))
+    assert (shown(empty, recipe)[1] == IGNORE).all()
+
+
 def test_the_foreground_is_every_class_but_the_most_frequent():
     split = split_of((np.zeros((4, 4, 3), np.uint8), np.array([[1, 1, 1, 0]] * 3 + [[255, 255, 255, 3]], np.uint8)))
     assert np.flatnonzero(foreground_of(split.labels)).tolist() == [0, 2, 3]

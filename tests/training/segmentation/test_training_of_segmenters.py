@@ -11,8 +11,6 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess, normalize
 from effnet.errors import DataError, InputError
 from effnet.progress import Step
-from effnet.tasks import segmentation
-from effnet.tasks.registry import register
 from effnet.training.checks import check_run
 from effnet.training.loop import train
 from effnet.training.recipe.file import with_values
@@ -31,11 +29,6 @@ RECIPE = with_values(
         "balance.method": "weight", "balance.strength": 0.5,
     },
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def known_task():
-    register(segmentation.TASK)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +67,9 @@ class Stop(Exception):
 
 def test_the_loop_trains_it_and_resumes_exactly(tmp_path, boxes):
     whole = run(tmp_path / "whole", boxes)
-    assert whole.history[-1]["val_miou"] > 0.7
+    pixels = sum(label.pixels for label in boxes.val.labels)
+    always_ground = pixels[0] / pixels[:2].sum() / 2
+    assert whole.history[-1]["val_miou"] > always_ground + 0.05
     assert whole.history[-1]["loss"] < whole.history[0]["loss"]
 
     def stop(event):
