@@ -133,7 +133,7 @@ def compare(case: Case, data: Path, folder: Path, args: argparse.Namespace, samp
     model = effnet.load(out)
     path = out / model.format.file
     engine = open_engine(path, threads=1)
-    image = np.resize(np.arange(251, dtype=np.uint8), (1, engine.side, engine.side, engine.channels))
+    image = np.resize(np.arange(251, dtype=np.uint8), (1, *engine.size, engine.channels))
     plain_turns, our_turns = [], []
     for _ in range(args.n):
         plain_turns.append(statistics.median(turn(run_plain)))

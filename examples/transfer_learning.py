@@ -20,7 +20,7 @@ def main() -> None:
     # them. The bundle answers "unknown" if its confidence is below that of 95 % of the validation images.
     result = fit(args.data, weights=args.weights, strategy="head", balance=args.balance, coverage=0.95, out=args.out)
     head = result.report.training.head
-    print(f"head on {head.weights}: {head.val_accuracy:.1%} of the validation images in {head.seconds:.1f} s")
+    print(f"head on {head.weights}: {head.val_figure:.1%} of the validation images in {head.seconds:.1f} s")
 
     score = evaluate(load(result.folder), read_dataset(args.data).test)
     print(f"test accuracy {score.accuracy:.1%}, balanced {score.balanced_accuracy:.1%}")

@@ -98,8 +98,9 @@ def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
             continue
         if writes in root:
             writers[find(writes)].append(name)
-        if reads in root:
-            readers[find(reads)].append(name)
+        for part in reads.split("+"):  # a concatenation is named after the widths that it joins
+            if part in root:
+                readers[find(part)].append(name)
     features = find(_features(spec))
     return tuple(
         Tie(
@@ -185,7 +186,32 @@ def kept_widths(spec: ArchSpec, keep: Keep) -> dict[str, Indices]:
         )
     if keep.head:
         found["head"] = _checked("head", keep.head, spec.head_channels)
-    return found | {INPUT: tuple(range(spec.in_channels)), CLASSES: tuple(range(spec.num_classes))}
+    found |= {INPUT: tuple(range(spec.in_channels)), CLASSES: tuple(range(spec.num_classes))}
+    return found if spec.decoder is None else found | _kept_of_decoder(spec, found)
+
+
+def _kept_of_decoder(spec: ArchSpec, kept: dict[str, Indices]) -> dict[str, Indices]:
+    """Return the channels of a decoder's widths: all; in a concatenation those that stay of the widths that it joins.
+
+    It may read a removed block, whose input passes in its place: its output is in the result too.
+    """
+    passed, before = {}, kept["stem"]
+    for i, blocks in enumerate(spec.stages):
+        for j in range(len(blocks)):
+            before = passed[f"{block_name(i, j)}.out"] = kept.get(f"{block_name(i, j)}.out", before)
+    widths = layer_widths(spec)
+    counts = {widths[name][1]: layer.out_channels for name, layer in named_layers(spec)}
+    found: dict[str, Indices] = {}
+    for width, count in counts.items():
+        if "+" in width:
+            places, start = [], 0
+            for part in width.split("+"):
+                places += [start + place for place in passed.get(part, kept.get(part, range(counts[part])))]
+                start += counts[part]
+            found[width] = tuple(places)
+        elif width not in kept:
+            found[width] = passed.get(width, tuple(range(count)))
+    return found
 
 
 def _kept_block(name: str, block: BlockSpec, kept: BlockKeep, before: Indices) -> dict[str, Indices]:

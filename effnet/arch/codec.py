@@ -7,6 +7,7 @@ from typing import Any
 
 from effnet.arch.blocks import find_kind
 from effnet.arch.cost import cost
+from effnet.arch.decoders.record import Detector, Segmenter
 from effnet.arch.lineage import Lineage
 from effnet.arch.spec import MAX_BLOCKS, ArchSpec, BlockSpec, Scaling, StemSpec, stage
 from effnet.errors import SpecError, nearest, shown
@@ -21,8 +22,12 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     """Return `spec` as JSON-serializable data that `spec_from_dict` reads back to an equal value."""
     fields = dataclasses.asdict(spec)
     del fields["lineage"]
+    fields |= {"decoder": to_data(spec.decoder)}
+    for name in ("height", "decoder"):  # files of networks without them stay as they were
+        if not fields[name]:
+            del fields[name]
     for block in (block for row in fields["stages"] for block in row):
-        for name in ("activation", "eca_kernel"):  # files of networks without them stay as they were
+        for name in ("activation", "eca_kernel"):
             if not block[name]:
                 del block[name]
     return {"format": FORMAT, "name": spec.name, **fields, "lineage": to_data(spec.lineage)}
@@ -43,6 +48,11 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
     for name, kind in (("stem", StemSpec), ("scaling", Scaling)):
         if name in fields:
             fields[name] = _make(kind, fields[name], name)
+    if fields.get("decoder") is not None:
+        try:
+            fields["decoder"] = from_data(Detector | Segmenter, fields["decoder"], where="decoder")
+        except ValueError as error:
+            raise SpecError(f"architecture: {error}") from error
     stages = fields.get("stages")
     if not isinstance(stages, list | tuple) or not all(isinstance(row, list | tuple) for row in stages):
         raise SpecError("stages must be a list of lists of blocks")

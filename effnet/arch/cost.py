@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from effnet.arch.layers import INPUT, Layer, Layers, map_sides, named_layers
+from effnet.arch.layers import INPUT, Layer, Layers, Size, map_sizes, named_layers, parameter_keys
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 
 Precision = Literal["fp32", "fp16", "int8"]
 
 # Operations that runtimes execute in place, in the buffer of their first input.
-_IN_PLACE = frozenset({"norm", "act", "mul", "add"})
+_IN_PLACE = frozenset({"norm", "act", "mul", "add", "fuse"})
 _MULTIPLY = frozenset({"conv", "linear"})
 
 Count = Literal["macs", "params"]
@@ -55,13 +55,16 @@ class Cost:
 
 
 class LayerCost(NamedTuple):
-    """One row of the per-layer table; `side` is that of the output feature map in pixels, 1 after pooling."""
+    """One row of the per-layer table; `size` is the height and width of the output feature map, 1 x 1 after pooling.
+
+    The parameters of layers that share them count at the first of these alone.
+    """
 
     name: str
     op: str
     in_channels: int
     out_channels: int
-    side: int
+    size: Size
     params: int
     macs: int
 
@@ -73,47 +76,60 @@ def layer_params(layer: Layer) -> int:
         return layer.in_channels // layer.groups * layer.out_channels * layer.kernel_size**2 + bias
     if layer.op == "channel_conv":
         return layer.kernel_size
+    if layer.op == "fuse":
+        return len(layer.inputs)
     return 2 * layer.out_channels if layer.op == "norm" else 0
 
 
 def layer_costs(spec: ArchSpec, *, resolution: int | None = None) -> list[LayerCost]:
-    """Return the cost of every layer, in execution order, for a square image of `resolution` pixels."""
+    """Return the cost of every layer, in execution order, for an image of `resolution` pixels across."""
     layers = named_layers(spec)
-    rows = []
-    sides = map_sides(layers, _resolution(spec, resolution))
+    rows, counted = [], set()
+    sizes = map_sizes(layers, spec.size_at(resolution))
     for name, layer in layers:
-        side = sides[name]
+        height, width = sizes[name]
         params = layer_params(layer)
-        macs = side * side * (params - layer.out_channels * layer.bias) if layer.op in _MULTIPLY else 0
+        macs = height * width * (params - layer.out_channels * layer.bias) if layer.op in _MULTIPLY else 0
         if layer.op == "channel_conv":  # its kernel is applied once per channel
             macs = params * layer.out_channels
-        rows.append(LayerCost(name, layer.op, layer.in_channels, layer.out_channels, side, params, macs))
+        if layer.weights in counted:
+            params = 0
+        elif layer.weights:
+            counted.add(layer.weights)
+        rows.append(LayerCost(name, layer.op, layer.in_channels, layer.out_channels, (height, width), params, macs))
     return rows
 
 
 def cost(spec: ArchSpec | str, *, resolution: int | None = None) -> Cost:
-    """Return the analytic cost of `spec`, or of a network's name, for one square image, by default at its resolution.
+    """Return the analytic cost of `spec`, or of a network's name, for one image, by default at its resolution.
 
-    Raises SpecError if the resolution is not a positive integer, or if the name is unknown.
+    Another resolution is the width of an image in the same proportions. Raises SpecError if it is not a positive
+    integer, or if the name is unknown.
 
     >>> found = cost("b0")
     >>> found.params, found.macs
     (5288548, 385814752)
     """
     spec = as_spec(spec)
-    resolution = _resolution(spec, resolution)
+    size = spec.size_at(resolution)
     layers = named_layers(spec)
-    params = macs = activations = norm_channels = output_channels = 0
+    params = macs = activations = norm_channels = output_channels = repeated = 0
     elements = []
-    sides = map_sides(layers, resolution)
+    shared: set[str] = set()
+    sizes = map_sizes(layers, size)
     for name, layer in layers:
-        side, out = sides[name], layer.out_channels
-        elements.append(out * side * side)
+        (height, width), out = sizes[name], layer.out_channels
+        area = height * width
+        elements.append(out * area)
         if layer.op in _MULTIPLY:
             weights = layer.in_channels // layer.groups * out * layer.kernel_size**2
             params += weights + out * layer.bias
-            macs += weights * side * side
-            activations += out * side * side
+            if layer.weights in shared:
+                repeated += weights + out * layer.bias
+            elif layer.weights:
+                shared.add(layer.weights)
+            macs += weights * area
+            activations += out * area
             output_channels += out
         elif layer.op == "norm":
             params += 2 * out
@@ -122,24 +138,29 @@ def cost(spec: ArchSpec | str, *, resolution: int | None = None) -> Cost:
             params += layer.kernel_size
             macs += layer.kernel_size * out
             activations += out
+        elif layer.op == "fuse":
+            params += len(layer.inputs)
     return Cost(
-        resolution=resolution,
-        params=params,
+        resolution=size[1],
+        params=params - repeated,
         macs=macs,
         activations=activations,
-        peak_activations=_peak(layers, elements, spec.in_channels * resolution**2),
+        peak_activations=_peak(layers, elements, spec.in_channels * size[0] * size[1]),
         buffers=2 * norm_channels,
         # Folding turns a BatchNorm's scale and shift into one bias of the convolution before it.
-        folded_params=params - norm_channels,
+        folded_params=_folded(layers) if spec.decoder else params - norm_channels,
         output_channels=output_channels,
     )
 
 
-def _resolution(spec: ArchSpec, resolution: int | None) -> int:
-    resolution = spec.resolution if resolution is None else resolution
-    if type(resolution) is not int or resolution < 1:
-        raise SpecError(f"resolution must be a positive integer, in pixels; got {resolution!r}")
-    return resolution
+def _folded(layers: Layers) -> int:
+    """Return the parameters of a network with shared weights after folding: each level has its own where it is normed.
+
+    Every convolution has a bias then.
+    """
+    found = dict(layers)
+    sizes = {key: layer_params(found[name]._replace(bias=True)) for name, key in parameter_keys(layers).items()}
+    return sum(sizes.values()) + sum(layer_params(layer) for _, layer in layers if layer.op == "fuse")
 
 
 def _peak(layers: Layers, elements: list[int], input_elements: int) -> int:

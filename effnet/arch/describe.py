@@ -69,8 +69,9 @@ def describe(spec: ArchSpec | str) -> str:
     """
     spec = as_spec(spec)
     total = cost(spec)
+    height, width = spec.input_size
     lines = [
-        f"{spec.name}: {spec.in_channels} x {spec.resolution} x {spec.resolution} -> {spec.num_classes} classes",
+        f"{spec.name}: {spec.in_channels} x {height} x {width} -> {spec.num_classes} classes",
         f"params {total.params}, macs {total.macs}, activations {total.activations}, "
         f"peak memory {total.peak_memory_bytes} bytes",
         f"activation {spec.activation}, se gate {spec.se_gate}, norm epsilon {spec.norm_epsilon:g}, "
@@ -82,10 +83,11 @@ def describe(spec: ArchSpec | str) -> str:
         lines.append(
             f"{number:>5}  {row.operator:<34}{row.resolution:>10}{row.stride:>8}{row.channels:>10}{row.layers:>8}"
         )
-    lines += ["", f"{'layer':<30}{'op':<13}{'in':>7}{'out':>7}{'side':>6}{'params':>12}{'macs':>16}"]
+    lines += ["", f"{'layer':<30}{'op':<13}{'in':>7}{'out':>7}{'size':>9}{'params':>12}{'macs':>16}"]
     for layer in layer_costs(spec):
+        size = "x".join(map(str, layer.size))
         lines.append(
-            f"{layer.name:<30}{layer.op:<13}{layer.in_channels:>7}{layer.out_channels:>7}{layer.side:>6}"
+            f"{layer.name:<30}{layer.op:<13}{layer.in_channels:>7}{layer.out_channels:>7}{size:>9}"
             f"{layer.params:>12}{layer.macs:>16}"
         )
     return "\n".join(lines) + "\n"

@@ -2,156 +2,43 @@
 
 The names are the module names, the state-dict keys, the rows of `cost` and of the latency table. The list is
 a data-flow graph in execution order: each layer names the layers whose outputs it reads. The inside of a block is in
-`arch/blocks.py`.
+`arch/blocks.py`, that of a decoder in `arch/decoders/layers.py`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from effnet.arch.body import CLASSES, FUSION_EPSILON, INPUT, SHORTCUT_SUM, Body, GraphOutput, Layer, Layers, Size
+from effnet.arch.decoders.layers import append_decoder
 from effnet.errors import SpecError
 
 if TYPE_CHECKING:
-    from effnet.arch.spec import ArchSpec, BlockSpec
+    from effnet.arch.spec import ArchSpec
 
-Op = Literal["conv", "norm", "act", "max_pool", "global_pool", "mul", "add", "linear", "channel_conv"]
-Width = Literal["mid", "out", "se"]
-"""A width of a block: `mid_channels`, `out_channels` or `se_channels`."""
-
-INPUT = "input"
-CLASSES = "classes"
-SHORTCUT_SUM = "add"
-"""The name, within its block, of the sum of a block and its shortcut."""
-
-
-class Layer(NamedTuple):
-    """One operation of the network; a tuple because planning creates hundreds of thousands of them.
-
-    `inputs` are the names of the layers that it reads (`input` is the image). `function` is the name of an
-    activation or of a gate. A "channel_conv" slides one kernel along the channels of a feature map of one pixel.
-    """
-
-    op: Op
-    inputs: tuple[str, ...]
-    in_channels: int
-    out_channels: int
-    kernel_size: int = 1
-    stride: int = 1
-    groups: int = 1
-    bias: bool = False
-    function: str = ""
-
-
-Layers = list[tuple[str, Layer]]
-
-
-class Body:
-    """The layers of a network under construction; a block kind appends those of `block`.
-
-    Methods append layers in execution order and return the name of the last one, which others may read. Convolutions
-    name the width that they write; `widths` holds the name and the channels of every output's width.
-    """
-
-    __slots__ = ("_function", "_known", "_prefix", "block", "layers", "spec", "widths")
-
-    block: "BlockSpec"
-
-    def __init__(self, spec: "ArchSpec") -> None:
-        self.spec = spec
-        self.layers: Layers = []
-        self.widths: dict[str, tuple[str, int]] = {INPUT: (INPUT, spec.in_channels)}
-
-    def enter(self, prefix: str, **known: tuple[str, int]) -> None:
-        """Begin the part of the network whose layers' names start with `prefix`; `known` are the widths it writes."""
-        self._prefix, self._known, self._function = f"{prefix}." if prefix else "", known, self.spec.activation
-
-    def enter_block(self, prefix: str, block: "BlockSpec") -> None:
-        """Begin a block of the network."""
-        self.block = block
-        mid, out, se = (f"{prefix}.mid", block.mid_channels), (f"{prefix}.out", block.out_channels), f"{prefix}.se"
-        self.enter(prefix, mid=mid, out=out, se=(se, block.se_channels))
-        self._function = block.activation or self.spec.activation
-
-    def append(self, name: str, layer: Layer, width: tuple[str, int]) -> str:
-        """Append any layer and the width that it writes; its name within the block must be new."""
-        name = self._prefix + name
-        self.layers.append((name, layer))
-        self.widths[name] = width
-        return name
-
-    def unit(
-        self, name: str, x: str, writes: Width, *,
-        kernel_size: int = 1, stride: int = 1, depthwise: bool = False, act: bool = True,
-    ) -> str:  # fmt: skip
-        """Append a convolution of `x` that writes a width, a BatchNorm and, if `act`, the network's activation.
-
-        With an empty name these are parts of the block itself. Raises SpecError if a depthwise convolution would
-        change the number of channels.
-        """
-        prefix = f"{name}." if name else ""
-        width = self._known[writes]
-        fed, channels = self.widths[x][1], width[1]
-        if depthwise and fed != channels:
-            raise SpecError(
-                f"{self._prefix}{prefix}conv is depthwise: it must write as many channels as it reads, {fed}; "
-                f"{writes} has {channels}"
-            )
-        groups = channels if depthwise else 1
-        x = self.append(prefix + "conv", Layer("conv", (x,), fed, channels, kernel_size, stride, groups), width)
-        x = self.append(prefix + "norm", Layer("norm", (x,), channels, channels), width)
-        return self.act(x, prefix + "act") if act else x
-
-    def act(self, x: str, name: str = "act") -> str:
-        """Append the activation of the block, or else of the network."""
-        width = self.widths[x]
-        return self.append(name, Layer("act", (x,), width[1], width[1], function=self._function), width)
-
-    def add(self, name: str, x: str, y: str) -> str:
-        """Append a sum. Raises SpecError if its terms are one map or have different widths: pruning would part them."""
-        width = self.widths[x]
-        if x == y:
-            raise SpecError(f"{self._prefix}{name} must add two feature maps; got {x} twice")
-        if self.widths[y] != width:
-            raise SpecError(f"{self._prefix}{name} must add feature maps of one width; got {width}, {self.widths[y]}")
-        return self.append(name, Layer("add", (x, y), width[1], width[1]), width)
-
-    def shortcut(self, y: str, x: str) -> str:
-        """Append the sum of a block's output `y` and its shortcut `x`, unless the block has none."""
-        if self.block.residual == "none":
-            return y
-        width = self.widths[y]
-        return self.append(SHORTCUT_SUM, Layer("add", (y, x), width[1], width[1]), width)
-
-    def attention(self, x: str) -> str:
-        """Append the block's channel attention, if it has one: a gate for each channel, from the pooled map."""
-        if self.block.se_channels:
-            return self._squeeze_excite(x)
-        return self._efficient_attention(x) if self.block.eca_kernel else x
-
-    def _squeeze_excite(self, x: str) -> str:
-        """Hu et al. 2018: two layers see all channels."""
-        width, inside = self.widths[x], self._known["se"]
-        channels, squeezed = width[1], inside[1]
-        y = self.append("se.pool", Layer("global_pool", (x,), channels, channels), width)
-        y = self.append("se.reduce", Layer("conv", (y,), channels, squeezed, bias=True), inside)
-        y = self.act(y, "se.act")
-        y = self.append("se.expand", Layer("conv", (y,), squeezed, channels, bias=True), width)
-        return self._scale("se", x, y)
-
-    def _efficient_attention(self, x: str) -> str:
-        """Wang et al. 2020, ECA-Net, section 3.2.3: one kernel, shared, sees each channel and its neighbours."""
-        width, kernel = self.widths[x], self.block.eca_kernel
-        channels = width[1]
-        y = self.append("eca.pool", Layer("global_pool", (x,), channels, channels), width)
-        y = self.append("eca.conv", Layer("channel_conv", (y,), channels, channels, kernel), width)
-        return self._scale("eca", x, y)
-
-    def _scale(self, unit: str, x: str, y: str) -> str:
-        """Append the gate of `y` and its product with `x`."""
-        width = self.widths[x]
-        channels = width[1]
-        if self.spec.se_gate != "none":
-            y = self.append(f"{unit}.gate", Layer("act", (y,), channels, channels, function=self.spec.se_gate), width)
-        return self.append(f"{unit}.scale", Layer("mul", (x, y), channels, channels), width)
+__all__ = [
+    "CLASSES",
+    "FUSION_EPSILON",
+    "INPUT",
+    "SHORTCUT_SUM",
+    "Body",
+    "GraphOutput",
+    "Layer",
+    "Layers",
+    "Size",
+    "Unit",
+    "backbone_taps",
+    "chain_of",
+    "graph_outputs",
+    "layer_widths",
+    "map_sizes",
+    "named_layers",
+    "output_shapes",
+    "output_side",
+    "parameter_keys",
+    "readers",
+    "same_padding",
+    "units_of",
+]  # fmt: skip
 
 
 def named_layers(spec: "ArchSpec") -> Layers:
@@ -165,12 +52,31 @@ def layer_widths(spec: "ArchSpec") -> dict[str, tuple[str, str]]:
     return {name: (body.widths[layer.inputs[0]][0], body.widths[name][0]) for name, layer in body.layers}
 
 
+def graph_outputs(spec: "ArchSpec") -> tuple[GraphOutput, ...]:
+    """Return the named outputs of a network with a decoder, in the order of its files."""
+    return _written(spec).outputs
+
+
+def output_shapes(spec: "ArchSpec", size: Size) -> dict[str, tuple[int, ...]]:
+    """Return the shape for one image of `size` of each named output of a network with a decoder."""
+    body = _written(spec)
+    sizes, channels = map_sizes(body.layers, size), {name: layer.out_channels for name, layer in body.layers}
+    return {output.name: output.shape(sizes, channels) for output in body.outputs}
+
+
+def backbone_taps(spec: "ArchSpec") -> dict[int, str]:
+    """Return the last layer of the backbone at each level, whose side is the image's over 2^level; 0 is the stem."""
+    return _written(spec).taps
+
+
 def _written(spec: "ArchSpec") -> Body:
     body, stem = Body(spec), spec.stem
     body.enter("stem", out=("stem", stem.channels))
     x = body.unit("", INPUT, "out", kernel_size=stem.kernel_size, stride=stem.stride)
     if stem.max_pool:
         x = body.append("pool", Layer("max_pool", (x,), stem.channels, stem.channels, 3, 2), body.widths[x])
+    stride = stem.stride * (2 if stem.max_pool else 1)
+    body.taps[0] = x
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
             prefix = f"stages.{i}.{j}"
@@ -181,6 +87,11 @@ def _written(spec: "ArchSpec") -> Body:
             # Counted for the whole block, since planning writes hundreds of thousands of layers.
             if len(body.widths) != len(body.layers) + 1:
                 raise SpecError(f"every layer of a {block.kind} block must have its own name; {prefix} repeats one")
+            stride *= block.stride
+            body.taps[stride.bit_length() - 1] = x
+    if spec.decoder is not None:
+        append_decoder(body)
+        return body
     if spec.head_channels:
         body.enter("head", out=("head", spec.head_channels))
         x = body.unit("", x, "out")
@@ -198,16 +109,32 @@ def output_side(side: int, stride: int) -> int:
     return -(-side // stride)
 
 
-def map_sides(layers: Iterable[tuple[str, Layer]], side: int) -> dict[str, int]:
-    """Return the side of every layer's output feature map, and of the image, for images of `side` pixels."""
-    sides = {INPUT: side}
+def map_sizes(layers: Iterable[tuple[str, Layer]], size: Size) -> dict[str, Size]:
+    """Return the size of every layer's output feature map, and of the image, for images of `size` pixels."""
+    sizes = {INPUT: size}
     for name, layer in layers:
         if layer.op == "global_pool":
-            sides[name] = 1
+            sizes[name] = (1, 1)
+        elif layer.reduction:
+            sizes[name] = output_side(size[0], layer.reduction), output_side(size[1], layer.reduction)
         else:
-            side = sides[layer.inputs[0]]
-            sides[name] = side if layer.stride == 1 else output_side(side, layer.stride)
-    return sides
+            height, width = found = sizes[layer.inputs[0]]
+            stride = layer.stride
+            sizes[name] = found if stride == 1 else (output_side(height, stride), output_side(width, stride))
+    return sizes
+
+
+def parameter_keys(layers: Layers) -> dict[str, str]:
+    """Return the name under which each convolution's or linear layer's folded weights are stored.
+
+    A layer that shares its weights has its own where a BatchNorm follows it: folding makes them differ by level.
+    """
+    normed = {layer.inputs[0] for _, layer in layers if layer.op == "norm"}
+    return {
+        name: name if name in normed else layer.weights or name
+        for name, layer in layers
+        if layer.op in ("conv", "linear", "channel_conv")
+    }
 
 
 def same_padding(side: int, *, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from effnet.arch.blocks import BlockKind, find_kind
+from effnet.arch.decoders.record import Decoder, Detector, Segmenter
 from effnet.arch.lineage import Lineage
 from effnet.errors import SpecError, nearest, shown
 
@@ -132,8 +133,10 @@ class ArchSpec:
     """A whole network: stem, stages of explicit blocks, head, and everything else that changes its function.
 
     `head_channels` 0 means no head convolution, `num_classes` 0 no classifier. `resolution` is the side of
-    the square input, in pixels, the default for costs and exports. Two specs are equal if they compute the
-    same function of the same input size and scale alike; `lineage`, from which the names are made, is ignored.
+    the square input, in pixels, the default for costs and exports, or its width if there is a `height`. With a
+    `decoder`, the network detects objects or segments: it has no head, and its classes are those of objects or pixels.
+    Two specs are equal if they compute the same function of the same input size and scale alike; `lineage`, from which
+    the names are made, is ignored.
     """
 
     lineage: Lineage = field(default=Lineage(), compare=False)
@@ -148,6 +151,8 @@ class ArchSpec:
     norm_epsilon: float = 1e-3
     padding: Padding = "same"
     scaling: Scaling = Scaling()
+    height: int = 0
+    decoder: Decoder | None = None
 
     def __post_init__(self) -> None:
         _must_be_count("in_channels", self.in_channels, most=MAX_IMAGE_CHANNELS)
@@ -163,7 +168,19 @@ class ArchSpec:
             raise SpecError("a network needs at least one stage, and each stage at least one block")
         if (count := sum(map(len, self.stages))) > MAX_BLOCKS:
             raise SpecError(f"a network must have at most {MAX_BLOCKS:,} blocks; got {count:,}")
+        _must_be_count("height", self.height, least=0, most=MAX_RESOLUTION)
         self._check_chain()
+        if self.decoder is not None:
+            self._check_decoder(self.decoder)
+
+    def _check_decoder(self, decoder: object) -> None:
+        if not isinstance(decoder, Detector | Segmenter):
+            raise SpecError(f"a decoder must be a Detector or a Segmenter; got {type(decoder).__name__}")
+        if self.head_channels or not self.num_classes:
+            raise SpecError(
+                "a network with a decoder must have classes and no head convolution; got "
+                f"{self.num_classes} classes, {self.head_channels} head channels"
+            )
 
     def _check_chain(self) -> None:
         width = self.stem.channels
@@ -181,6 +198,22 @@ class ArchSpec:
     def title(self) -> str:
         """The short name that people read, with the resolution."""
         return self.lineage.title(self.resolution)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """The height and the width of the input, in pixels."""
+        return self.height or self.resolution, self.resolution
+
+    def size_at(self, resolution: int | None) -> tuple[int, int]:
+        """Return the height and the width of an input of this width, in the proportions of the network's own.
+
+        Raises SpecError if the resolution is not a positive integer.
+        """
+        if resolution is None:
+            return self.input_size
+        if type(resolution) is not int or resolution < 1:
+            raise SpecError(f"resolution must be a positive integer, in pixels; got {resolution!r}")
+        return max(1, round(self.height * resolution / self.resolution)) if self.height else resolution, resolution
 
     @property
     def blocks(self) -> tuple[BlockSpec, ...]:

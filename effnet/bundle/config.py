@@ -1,6 +1,7 @@
 """config.json of a bundle: the model's task and outputs, its architecture, classes and preprocessing."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
+from effnet.arch.layers import output_shapes
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config_fields import (
     FIRST,
@@ -124,9 +126,17 @@ class ModelConfig:
     @property
     def file_outputs(self) -> tuple[Output, ...]:
         """The outputs of a file of this model, in the order of the last layer's columns."""
+        if self.arch.decoder is not None:
+            return self._decoded_outputs()
         if self.class_names:
             return self.task_record.file_outputs(self.class_names)
         return (replace(FEATURES, width=self.arch.feature_channels),)
+
+    def _decoded_outputs(self) -> tuple[Output, ...]:
+        """Return the outputs of a network with a decoder: its task says what they mean, the graph has their shapes."""
+        shapes = output_shapes(self.arch, self.preprocess.size)
+        meant = {output.name: output for output in self.task_record.several}
+        return tuple(replace(meant[name], shape=shape, width=math.prod(shape)) for name, shape in shapes.items())
 
     @property
     def temperatures(self) -> float | np.ndarray:
@@ -138,9 +148,7 @@ class ModelConfig:
     @property
     def outputs(self) -> tuple[NamedOutput, ...]:
         """The named outputs that config.json declares, for programs that read only it."""
-        if self.class_names:
-            return self.task_record.outputs(self.class_names)
-        return (NamedOutput(name=FEATURES.name, shape=(self.arch.feature_channels,), meaning=FEATURES.meaning),)
+        return tuple(NamedOutput(name=each.name, shape=each.sides, meaning=each.meaning) for each in self.file_outputs)
 
     def uncalibrated(self) -> "ModelConfig":
         """Return the config with temperatures of 1 and without thresholds."""

@@ -75,7 +75,7 @@ def list_arrays(
 
     Raises DataError if images, labels and class names do not match.
     """
-    parts = {split: (images, np.asarray(labels).tolist()) for split, (images, labels) in parts.items()}
+    parts = {split: (images, _labels_of(labels)) for split, (images, labels) in parts.items()}
     every: list[Any] = [labels for _, labels in parts.values()]
     found = _read(every, class_names, label_kind)
     listed = {}
@@ -91,6 +91,14 @@ def list_arrays(
         load = _ArrayImages(images)
         listed[split] = _part(load, len(images), read, table=table)
     return _listing(name, listed, found)
+
+
+def _labels_of(labels: Labels) -> list[Any]:
+    """Return labels as a list; those that are arrays, such as masks, may differ in size."""
+    if any(isinstance(label, np.ndarray) and label.ndim for label in labels):
+        return list(labels)
+    found: list[Any] = np.asarray(labels).tolist()
+    return found
 
 
 def list_items(parts: dict[str, MapStyle], *, class_names: Sequence[str] | None, name: str) -> Listing:

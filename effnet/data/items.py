@@ -42,7 +42,7 @@ class Items:
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         source, label = self.sources[index], self.labels[index]  # an IndexError ends an iteration
-        label = label.item() if label.ndim == 0 else label
+        label = label.item() if isinstance(label, np.generic) else label
         if isinstance(self.transform, ReadsFiles):
             if isinstance(source, np.ndarray):
                 return self.transform(self.load(index, channels=self.transform.channels)), label

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.preprocess import Interpolation, resample
+from effnet.data.resample import Interpolation, resample
 from effnet.errors import DataError
 
 

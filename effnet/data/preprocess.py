@@ -1,34 +1,30 @@
 """Preprocess a decoded image to a network's input, with Pillow and numpy only, so that it is the same everywhere."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from effnet.data.letterbox import letterbox
+from effnet.data.resample import RESAMPLING, Box, Interpolation, from_images, resample, to_images
 from effnet.data.sound.record import Sound
 from effnet.data.sound.spectrogram import middle_window
 from effnet.data.value_range import ValueRange
 from effnet.errors import DataError, nearest, shown
 
-Mode = Literal["center", "squash", "pad"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Box = tuple[float, float, float, float]
+Mode = Literal["center", "squash", "pad", "corner"]
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-_MODES = ("center", "squash", "pad")
+_MODES = ("center", "squash", "pad", "corner")
 # Limits for the side of the input, also before the centre crop, and for its bytes. Published networks take at most
 # 800 x 800 x 3.
 MAX_SIDE, MAX_BYTES = 4_096, 2**27
 # Pixels are scaled to 0..1: beyond these limits, normalised values lose all precision in fp32.
 _LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 1e4, 1e-4, 1e4
+# Pixels of the input per pixel of an image: more would blur any.
+_LARGEST_SCALE = 64
 # Most pixels of an image that is resized as a whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
 # Reach of a resampling kernel in pixels of the enlarged image: lanczos' is the widest, plus one for rounding.
@@ -37,12 +33,14 @@ _WIDEST_KERNEL = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """The preprocessing of an image to an input of `resolution` x `resolution` pixels.
+    """The preprocessing of an image to an input of `resolution` x `resolution` pixels, or of `height` x `resolution`.
 
-    `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; mode "pad" shows the
-    whole image and allows only 1. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the
-    values for black and white in images with more than 8 bits, and `sound` says how sounds become images. Raises
-    DataError for a value out of range.
+    `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; the modes "pad"
+    and "corner" show the whole image, in the middle and at the top left, and allow only 1. A height is for "corner"
+    alone, and so is a `scale`, the pixels of the input per pixel of an image that is shown in windows of this size, not
+    whole. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the values for black and
+    white in images with more than 8 bits, and `sound` says how sounds become images. Raises DataError for a value
+    out of range.
     """
 
     resolution: int
@@ -53,6 +51,8 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     value_range: ValueRange | None = None
     sound: Sound | None = None
+    height: int = 0
+    scale: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.resolution, int) or isinstance(self.resolution, bool) or self.resolution < 1:
@@ -65,9 +65,23 @@ class Preprocess:
                 f"{self.crop:g}"
             )
         _check_name("mode", self.mode, _MODES)
-        if self.mode == "pad" and self.crop != 1:
-            raise DataError(f"crop must be 1 in mode pad, which shows the whole image; received {self.crop!r}")
-        _check_name("interpolation", self.interpolation, tuple(_RESAMPLING))
+        if self.mode in ("pad", "corner") and self.crop != 1:
+            raise DataError(f"crop must be 1 in mode {self.mode}, which shows the whole image; received {self.crop!r}")
+        if type(self.height) is not int or not 0 <= self.height <= MAX_SIDE or (self.height and self.mode != "corner"):
+            raise DataError(
+                f"height must be a whole number up to {MAX_SIDE:,}, and 0 (a square) but in mode corner; received "
+                f"{shown(self.height)} in mode {self.mode}"
+            )
+        if (
+            not _is_number(self.scale)
+            or not 0 <= self.scale <= _LARGEST_SCALE
+            or (self.scale and self.mode != "corner")
+        ):
+            raise DataError(
+                f"scale must be a number from 0 to {_LARGEST_SCALE}, and 0 but in mode corner; received "
+                f"{shown(self.scale)} in mode {self.mode}"
+            )
+        _check_name("interpolation", self.interpolation, tuple(RESAMPLING))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, tuple) or not values or not all(_is_number(v) for v in values):
                 raise DataError(f"{name} must be a tuple with a finite number per channel, received {shown(values)}")
@@ -89,6 +103,11 @@ class Preprocess:
             raise DataError(f"an image must have at most {MAX_BYTES:,} values before it is cropped, received {size:,}")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """The height and the width of the input, in pixels."""
+        return self.height or self.resolution, self.resolution
+
+    @property
     def channels(self) -> int:
         """The number of input channels."""
         return len(self.mean)
@@ -101,6 +120,9 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict that from_dict reads back."""
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        for name in ("height", "scale"):
+            if not values[name]:
+                del values[name]
         for name in ("value_range", "sound"):  # 8-bit images need none
             found = getattr(self, name)
             if found is None:
@@ -130,7 +152,8 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Return uint8 [R, R, C] from uint8 [H, W, C], where R is the resolution.
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; then crops the centre.
-    "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour.
+    "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour; "corner" does
+    so for an input of any sides, and puts the image at the top left, as `data.letterbox` describes.
     An image that already has the size to resize to is not resampled. Of a sound's spectrogram the middle window is
     resized.
 
@@ -149,6 +172,10 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         height, width = (max(1, resolution * side // longer) for side in image.shape[:2])
         whole = resample(image, width=width, height=height, interpolation=interpolation)
         return on_canvas(whole, top=-_middle(height, resolution), left=-_middle(width, resolution), like=preprocess)
+    if preprocess.mode == "corner":
+        place = letterbox(*image.shape[:2], input_height=preprocess.size[0], input_width=resolution)
+        whole = resample(image, width=place.inner_width, height=place.inner_height, interpolation=interpolation)
+        return on_canvas(whole, top=0, left=0, like=preprocess)
     return _resize_and_center(image, shorter=shorter, resolution=resolution, interpolation=interpolation)
 
 
@@ -185,10 +212,10 @@ def random_resized_crop(
 
 
 def on_canvas(image: np.ndarray, *, top: int, left: int, like: Preprocess) -> np.ndarray:
-    """Return the image padded with the mean colour to uint8 [R, R, C]."""
+    """Return the image padded with the mean colour to uint8 [height, width, C], the size of the input."""
     if image.shape[2] != like.channels:
         raise DataError(f"padding needs an image of {like.channels} channels, received {image.shape[2]}")
-    canvas = np.empty((like.resolution, like.resolution, like.channels), np.uint8)
+    canvas = np.empty((*like.size, like.channels), np.uint8)
     canvas[:] = like.fill
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
     return canvas
@@ -226,10 +253,10 @@ def random_shift(
         middle + margin + shift_y - (cosine - sine) * middle,
     )
     # Pillow's transform does not support lanczos.
-    resampling = _RESAMPLING["bicubic" if interpolation == "lanczos" else interpolation]
+    resampling = RESAMPLING["bicubic" if interpolation == "lanczos" else interpolation]
     size = (resolution, resolution)
-    images = [p.transform(size, Image.Transform.AFFINE, affine, resampling) for p in _to_images(padded)]
-    return _from_images(images)
+    images = [p.transform(size, Image.Transform.AFFINE, affine, resampling) for p in to_images(padded)]
+    return from_images(images)
 
 
 def random_flip(image: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
@@ -294,40 +321,6 @@ def random_box(
         box_width = max(1, min(width, round(height * ratio[1])))
     left, top = (width - box_width) // 2, (height - box_height) // 2
     return (left, top, left + box_width, top + box_height)
-
-
-def resample(
-    image: np.ndarray, *, width: int, height: int, interpolation: Interpolation, box: Box | None = None
-) -> np.ndarray:
-    """Return uint8 [height, width, C]: the image, or the part of it in `box`, resized with Pillow, antialiased.
-
-    `box` is left, upper, right, lower in pixels. Every channel is resized independently.
-    """
-    whole = (0, 0, image.shape[1], image.shape[0])
-    if (height, width) == image.shape[:2] and box in (None, whole):
-        return image
-    resampling = _RESAMPLING[interpolation]
-    return _from_images([p.resize((width, height), resampling, box=box) for p in _to_images(image)])
-
-
-def _to_images(image: np.ndarray) -> Iterator[Image.Image]:
-    """Yield one image, or one per channel if Pillow has no mode for their number."""
-    height, width, channels = image.shape
-    if channels == 3:
-        yield Image.fromarray(np.ascontiguousarray(image))
-    elif channels == 4:
-        # In mode RGBA, Pillow would multiply by the fourth channel, which need not be alpha, before it resamples.
-        yield Image.frombuffer("RGBX", (width, height), np.ascontiguousarray(image), "raw", "RGBX", 0, 1)
-    else:
-        for channel in range(channels):
-            yield Image.fromarray(np.ascontiguousarray(image[..., channel]))
-
-
-def _from_images(images: list[Image.Image]) -> np.ndarray:
-    if len(images) > 1:
-        return np.stack([np.asarray(p) for p in images], axis=-1)
-    array = np.array(images[0])
-    return array if array.ndim == 3 else array[..., None]
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -30,6 +30,8 @@ def eval_reduction(width: int, height: int, *, preprocess: Preprocess) -> int:
     """Return the divisor of both sides at which a JPEG file is decoded for evaluation: 8, 4, 2 or, mostly, 1."""
     if preprocess.mode == "pad":
         return large_reduction(width, height, side=max(width, height), wanted=preprocess.resolution)
+    if preprocess.mode == "corner":
+        return large_reduction(width, height, side=max(width, height), wanted=max(preprocess.size))
     wanted = math.floor(preprocess.resolution / preprocess.crop)
     return large_reduction(width, height, side=min(width, height), wanted=wanted)
 

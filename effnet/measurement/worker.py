@@ -64,7 +64,7 @@ def measure(
     engine = open_engine(path, threads=threads, runtime=runtime)
     load_ms = 1e3 * (time.perf_counter() - start)
     # Any varied image will do; numpy.random would add its own import to the memory measured.
-    images = np.resize(np.arange(251, dtype=np.uint8), (batch, engine.side, engine.side, engine.channels))
+    images = np.resize(np.arange(251, dtype=np.uint8), (batch, *engine.size, engine.channels))
     for _ in range(_WARM_UP_RUNS):
         engine.run(images)
     _, peak = _resident_and_peak()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.arch.layers import Layer, same_padding
+from effnet.arch.layers import FUSION_EPSILON, Layer, Size, output_side, same_padding
 from effnet.arch.spec import ArchSpec
 
 FUNCTIONS: dict[str, type[nn.Module]] = {
@@ -28,6 +28,55 @@ class SameConv2d(nn.Conv2d):
         ):
             pads += same_padding(size, kernel_size=kernel, stride=stride)
         return super().forward(functional.pad(input, pads))
+
+
+class SamePool2d(nn.MaxPool2d):
+    """A strided max pooling with TensorFlow's "SAME" padding, whose pixels never are the maximum."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
+        """Map [batch, channels, height, width] to [batch, channels, ceil(h / stride), ceil(w / stride)]."""
+        pads: list[int] = []
+        for size in reversed(input.shape[-2:]):
+            pads += same_padding(size, kernel_size=self.kernel_size, stride=self.stride)
+        return super().forward(functional.pad(input, pads, value=-torch.inf))
+
+
+class Resize(nn.Module):
+    """A resize by the nearest pixels, to the size of the image over `reduction`, rounded up."""
+
+    def __init__(self, reduction: int) -> None:
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        """Map [batch, channels, ...] to [batch, channels, height, width], for images of `size`."""
+        height, width = (output_side(side, self.reduction) for side in size)
+        return functional.interpolate(x, size=(height, width), mode="nearest")
+
+
+class Concat(nn.Module):
+    """The channels of several feature maps, one after the other."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Map tensors [batch, channels, height, width] to one."""
+        return torch.cat(maps, dim=1)
+
+
+class Fusion(nn.Module):
+    """The mean of feature maps with learnt weights that are not negative, called fast normalized fusion.
+
+    Source: Tan et al. 2020, EfficientDet, section 3.3.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(inputs))
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Map tensors of one shape to one."""
+        weights = functional.relu(self.weight)
+        weights = weights / (weights.sum() + FUSION_EPSILON)
+        return torch.stack([each * weight for each, weight in zip(maps, weights, strict=True)]).sum(0)
 
 
 class GlobalPool(nn.Module):
@@ -109,6 +158,14 @@ def make_module(layer: Layer, spec: ArchSpec, *, norm_momentum: float) -> nn.Mod
             return Add()
         case "global_pool":
             return GlobalPool()
+        case "resize":
+            return Resize(layer.reduction)
+        case "concat":
+            return Concat()
+        case "fuse":
+            return Fusion(len(layer.inputs))
+        case "max_pool" if layer.function == "same":
+            return SamePool2d(layer.kernel_size, layer.stride)
         case "max_pool":
             return nn.MaxPool2d(layer.kernel_size, layer.stride, padding=layer.kernel_size // 2)
         case "linear":

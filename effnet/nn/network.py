@@ -85,11 +85,13 @@ class Trunk(nn.Module):
     """The stem and the stages of a network; its subclasses are whole networks and their feature maps.
 
     With `recompute`, training keeps only the stages' outputs and recomputes other activations in the backward pass.
-    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need.
-    `preprocess` is the effnet.data.preprocess.Preprocess of the weights, None if there is none.
+    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need; that
+    of a decoder does not. `fused` says that it trains with the fused kernels. `preprocess` is the
+    effnet.data.preprocess.Preprocess of the weights, None if there is none.
     """
 
     recompute = False
+    fused = False
     frozen_norms = False
     preprocess: object = None
     spec: ArchSpec
@@ -99,9 +101,11 @@ class Trunk(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode, or evaluation mode; BatchNorm layers stay in evaluation mode with `frozen_norms`."""
         super().train(mode)
-        for module in self.modules() if self.frozen_norms else ():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        kept = (self,) if self.spec.decoder is None else (self.stem, self.stages)
+        for part in kept if self.frozen_norms else ():
+            for module in part.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     @property
@@ -125,6 +129,31 @@ class Trunk(nn.Module):
         return outputs
 
 
+def make_trunk(
+    spec: ArchSpec, layers: Layers, *, drop_path: float, norm_momentum: float
+) -> tuple[nn.Module, nn.ModuleList]:
+    """Return the modules of a network's stem and stages, from its named layers."""
+    stem = [(name.removeprefix("stem."), layer) for name, layer in layers if name.startswith("stem.")]
+    total = len(spec.blocks)
+    numbers = iter(range(total))
+    stages = nn.ModuleList(
+        nn.Sequential(
+            *(
+                Block(
+                    units_of(layers, f"stages.{i}.{j}."),
+                    spec,
+                    # The rate rises linearly over ALL blocks, with or without a shortcut.
+                    drop_path=drop_path * next(numbers) / total,
+                    norm_momentum=norm_momentum,
+                )
+                for j in range(len(blocks))
+            )
+        )
+        for i, blocks in enumerate(spec.stages)
+    )
+    return _make_unit(stem, spec, norm_momentum), stages
+
+
 class Network(Trunk):
     """The network of a spec: stem, stages of blocks, head, pooling, classifier."""
 
@@ -133,28 +162,9 @@ class Network(Trunk):
         self.spec = spec
         layers = named_layers(spec)
 
-        def under(prefix: str) -> Layers:
-            return [(name[len(prefix) :], layer) for name, layer in layers if name.startswith(prefix)]
-
-        self.stem = _make_unit(under("stem."), spec, norm_momentum)
-        total = len(spec.blocks)
-        numbers = iter(range(total))
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    Block(
-                        units_of(layers, f"stages.{i}.{j}."),
-                        spec,
-                        # The rate rises linearly over ALL blocks, with or without a shortcut.
-                        drop_path=drop_path * next(numbers) / total,
-                        norm_momentum=norm_momentum,
-                    )
-                    for j in range(len(blocks))
-                )
-            )
-            for i, blocks in enumerate(spec.stages)
-        )
-        self.head = _make_unit(under("head."), spec, norm_momentum) if spec.head_channels else nn.Identity()
+        self.stem, self.stages = make_trunk(spec, layers, drop_path=drop_path, norm_momentum=norm_momentum)
+        head = [(name.removeprefix("head."), layer) for name, layer in layers if name.startswith("head.")]
+        self.head = _make_unit(head, spec, norm_momentum) if spec.head_channels else nn.Identity()
         self.pool = GlobalPool()
         self.dropout = nn.Dropout(dropout)
         classifier = dict(layers).get("classifier")
@@ -246,14 +256,18 @@ def build(
 
     `dropout` acts before the classifier; `drop_path` is the rate that the last block would reach, rising
     linearly over all blocks. `norm_momentum` is torch's BatchNorm momentum (TensorFlow's 0.99 is 0.01 here).
-    Weights are drawn from `seed` if given, else from torch's global generator.
+    Weights are drawn from `seed` if given, else from torch's global generator. Raises SpecError for a spec with a
+    decoder; `effnet.nn.dense.build_dense` returns its network.
     """
-    network = Network(as_spec(spec), dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum)
+    spec = as_spec(spec)
+    if spec.decoder is not None:
+        raise SpecError(f"{spec.name} has a decoder: build it with effnet.nn.dense.build_dense")
+    network = Network(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum)
     initialise_(network, None if seed is None else torch.Generator().manual_seed(seed))
     return network
 
 
-def fuse_(network: Network) -> bool:
+def fuse_(network: Trunk) -> bool:
     """Make `network` train with the fused kernels on a CPU; return whether the kernels are available.
 
     The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other dtypes and
@@ -262,7 +276,7 @@ def fuse_(network: Network) -> bool:
     """
     network.fused = load_kernels() is not None
     for stage in network.stages:
-        for block in stage:
+        for block in stage:  # type: ignore[attr-defined]  # stages are sequences of blocks
             block.fused = network.fused and block_fits(block)
     return network.fused
 

@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from effnet.data.annotated.mask_labels import MASKS
 from effnet.data.annotated.mask_set import MaskSet
+from effnet.data.annotated.objects import OBJECTS, classes_in
 from effnet.data.annotated.record import AnnotatedSet, Finding
+from effnet.data.datasets import Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,20 @@ def pixel_facts(found: MaskSet, *more: Finding) -> AnnotationFacts:
     """Return the facts of a set with masks; ignored pixels do not count."""
     counts = {split: pixels[:-1] for split, pixels in found.counts.items()}
     return _facts("pixels", counts, (*found.findings, *more))
+
+
+def facts_of(dataset: Dataset) -> AnnotationFacts | None:
+    """Return the objects or pixels of each class by split; None for data of another task."""
+    parts = {name: getattr(dataset, name) for name in ("train", "val", "test")}
+    number = len(dataset.class_names)
+    if dataset.label_kind is OBJECTS:
+        counts = {name: np.bincount(classes_in(part.labels), minlength=number) for name, part in parts.items()}
+        return _facts("objects", counts, ())
+    if dataset.label_kind is MASKS:
+        none = np.zeros(number, np.int64)
+        counts = {name: sum((each.pixels[:-1] for each in part.labels), none) for name, part in parts.items()}
+        return _facts("pixels", counts, ())
+    return None
 
 
 def class_counts(facts: AnnotationFacts | None, number: int) -> dict[str, Any]:

@@ -265,7 +265,11 @@ class DeployedFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyFacts:
-    """The measurement of the deployed file; `measurements` are all of them, one of which counts."""
+    """The measurement of the deployed file; `measurements` are all of them, one of which counts.
+
+    `outside_ms` is the time of a detector or a segmenter from the file's outputs to its objects or mask: the rest is
+    without it, the budget's latency with it.
+    """
 
     p50_ms: float
     p95_ms: float
@@ -279,6 +283,7 @@ class LatencyFacts:
     threads: int
     runtime: str
     batch: int
+    outside_ms: float = field(default=0.0, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

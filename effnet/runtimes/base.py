@@ -1,5 +1,6 @@
 """The base of all engines: it checks a model's input and outputs, the images, and the result of a run."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,28 +16,35 @@ Shape = Sequence[object]
 
 
 class FileOutput(NamedTuple):
-    """One output of a model file: `name` is empty if the file names none."""
+    """One output of a model file, of this shape for one image: `name` is empty if the file names none."""
 
     name: str
-    width: int
+    shape: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """The numbers for one image."""
+        return math.prod(self.shape)
 
 
 class Engine(Protocol):
-    """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`.
+    """An open model file. `size`, height and width, and `channels` are those of its images.
 
-    `maps` are the height and width of the activation maps that it returns too, None if it has none.
+    `classes` is the width of all `outputs`. `maps` are the height and width of the activation maps that it returns
+    too, None if it has none.
     """
 
-    side: int
+    size: tuple[int, int]
     channels: int
     classes: int
     outputs: tuple[FileOutput, ...]
     maps: tuple[int, int] | None
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Map uint8 [batch, side, side, channels] to float32 [batch, classes], the outputs one after the other.
+        """Map uint8 [batch, height, width, channels] to float32 [batch, classes], the outputs one after the other.
 
-        Raises InputError for other images, BundleError if the runtime fails.
+        The numbers of an output of another shape than a row are flattened. Raises InputError for other images,
+        BundleError if the runtime fails.
         """
         ...
 
@@ -46,7 +54,7 @@ class Engine(Protocol):
 
 
 class BaseEngine:
-    """An open model file. `side` and `channels` are those of its images, `classes` is the width of all `outputs`.
+    """An open model file. `size` and `channels` are those of its images, `classes` is the width of all `outputs`.
 
     A subclass opens the file, calls `_set_signature` and implements `_compute`; for a file with activation maps also
     `_compute_with_maps`.
@@ -56,7 +64,7 @@ class BaseEngine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.side = self.channels = self.classes = 0
+        self.size, self.channels, self.classes = (0, 0), 0, 0
         self.outputs: tuple[FileOutput, ...] = ()
         self.maps: tuple[int, int] | None = None
 
@@ -68,10 +76,10 @@ class BaseEngine:
         alone: bool = True,
         maps_last: bool = False,
     ) -> None:
-        """Set side, channels, classes and outputs from the data types and shapes of the model's input and outputs.
+        """Set size, channels, classes and outputs from the data types and shapes of the model's input and outputs.
 
         `names` are those of the outputs, none if the file has none. Raises BundleError unless the input is uint8
-        [batch, side, side, channels], the only one (`alone`), and each output is float32 [batch, classes]. The last of
+        [batch, height, width, channels], the only one (`alone`), and each output is float32 [batch, ...]. The last of
         several outputs may be activation maps, by its name, [batch, classes, height, width] or, if `maps_last`,
         [batch, height, width, classes].
         """
@@ -81,18 +89,18 @@ class BaseEngine:
         (kind, given), kinds = image, [kind for kind, _ in outputs]
         shape: list[Any] = [*map(_plain, given)]
         shapes: list[list[Any]] = [[*map(_plain, sides)] for _, sides in outputs]
-        square = len(shape) == 4 and shape[1] == shape[2] and all(len(sides) == 2 for sides in shapes)
+        fits = len(shape) == 4 and all(len(sides) > 1 for sides in shapes)
         whole = all(isinstance(side, int) and side > 0 for sides in (shape, *shapes) for side in sides[1:])
-        if not (alone and outputs and square and whole and kind == "uint8" and set(kinds) == {"float32"}):
+        if not (alone and outputs and fits and whole and kind == "uint8" and set(kinds) == {"float32"}):
             found = ", ".join(f"{kind} {_short(sides)}" for kind, sides in zip(kinds, shapes, strict=True))
             raise BundleError(
-                f"{self.path} must map image, uint8 [batch, side, side, channels], to outputs that are float32 "
-                f"[batch, classes]; it maps {kind} {_short(shape)} to {found[:400] or 'nothing'}"
+                f"{self.path} must map image, uint8 [batch, height, width, channels], to outputs that are "
+                f"float32 [batch, ...]; it maps {kind} {_short(shape)} to {found[:400] or 'nothing'}"
                 f"{'' if alone else ', and has more inputs'}. `effnet export` writes it again"
             )
-        self.side, self.channels = shape[1], shape[3]
+        self.size, self.channels = (shape[1], shape[2]), shape[3]
         names = names or ("",) * len(shapes)
-        self.outputs = tuple(FileOutput(name, sides[1]) for name, sides in zip(names, shapes, strict=True))
+        self.outputs = tuple(FileOutput(name, tuple(sides[1:])) for name, sides in zip(names, shapes, strict=True))
         self.classes = sum(output.width for output in self.outputs)
         if maps:
             self.maps = self._map_sides(*maps, last=maps_last)
@@ -110,7 +118,7 @@ class BaseEngine:
         return found[1], found[2]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Map uint8 [batch, side, side, channels] to float32 [batch, classes], the outputs one after the other.
+        """Map uint8 [batch, height, width, channels] to float32 [batch, classes], the outputs one after the other.
 
         An empty batch gives no rows. Raise InputError for other images, BundleError if the runtime fails or returns
         anything else.
@@ -147,8 +155,8 @@ class BaseEngine:
         return rows, maps
 
     def _check_images(self, images: np.ndarray) -> None:
-        wanted = (self.side, self.side, self.channels)
-        # A runtime may accept another side without an error.
+        wanted = (*self.size, self.channels)
+        # A runtime may accept another size without an error.
         if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
             raise InputError(
                 f"the model takes uint8 [batch, {', '.join(map(str, wanted))}]; got {images.dtype} {images.shape}"
@@ -169,8 +177,9 @@ class BaseEngine:
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the rows of several outputs as one array [batch, classes]."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    """Return the outputs, [batch, ...] each, as the rows of one array [batch, classes]."""
+    rows = [part if part.ndim == 2 else part.reshape(len(part), -1) for part in parts]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
 
 
 def _plain(side: object) -> object:

@@ -95,7 +95,7 @@ def _run_once(path: Path, runtime: str, digest: str) -> None:
     import numpy as np
 
     engine = open_engine(path, runtime=runtime, digests={path.name: digest})
-    engine.run(np.zeros((1, engine.side, engine.side, engine.channels), np.uint8))
+    engine.run(np.zeros((1, *engine.size, engine.channels), np.uint8))
 
 
 def _leave_no_core() -> None:

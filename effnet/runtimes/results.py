@@ -19,11 +19,11 @@ def check_signature(engine: Engine, config: ModelConfig, path: Path, target: For
     outputs = config.file_outputs
     if target.result == "features":
         outputs = (replace(FEATURES, width=config.arch.feature_channels),)
-    needed = tuple(map(FileOutput, names_in_file(outputs), (output.width for output in outputs)))
+    needed = tuple(map(FileOutput, names_in_file(outputs), (output.sides for output in outputs)))
     # The name of a single output may be another: a runtime need not keep any.
-    given = engine.outputs if len(outputs) > 1 else (FileOutput(needed[0].name, engine.classes),)
-    wanted = (config.preprocess.resolution, config.preprocess.channels, needed)
-    found = (engine.side, engine.channels, given)
+    given = engine.outputs if len(outputs) > 1 else tuple(each._replace(name=needed[0].name) for each in engine.outputs)
+    wanted = (config.preprocess.size, config.preprocess.channels, needed)
+    found = (engine.size, engine.channels, given)
     if found != wanted or len(engine.outputs) != len(needed):
         raise BundleError(
             f"{path} must map {_maps(*wanted)}, as in {CONFIG}; it maps {_maps(*found)}. `effnet export` writes it "
@@ -31,9 +31,9 @@ def check_signature(engine: Engine, config: ModelConfig, path: Path, target: For
         )
 
 
-def _maps(side: int, channels: int, outputs: Sequence[FileOutput]) -> str:
-    shown = ", ".join(f"{output.name[:80]} [{output.width}]" for output in outputs[:20])
-    return f"image [{side}, {side}, {channels}] to {shown}{', ...' if len(outputs) > 20 else ''}"
+def _maps(size: tuple[int, int], channels: int, outputs: Sequence[FileOutput]) -> str:
+    shown = ", ".join(f"{output.name[:80]} {list(output.shape)}" for output in outputs[:20])
+    return f"image [{size[0]}, {size[1]}, {channels}] to {shown}{', ...' if len(outputs) > 20 else ''}"
 
 
 def check_features(rows: np.ndarray, path: Path) -> None:

@@ -29,7 +29,8 @@ class Output:
 
     `meaning` says in words what the numbers are, `titled` what the whole file is: "an image classifier". `width` is
     the number of the last layer's columns that it takes, 0 in a record that does not know it. Without an activation,
-    the file returns `mean` + `scale` x these values.
+    the file returns `mean` + `scale` x these values. `shape` is that of its numbers for one image, if not
+    a row.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Output:
     width: int = 0
     mean: float = 0.0
     scale: float = 1.0
+    shape: tuple[int, ...] = ()
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The shape of its numbers for one image."""
+        return self.shape or (self.width,)
 
 
 def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
@@ -56,6 +63,13 @@ def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
             part = output.mean + output.scale * part
         parts.append(part.astype(np.float32))
     return np.concatenate(parts, axis=1)
+
+
+def parted(rows: np.ndarray, outputs: Sequence[Output]) -> dict[str, np.ndarray]:
+    """Return rows [batch, columns], a file's outputs one after the other, by name and in their shapes [batch, ...]."""
+    edges = np.cumsum([output.width for output in outputs])[:-1]
+    parts = zip(outputs, np.split(rows, edges, axis=1), strict=True)
+    return {output.name: part.reshape(len(rows), *output.sides) for output, part in parts}
 
 
 # Names that other tensors of some format have; see `names_in_file`.
@@ -149,6 +163,11 @@ class Task:
     validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
 
+    A task whose answers lie in the image has `whole(compute, image, arch, preprocess, threshold=)`: from an upright
+    image of any size, uint8 [height, width, channels], it returns the answer in its pixels, with a `threshold` only
+    objects of at least this score; `compute` maps prepared images, uint8 [batch, height, width, channels], to the
+    outputs by name. Then `several` are the outputs, whose widths and shapes the network gives.
+
     A task of several outputs has `bind`, which returns the task of one model from its outputs: that has `several`, what
     a file returns for each, its columns in their order, and `parts`: the name of each output, and its columns in what
     `right` returns, int8 [batch, columns] of 1 for right, 0 for wrong and -1 for unknown.
@@ -168,6 +187,7 @@ class Task:
     reporting: str
     calibrated: bool = False
     pretrained: bool = False
+    whole: Callable[..., Any] | None = None
     bind: "Callable[[Sequence[OutputSpec]], Task] | None" = None
     several: tuple[Output, ...] = ()
     parts: tuple[tuple[str, int], ...] = ()
@@ -192,7 +212,7 @@ class Task:
     def outputs(self, names: Sequence[str]) -> tuple[NamedOutput, ...]:
         """Return the outputs of a model whose last layer has these names."""
         found = self.file_outputs(names)
-        return tuple(NamedOutput(name=some.name, shape=(some.width,), meaning=some.meaning) for some in found)
+        return tuple(NamedOutput(name=some.name, shape=some.sides, meaning=some.meaning) for some in found)
 
     def module(self, name: Module) -> ModuleType:
         """Return one of the task's modules."""

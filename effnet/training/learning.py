@@ -14,6 +14,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.measurement.calibration import Abstain, Calibration
 from effnet.tasks.registry import find_task
 from effnet.training.distributed.ranks import Ranks
+from effnet.training.input.own import OwnInput
 from effnet.training.losses import LossFn
 from effnet.training.recipe.schema import Balance, Recipe
 from effnet.training.transfer.head import Head
@@ -47,7 +48,7 @@ class Validated(Protocol):
 
 
 class Learning(Protocol):
-    """The module `learning` of a task."""
+    """The module `learning` of a task; one whose targets move with the pixels has a module `inputs`: see `OwnInput`."""
 
     def check(self, model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
         """Return warnings about a run; raise DataError or InputError if it cannot work."""
@@ -121,3 +122,8 @@ def learning_of(dataset: Dataset) -> Learning:
     module = find_task(dataset.task).module("learning")
     bound = getattr(module, "bound", None)
     return cast(Learning, module if bound is None else bound(dataset))
+
+
+def own_input(learning: Learning) -> OwnInput | None:
+    """Return the module that makes the batches of a task, None if images are augmented without their targets."""
+    return cast(OwnInput | None, getattr(learning, "inputs", None))

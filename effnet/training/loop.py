@@ -27,7 +27,7 @@ from effnet.training.ema import finish_average_, move_average_
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.input.batches import batch_images
 from effnet.training.input.shares import Portions
-from effnet.training.learning import Validated, learning_of
+from effnet.training.learning import Validated, learning_of, own_input
 from effnet.training.log.run_files import Records
 from effnet.training.losses import LossFn
 from effnet.training.memory.shortage import shortage_told
@@ -122,7 +122,7 @@ class _Run:
         loss_fn = loss_fn or self.learning.loss_of(dataset, recipe, preprocess=preprocess, device=device)
         self.guessed_loss = self.learning.guessed_loss(dataset)
         self.stepper = Stepper(self.state, recipe, preprocess, loss_fn, device, ranks)
-        self.portions = Portions(dataset, recipe, preprocess, ranks)
+        self.portions = Portions(dataset, recipe, preprocess, ranks, own_input(self.learning))
         self.batches = self.portions.num_batches
         self.val, self.precise = self.portions.validation(), self.portions.precise()
         self.position = Position()

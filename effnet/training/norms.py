@@ -18,9 +18,19 @@ def norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def freeze_norms_(model: nn.Module) -> None:
-    """Make every BatchNorm layer use its running statistics instead of those of the batch."""
-    for norm in norms_of(model):
-        norm.eval()
+    """Make every BatchNorm layer use its running statistics instead of those of the batch.
+
+    If a network has a decoder, those of its backbone: the others are new, and have no statistics to keep.
+    """
+    decodes = getattr(getattr(model, "spec", None), "decoder", None) is not None
+    for part in backbone_parts(model) if decodes else (model,):
+        for norm in norms_of(part):
+            norm.eval()
+
+
+def backbone_parts(model: nn.Module, stages: int | None = None) -> list[nn.Module]:
+    """Return the stem and the first `stages` of a network, by default all."""
+    return [model.get_submodule("stem"), *list(model.get_submodule("stages").children())[:stages]]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from effnet.arch.layers import named_layers
+from effnet.arch.layers import FUSION_EPSILON, named_layers, parameter_keys
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
 from effnet.errors import SpecError
@@ -15,17 +15,24 @@ Arrays = dict[str, np.ndarray]
 def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
     """Return weight and bias of every convolution and linear layer with the following BatchNorm folded in.
 
-    The kernels of ECA, without bias and BatchNorm, are returned as they are. `state` is a state dict as arrays, keyed
-    NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in float64, returned in float32. Raises
-    SpecError if a key is missing or a shape differs.
+    The kernels of ECA, without bias and BatchNorm, are returned as they are, the weights of a fusion as its
+    factors. Layers that share weights without a BatchNorm share the result (`arch.layers.parameter_keys`). `state`
+    is a state dict as arrays, keyed NAME.weight, NAME.bias, NAME.running_mean, NAME.running_var. Computed in
+    float64, returned in float32. Raises SpecError if a key is missing or a shape differs.
     """
     folded: Arrays = {}
-    for name, layer in named_layers(spec):
+    layers = named_layers(spec)
+    keys = parameter_keys(layers)
+    for name, layer in layers:
         if layer.op in ("conv", "linear"):
+            stored = layer.weights or name
             shape = (layer.out_channels, layer.in_channels // layer.groups) + (layer.kernel_size,) * 2
-            weight = _take(state, f"{name}.weight", shape if layer.op == "conv" else shape[:2])
-            bias = _take(state, f"{name}.bias", (layer.out_channels,)) if layer.bias else np.zeros(layer.out_channels)
-            folded[f"{name}.weight"], folded[f"{name}.bias"] = weight, bias
+            weight = _take(state, f"{stored}.weight", shape if layer.op == "conv" else shape[:2])
+            bias = _take(state, f"{stored}.bias", (layer.out_channels,)) if layer.bias else np.zeros(layer.out_channels)
+            folded[f"{keys[name]}.weight"], folded[f"{keys[name]}.bias"] = weight, bias
+        elif layer.op == "fuse":
+            positive = np.maximum(_take(state, f"{name}.weight", (len(layer.inputs),)), 0)
+            folded[f"{name}.weight"] = positive / (positive.sum() + FUSION_EPSILON)
         elif layer.op == "channel_conv":
             folded[f"{name}.weight"] = _take(state, f"{name}.weight", (1, 1, layer.kernel_size))
         elif layer.op == "norm":
@@ -65,14 +72,21 @@ def pixel_mean(mean: Sequence[float]) -> np.ndarray:
 def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
     """Return a state dict as arrays that computes the same as folded weights: BatchNorm only adds a bias.
 
-    It is the inverse of `fold_norms`.
+    It is the inverse of `fold_norms`. Raises SpecError if folding made weights differ that layers share.
     """
     state: Arrays = {}
-    for name, layer in named_layers(spec):
+    layers = named_layers(spec)
+    keys, normed = parameter_keys(layers), {layer.inputs[0] for _, layer in layers if layer.op == "norm"}
+    for name, layer in layers:
         if layer.op in ("conv", "linear"):
-            state[f"{name}.weight"] = folded[f"{name}.weight"]
+            stored, weight, bias = layer.weights or name, folded[f"{keys[name]}.weight"], folded[f"{keys[name]}.bias"]
+            if not np.array_equal(state.setdefault(f"{stored}.weight", weight), weight):
+                raise SpecError(f"layers that share the weights {stored} must have the same; those of {name} differ")
             if layer.bias:
-                state[f"{name}.bias"] = folded[f"{name}.bias"]
+                state[f"{stored}.bias"] = np.zeros_like(bias) if name in normed else bias
+        elif layer.op == "fuse":
+            factors = folded[f"{name}.weight"]
+            state[f"{name}.weight"] = factors * np.float32(FUSION_EPSILON / (1 - factors.sum(dtype=np.float64)))
         elif layer.op == "channel_conv":
             state[f"{name}.weight"] = folded[f"{name}.weight"]
         elif layer.op == "norm":
@@ -100,17 +114,26 @@ def random_weights(spec: ArchSpec, *, seed: int = 0) -> Arrays:
     """
     rng = np.random.default_rng(seed)
     arrays: Arrays = {}
-    for name, layer in named_layers(spec):
+    layers = named_layers(spec)
+    keys, first = parameter_keys(layers), dict[str, str]()
+    for name, layer in layers:
+        if layer.op == "fuse":
+            count = len(layer.inputs)
+            arrays[f"{name}.weight"] = np.full(count, 1 / (count + FUSION_EPSILON), np.float32)
         if layer.op == "channel_conv":
             kernel = rng.standard_normal((1, 1, layer.kernel_size), dtype=np.float32)
             arrays[f"{name}.weight"] = kernel * np.float32(layer.kernel_size**-0.5)
         if layer.op not in ("conv", "linear"):
+            continue
+        key, source = keys[name], first.setdefault(layer.weights or name, keys[name])
+        if f"{source}.weight" in arrays:  # the same for all layers that share them
+            arrays |= {f"{key}.{part}": arrays[f"{source}.{part}"] for part in ("weight", "bias")}
             continue
         fan_in = layer.in_channels // layer.groups
         shape: tuple[int, ...] = (layer.out_channels, fan_in)
         if layer.op == "conv":
             shape += (layer.kernel_size,) * 2
         spread = (2.0 / (fan_in * layer.kernel_size**2)) ** 0.5
-        arrays[f"{name}.weight"] = rng.standard_normal(shape, dtype=np.float32) * np.float32(spread)
-        arrays[f"{name}.bias"] = np.zeros(layer.out_channels, dtype=np.float32)
+        arrays[f"{key}.weight"] = rng.standard_normal(shape, dtype=np.float32) * np.float32(spread)
+        arrays[f"{key}.bias"] = np.zeros(layer.out_channels, dtype=np.float32)
     return arrays

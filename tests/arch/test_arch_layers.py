@@ -12,7 +12,7 @@ from torch.nn import functional
 from effnet.arch.catalog import get_spec
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.describe import describe
-from effnet.arch.layers import INPUT, chain_of, map_sides, named_layers, output_side, readers, same_padding, units_of
+from effnet.arch.layers import INPUT, chain_of, map_sizes, named_layers, output_side, readers, same_padding, units_of
 from effnet.errors import SpecError
 
 
@@ -45,14 +45,15 @@ def test_readers_are_the_inputs_the_other_way_round(spec):
 
 
 def test_sides_follow_the_strides_and_end_at_the_pool():
-    sides = map_sides(named_layers(get_spec("b0")), 225)
+    sides = map_sizes(named_layers(get_spec("b0")), (225, 193))
     assert (sides[INPUT], sides["stem.conv"], sides["stages.1.0.depthwise.conv"], sides["head.conv"]) == (
-        225,
-        113,
-        57,
-        8,
+        (225, 193),
+        (113, 97),
+        (57, 49),
+        (8, 7),
     )
-    assert (sides["stages.1.0.se.pool"], sides["stages.1.0.se.scale"], sides["classifier"]) == (1, 57, 1)
+    assert (sides["stages.1.0.se.pool"], sides["stages.1.0.se.scale"]) == ((1, 1), (57, 49))
+    assert sides["classifier"] == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,16 @@ _NAMES, _VALUES, _COLOURS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedImage:
-    """An image and its mask, by their paths; width and height in pixels of the upright image."""
+    """An image and its mask, by their paths; width and height in pixels of the upright image.
+
+    `pixels` are the number of each class, and last of those ignored.
+    """
 
     path: str
     mask: str
     width: int
     height: int
+    pixels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,7 +81,7 @@ def read_mask_set(path: str, *, code: MaskCode | None = None, class_names: Seque
             continue
         image, mask = read
         parts.setdefault(split, []).append(image)
-        counts[split] = counts.get(split, 0) + count_pixels([mask.classes], num_classes=len(code.codes))
+        counts[split] = counts.get(split, 0) + np.array(image.pixels, np.int64)
         reports[image.mask] = Mask(
             classes=np.empty((0, 0), np.uint8),  # the pixels of all masks would not fit into memory
             snapped=mask.snapped,
@@ -161,7 +165,8 @@ def _read(
     except DataError as error:
         found.add_("unusable mask", str(error))
         return None
-    return MaskedImage(path=path, mask=mask_path, width=header.width, height=header.height), mask
+    pixels = tuple(count_pixels([mask.classes], num_classes=len(code.codes)).tolist())
+    return MaskedImage(path=path, mask=mask_path, width=header.width, height=header.height, pixels=pixels), mask
 
 
 def _sentences(masks: Mapping[str, Mask]) -> list[Finding]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from effnet.data.crop import decoded, open_image_at
 from effnet.data.datasets import Dataset
-from effnet.data.preprocess import resample
+from effnet.data.resample import resample
 from effnet.data.several.one_output import as_classes
 from effnet.data.several.outputs import SEVERAL, outputs_of
 from effnet.errors import ImageError

@@ -6,7 +6,7 @@ estimates these rates.
 """
 
 from effnet.arch.cost import cost
-from effnet.arch.layers import Layer, map_sides, named_layers
+from effnet.arch.layers import INPUT, Layer, map_sizes, named_layers
 from effnet.arch.spec import ArchSpec
 
 # The multiple of channels for blocked layouts of runtimes; other widths take other, slower kernels.
@@ -19,25 +19,26 @@ def latency_features(spec: ArchSpec) -> dict[str, float]:
     """Return the amount of each kind of work that `spec` needs for one image at its own resolution."""
     found: dict[str, float] = {"network": 1.0}
     layers = named_layers(spec)
-    sides = map_sides(layers, spec.resolution)
+    sizes = map_sizes(layers, spec.input_size)
+    places = {name: height * width for name, (height, width) in sizes.items()}
     weights = 0.0
 
     def add(name: str, amount: float) -> None:
         found[name] = found.get(name, 0.0) + amount
 
-    add("input", spec.resolution**2 * spec.in_channels)
+    add("input", places[INPUT] * spec.in_channels)
     for name, layer in layers:
-        side, after = sides[layer.inputs[0]], sides[name]
+        before, after = places[layer.inputs[0]], places[name]
         if layer.op in ("conv", "linear"):
-            weights += _add_conv(add, layer, side, after)
+            weights += _add_conv(add, layer, before, after)
         elif layer.op == "act":
-            elements = layer.out_channels * after * after
+            elements = layer.out_channels * after
             kind = f"act {layer.function}"
             add(f"{kind} calls", 1.0)
             add(f"{kind} elements", elements)
             _add_spill(add, "act", elements)
         elif layer.op != "norm":
-            elements = layer.out_channels * side * side
+            elements = layer.out_channels * max(before, after)
             add(f"{layer.op} calls", 1.0)
             add(f"{layer.op} elements", elements)
             _add_spill(add, layer.op, elements)
@@ -46,24 +47,24 @@ def latency_features(spec: ArchSpec) -> dict[str, float]:
     return found
 
 
-def _add_conv(add, layer: Layer, side: int, after: int) -> float:
-    """Add a convolution or a linear layer and return its number of weights."""
+def _add_conv(add, layer: Layer, before: int, after: int) -> float:
+    """Add a convolution or a linear layer that reads and writes as many places; return its number of weights."""
     k, c_in, c_out = layer.kernel_size, layer.in_channels, layer.out_channels
-    read, written = c_in * side * side, c_out * after * after
+    read, written = c_in * before, c_out * after
     weights = c_in // layer.groups * c_out * k * k
     suffix = _alignment(c_in, c_out)
-    if layer.op == "linear" or (side == 1 and k == 1):
+    if layer.op == "linear" or (before == 1 and k == 1):
         kind = "linear" if layer.op == "linear" else "vector"
         add(f"{kind} calls", 1.0)
         add(f"{kind} weights", weights)
         return weights
     if layer.groups > 1:
         kind = f"depthwise{suffix}"
-        add(f"{kind} k{k} s{layer.stride} macs", weights * after * after)
+        add(f"{kind} k{k} s{layer.stride} macs", weights * after)
     else:
         padded = -(-c_in // _VECTOR) * -(-c_out // _VECTOR) * _VECTOR**2 if c_in >= _VECTOR else weights / k / k
         kind = f"pointwise{suffix}" if k == 1 else (f"full{suffix}" if c_in >= _VECTOR else "stem")
-        add(f"{kind} macs", padded * k * k * after * after)
+        add(f"{kind} macs", padded * k * k * after)
         add(f"{kind} weights", weights)
     add(f"{kind} calls", 1.0)
     add(f"{kind} read", read)
@@ -96,7 +97,7 @@ def memory_features(spec: ArchSpec) -> dict[str, float]:
         "weights": float(found.folded_params),
         "blocked weights": float(blocked),
         "peak": float(found.peak_activations),
-        "input": float(spec.in_channels * spec.resolution**2),
+        "input": float(spec.in_channels * spec.input_size[0] * spec.input_size[1]),
         "layers": float(len(layers)),
         "convolutions": float(len(convolutions)),
     }

@@ -45,7 +45,7 @@ class Opened:
         with TemporaryDirectory(prefix="effnet-profile-") as scratch:
             path = write_graph(spec, Path(scratch), runtime=runtime, precision=precision)
             self._engine: Engine = open_engine(path, threads=threads, runtime=runtime)
-        shape = (1, self._engine.side, self._engine.side, self._engine.channels)
+        shape = (1, *self._engine.size, self._engine.channels)
         self._image = np.resize(np.arange(251, dtype=np.uint8), shape)
 
     def visit(self) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.arch.layers import map_sides, named_layers, same_padding
+from effnet.arch.layers import Size, map_sizes, named_layers, same_padding
 from effnet.bundle.config import ModelConfig
 from effnet.nn.layers import ChannelConv, SameConv2d
 from effnet.nn.network import Network, build
@@ -95,7 +95,7 @@ def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray], *, map
     weights = calibrated_weights(config, state)
     weights["stem.conv.weight"] = scaled_stem(weights, preprocess.std)
     network = build(spec, seed=0)
-    _settle(network, preprocess.resolution)
+    _settle(network, network.spec.size_at(preprocess.resolution))
     _fill(network, weights)
     answers, places = config.file_outputs, _places(network.classifier) if maps else None
     if len(answers) > 1:
@@ -135,25 +135,26 @@ class PaddedConv2d(nn.Conv2d):
         return super().forward(functional.pad(input, self.pads))
 
 
-def _settle(network: Network, resolution: int) -> None:
+def _settle(network: Network, size: Size) -> None:
     """Replace paddings computed from a feature map's side, which not every converter supports, with their values.
 
     If both ends are padded equally, the convolution pads by itself, which is faster than a separate operation.
     """
     layers = named_layers(network.spec)
-    sides = map_sides(layers, resolution)
+    sizes = map_sizes(layers, size)
     for name, layer in layers:
         if layer.op != "conv" or not isinstance(network.get_submodule(name), SameConv2d):
             continue
-        side = sides[layer.inputs[0]]
-        before, after = same_padding(side, kernel_size=layer.kernel_size, stride=layer.stride)
-        conv = (nn.Conv2d if before == after else PaddedConv2d)(
+        (top, bottom), (left, right) = (
+            same_padding(side, kernel_size=layer.kernel_size, stride=layer.stride) for side in sizes[layer.inputs[0]]
+        )
+        conv = (nn.Conv2d if (top, left) == (bottom, right) else PaddedConv2d)(
             layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, groups=layer.groups
         )
         if isinstance(conv, PaddedConv2d):
-            conv.pads = (before, after) * 2
+            conv.pads = (left, right, top, bottom)
         else:
-            conv.padding = (before, before)
+            conv.padding = (top, left)
         network.set_submodule(name, conv)
 
 

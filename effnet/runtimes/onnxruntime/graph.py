@@ -8,14 +8,16 @@ last layer; normalisation is inside, paddings are static.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, map_sides, named_layers, same_padding
+from effnet.arch.layers import INPUT, Layer, Size, map_sizes, named_layers, parameter_keys, same_padding
 from effnet.arch.spec import ArchSpec
 from effnet.errors import MissingExtraError, SpecError
 from effnet.runtimes.maps import MAPS
+from effnet.runtimes.onnxruntime.builder import Graph
+from effnet.runtimes.onnxruntime.decoded import add_decoded, add_fusion, add_resize
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.files import written_whole
 from effnet.tasks.classification import PROBABILITIES
@@ -28,37 +30,6 @@ if TYPE_CHECKING:
 # 17 has every operator used here and is supported by runtimes since 2022.
 OPSET = 17
 IR_VERSION = 8
-
-
-class Graph:
-    """The nodes and constants of a graph under construction."""
-
-    def __init__(self, onnx_module: Any) -> None:
-        self.onnx = onnx_module
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, array: np.ndarray) -> str:
-        # ascontiguousarray would turn a scalar into a vector.
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
-
-    def split(self, x: str, widths: Sequence[int]) -> list[str]:
-        """Add the split of rows [batch, columns] into parts of these widths, named X.0, X.1, ...; return the names."""
-        sizes = self.constant(f"{x}.widths", np.array(widths, np.int64))
-        parts = [f"{x}.{number}" for number in range(len(widths))]
-        self.nodes.append(self.onnx.helper.make_node("Split", [x, sizes], parts, name=f"{x}.split", axis=1))
-        return parts
-
-    def shared(self, name: str, array: np.ndarray) -> str:
-        """Add a constant that several nodes read, once."""
-        if all(constant.name != name for constant in self.constants):
-            self.constant(name, array)
-        return name
 
 
 Parameter = Callable[[Graph, str, np.ndarray], str]
@@ -84,40 +55,53 @@ def to_onnx(
     order of the last layer's columns; with `maps` there are activation maps too. Raises SpecError if mean does not
     match the spec's channels.
     """
-    graph, side = start_graph(spec, mean, std, resolution)
+    graph, size = start_graph(spec, mean, std, resolution)
     names = {INPUT: add_normalisation(graph, mean)}
     layers = named_layers(spec)
-    sides = map_sides(layers, side)
-    store = parameter or Graph.constant
+    sizes, keys = map_sizes(layers, size), parameter_keys(layers)
+    store = _stored_once(parameter or Graph.constant)
     for name, layer in layers:
         parameters: tuple[str, ...] = ()
         if layer.op == "channel_conv":
             parameters = (store(graph, f"{name}.weight", weights[f"{name}.weight"]),)
+        elif layer.op == "fuse":
+            factors = enumerate(weights[f"{name}.weight"])
+            parameters = tuple(graph.constant(f"{name}.weight{number}", factor) for number, factor in factors)
         elif layer.op in ("conv", "linear"):
-            kernel = weights[f"{name}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
-            parameters = (store(graph, f"{name}.weight", kernel), store(graph, f"{name}.bias", weights[f"{name}.bias"]))
+            key = keys[name]
+            kernel = weights[f"{key}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
+            parameters = (store(graph, f"{key}.weight", kernel), store(graph, f"{key}.bias", weights[f"{key}.bias"]))
         inputs = [names[source] for source in layer.inputs]
-        names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sides, spec))
-    outputs = add_outputs(graph, names, spec, answers)
+        names[name] = add_layer(graph, name, layer, inputs, parameters, pads=pads_of(layer, sizes, spec), sizes=sizes)
+    outputs = add_outputs(graph, names, spec, answers, sizes)
     if maps:
-        outputs |= add_maps(graph, names, spec, sides)
-    return finish_graph(graph, outputs, spec, side, metadata or {})
+        outputs |= add_maps(graph, names, spec, sizes)
+    return finish_graph(graph, outputs, spec, size, metadata or {})
+
+
+def _stored_once(store: Parameter) -> Parameter:
+    """Return a function that stores an array as `store` does, the first time; layers may share parameters."""
+    known: dict[str, str] = {}
+
+    def stored(graph: Graph, name: str, array: np.ndarray) -> str:
+        if name not in known:
+            known[name] = store(graph, name, array)
+        return known[name]
+
+    return stored
 
 
 def start_graph(
     spec: ArchSpec, mean: Sequence[float], std: Sequence[float], resolution: int | None
-) -> tuple[Graph, int]:
-    """Return an empty graph and the side of its images; raise SpecError if these do not match `spec`."""
+) -> tuple[Graph, Size]:
+    """Return an empty graph and the size of its images; raise SpecError if these do not match `spec`."""
     try:
         import onnx
     except ImportError as error:
         raise MissingExtraError("onnx", "train") from error
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
-    side = spec.resolution if resolution is None else resolution
-    if side < 1:
-        raise SpecError(f"resolution must be at least 1 pixel; got {side}")
-    return Graph(onnx), side
+    return Graph(onnx), spec.size_at(resolution)
 
 
 def add_normalisation(graph: Graph, mean: Sequence[float]) -> str:
@@ -136,12 +120,13 @@ def add_layer(
     parameters: Sequence[str] = (),
     *,
     pads: Sequence[int] = (),
+    sizes: Mapping[str, Size] | None = None,
     output: str | None = None,
 ) -> str:
     """Add a layer that reads `inputs` and writes `output` (by default `name`); return the output's name.
 
-    `parameters` are weight and bias of a convolution or linear layer, and the kernel of a convolution over channels;
-    `pads` (of pads_of) is the padding of the feature maps.
+    `parameters` are weight and bias of a convolution or linear layer, the kernel of a convolution over channels, and
+    the factors of a fusion; `pads` (of pads_of) is the padding of the feature maps, and `sizes` are the sizes of all.
     """
     output = output or name
     window = {"kernel_shape": [layer.kernel_size] * 2, "strides": [layer.stride] * 2}
@@ -161,6 +146,13 @@ def add_layer(
             return graph.node(layer.op.capitalize(), inputs, output)
         case "channel_conv":
             return _add_channel_conv(graph, name, layer, [*inputs, *parameters], output)
+        case "resize":
+            assert sizes is not None
+            return add_resize(graph, inputs[0], output, sizes[layer.inputs[0]], sizes[name])
+        case "concat":
+            return graph.node("Concat", inputs, output, axis=1)
+        case "fuse":
+            return add_fusion(graph, inputs, parameters, output)
     return inputs[0]  # BatchNorm is folded into the convolution before it
 
 
@@ -173,12 +165,15 @@ def _add_channel_conv(graph: Graph, name: str, layer: Layer, inputs: Sequence[st
     return graph.node("Reshape", [row, graph.shared("map.shape", np.array([0, -1, 1, 1], np.int64))], output)
 
 
-def pads_of(layer: Layer, sides: Mapping[str, int], spec: ArchSpec) -> list[int]:
+def pads_of(layer: Layer, sizes: Mapping[str, Size], spec: ArchSpec) -> list[int]:
     """Return the static padding of a convolution or pooling: top, left, bottom, right."""
-    if spec.padding == "symmetric" or layer.stride == 1 or layer.op == "max_pool":
+    same = layer.function == "same" if layer.op == "max_pool" else spec.padding == "same"
+    if not same or layer.stride == 1:
         return [layer.kernel_size // 2] * 4
-    before, after = same_padding(sides[layer.inputs[0]], kernel_size=layer.kernel_size, stride=layer.stride)
-    return [before, before, after, after]
+    (top, bottom), (left, right) = (
+        same_padding(side, kernel_size=layer.kernel_size, stride=layer.stride) for side in sizes[layer.inputs[0]]
+    )
+    return [top, left, bottom, right]
 
 
 def add_function(graph: Graph, name: str, function: str, x: str) -> str:
@@ -195,9 +190,11 @@ def add_function(graph: Graph, name: str, function: str, x: str) -> str:
 
 
 def add_outputs(
-    graph: Graph, names: Mapping[str, str], spec: ArchSpec, answers: Sequence[Output]
+    graph: Graph, names: Mapping[str, str], spec: ArchSpec, answers: Sequence[Output], sizes: Mapping[str, Size]
 ) -> dict[str, list[int | str]]:
-    """Add the network's outputs, functions of the last layer in `names`, and return the shape of each by its name."""
+    """Add the network's outputs, functions of the last layers in `names`, and return the shape of each by its name."""
+    if spec.decoder is not None:
+        return add_decoded(graph, names, spec, sizes)
     if not spec.num_classes:
         return {graph.node("Flatten", [names["pool"]], FEATURES.name, axis=1): ["batch", spec.feature_channels]}
     last = names["classifier"]
@@ -209,19 +206,19 @@ def add_outputs(
 
 
 def add_maps(
-    graph: Graph, names: Mapping[str, str], spec: ArchSpec, sides: Mapping[str, int]
+    graph: Graph, names: Mapping[str, str], spec: ArchSpec, sizes: Mapping[str, Size]
 ) -> dict[str, list[int | str]]:
     """Add the activation maps of the last feature map in `names`, and return their shape by their name.
 
     They share the last layer's weights; MatMul takes the places of an image as the columns of a matrix.
     """
     last = dict(named_layers(spec))["pool"].inputs[0]
-    side, columns = sides[last], spec.num_classes
-    flat = graph.constant(f"{MAPS}.places", np.array([0, spec.feature_channels, side * side], np.int64))
-    square = graph.constant(f"{MAPS}.square", np.array([0, columns, side, side], np.int64))
+    (height, width), columns = sizes[last], spec.num_classes
+    flat = graph.constant(f"{MAPS}.places", np.array([0, spec.feature_channels, height * width], np.int64))
+    square = graph.constant(f"{MAPS}.square", np.array([0, columns, height, width], np.int64))
     x = graph.node("Reshape", [names[last], flat], f"{MAPS}.flat")
     x = graph.node("MatMul", ["classifier.weight", x], f"{MAPS}.product")
-    return {graph.node("Reshape", [x, square], MAPS): ["batch", columns, side, side]}
+    return {graph.node("Reshape", [x, square], MAPS): ["batch", columns, height, width]}
 
 
 def _add_answer(graph: Graph, x: str, name: str, answer: Output) -> str:
@@ -241,11 +238,11 @@ def _add_answer(graph: Graph, x: str, name: str, answer: Output) -> str:
 
 
 def finish_graph(
-    graph: Graph, outputs: Mapping[str, Sequence[int | str]], spec: ArchSpec, side: int, metadata: Mapping[str, str]
+    graph: Graph, outputs: Mapping[str, Sequence[int | str]], spec: ArchSpec, size: Size, metadata: Mapping[str, str]
 ) -> "onnx.ModelProto":
     """Return the model that maps images to `outputs`, shapes by name."""
     onnx = graph.onnx
-    image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", side, side, spec.in_channels])
+    image = onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, ["batch", *size, spec.in_channels])
     declared = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in outputs.items()
     ]

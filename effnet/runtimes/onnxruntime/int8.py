@@ -11,7 +11,8 @@ from effnet.bundle.config import ModelConfig
 from effnet.bundle.formats import Format
 from effnet.bundle.metadata import model_metadata
 from effnet.errors import InputError
-from effnet.runtimes.onnxruntime.graph import Graph, to_onnx, write_onnx
+from effnet.runtimes.onnxruntime.builder import Graph
+from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.runtimes.onnxruntime.int8_bias import correct_fast, correct_full
 from effnet.runtimes.onnxruntime.int8_calibrate import calibrate
 from effnet.runtimes.onnxruntime.int8_graph import quantize_weight, to_qdq

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, map_sides, named_layers
+from effnet.arch.layers import INPUT, Size, map_sizes, named_layers
 from effnet.arch.spec import ArchSpec
-from effnet.runtimes.onnxruntime.graph import Graph, add_layer, expose, pads_of, to_onnx
+from effnet.runtimes.onnxruntime.builder import Graph
+from effnet.runtimes.onnxruntime.graph import add_layer, expose, pads_of, to_onnx
 from effnet.runtimes.onnxruntime.int8_graph import levels_here, quantize_weight, to_probe
 from effnet.runtimes.onnxruntime.int8_ranges import Ranges
 from effnet.runtimes.onnxruntime.session import IMAGE, open_bytes
@@ -40,8 +41,7 @@ def correct_fast(
     A layer's error is its convolution with the weights' rounding errors, on the inputs of the fp32 network.
     """
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
-    side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    errors = _add_errors(model, spec, weights, std, side, float_layers)
+    errors = _add_errors(model, spec, weights, std, spec.size_at(resolution), float_layers)
     found = _means(expose(model, [f"error.{name}" for name in errors]), images, threads)
     corrected = dict(weights)
     for name, error in zip(errors, found, strict=True):
@@ -54,13 +54,13 @@ def _add_errors(
     spec: ArchSpec,
     weights: Mapping[str, np.ndarray],
     std: Sequence[float],
-    side: int,
+    size: Size,
     float_layers: Sequence[str],
 ) -> list[str]:
     """Add each layer's mean error per image to the fp32 network as `error.NAME`, and return the names."""
     import onnx
 
-    graph, sides, levels = Graph(onnx), map_sides(named_layers(spec), side), levels_here()
+    graph, sizes, levels = Graph(onnx), map_sizes(named_layers(spec), size), levels_here()
     names, layers = {INPUT: "normalise.nchw"}, []
     for name, layer in named_layers(spec):
         names[name] = names[layer.inputs[0]] if layer.op == "norm" else name
@@ -74,7 +74,7 @@ def _add_errors(
             graph.constant(f"error.{name}.weight", changed.astype(np.float32)),
             graph.constant(f"error.{name}.bias", np.zeros(len(weight), np.float32)),
         ]
-        pads = pads_of(layer, sides, spec)
+        pads = pads_of(layer, sizes, spec)
         output = f"error.{name}" if layer.op == "linear" else f"error.{name}.map"
         x = add_layer(graph, f"error.{name}", layer, inputs, parameters, pads=pads, output=output)
         if layer.op == "conv":

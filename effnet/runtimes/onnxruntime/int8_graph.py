@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, map_sides, named_layers
+from effnet.arch.layers import INPUT, Layer, Size, map_sizes, named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.runtimes.onnxruntime.graph import (
     Graph,
@@ -65,7 +65,7 @@ class _Writer:
     folded: Mapping[str, str]
     float_layers: frozenset[str]
     weight_levels: int
-    sides: Mapping[str, int]
+    sizes: Mapping[str, Size]
     paired: bool
     tensors: dict[str, _Tensor] = field(default_factory=dict)
 
@@ -104,10 +104,10 @@ def to_qdq(
     for name, layer in named_layers(spec):
         writer.tensors[name] = _write_layer(writer, name, layer)
     names = {name: tensor.values for name, tensor in writer.tensors.items()}
-    outputs = add_outputs(writer.graph, names, spec, answers)
+    outputs = add_outputs(writer.graph, names, spec, answers, writer.sizes)
     if maps:
-        outputs |= add_maps(writer.graph, names, spec, writer.sides)
-    return finish_graph(writer.graph, outputs, spec, writer.sides[INPUT], metadata or {})
+        outputs |= add_maps(writer.graph, names, spec, writer.sizes)
+    return finish_graph(writer.graph, outputs, spec, writer.sizes[INPUT], metadata or {})
 
 
 def to_probe(
@@ -141,7 +141,7 @@ def to_probe(
         output = graph.node("Mul", [graph.node("Sub", [output, half], "probe.centred"), limit], "probe.scaled")
     graph.node("Flatten", [output], PROBE, axis=1)
     return finish_graph(
-        graph, {PROBE: ["batch", found.out_channels]}, spec, writer.sides[INPUT], {}
+        graph, {PROBE: ["batch", found.out_channels]}, spec, writer.sizes[INPUT], {}
     ).SerializeToString()
 
 
@@ -157,17 +157,17 @@ def _start(
     weight_levels: int | None = None,
     pair_stem: bool = False,
 ) -> _Writer:
-    graph, side = start_graph(spec, mean, std, resolution)
+    graph, size = start_graph(spec, mean, std, resolution)
     layers = dict(named_layers(spec))
     check_layers(layers, ranges, float_layers)
     folded, kept = folded_clips(layers), frozenset(float_layers)
-    stem, sides = layers["stem.conv"], map_sides(layers.items(), side)
+    stem, sizes = layers["stem.conv"], map_sizes(layers.items(), size)
     writer = _Writer(
         spec=spec, graph=graph, weights=dict(weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
-        float_layers=kept, weight_levels=weight_levels or levels_here(), sides=sides,
+        float_layers=kept, weight_levels=weight_levels or levels_here(), sizes=sizes,
         paired=False,
     )  # fmt: skip
-    writer.paired = pair_stem and "stem.conv" in writer.schemes and can_pair(stem, side, pads_of(stem, sides, spec))
+    writer.paired = pair_stem and "stem.conv" in writer.schemes and can_pair(stem, size, pads_of(stem, sizes, spec))
     _write_image(writer, mean, std)
     return writer
 
@@ -189,7 +189,7 @@ def _write_image(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -
         bias = (writer.weights["stem.conv.bias"] + shift).astype(np.float32)
         writer.weights = {**writer.weights, "stem.conv.bias": bias}
         if writer.paired:
-            x = add_blocks(graph, writer.sides[INPUT], writer.spec.in_channels)
+            x = add_blocks(graph, writer.sizes[INPUT], writer.spec.in_channels)
         else:
             x = graph.node("Transpose", [IMAGE], "normalise.nchw", perm=[0, 3, 1, 2])
         writer.tensors[INPUT] = _dequantize(graph, x, Affine(1.0, zero_point))
@@ -215,7 +215,7 @@ def _write_layer(writer: _Writer, name: str, layer: Layer) -> _Tensor:
             return _write_silu(writer, name, inputs[0])
         case "max_pool" if inputs[0].scheme:
             x = add_layer(
-                writer.graph, name, layer, [inputs[0].quantized], pads=pads_of(layer, writer.sides, writer.spec)
+                writer.graph, name, layer, [inputs[0].quantized], pads=pads_of(layer, writer.sizes, writer.spec)
             )
             return _dequantize(writer.graph, x, inputs[0].scheme)
     kernel: tuple[str, ...] = ()
@@ -223,7 +223,7 @@ def _write_layer(writer: _Writer, name: str, layer: Layer) -> _Tensor:
         kernel = (writer.graph.constant(f"{name}.weight", writer.weights[f"{name}.weight"]),)
     x = add_layer(
         writer.graph, name, layer, [tensor.values for tensor in inputs], kernel,
-        pads=pads_of(layer, writer.sides, writer.spec), output=f"{name}.float" if scheme else None,
+        pads=pads_of(layer, writer.sizes, writer.spec), sizes=writer.sizes, output=f"{name}.float" if scheme else None,
     )  # fmt: skip
     return _quantize(writer.graph, x, scheme) if scheme else _Tensor(values=x)
 
@@ -249,12 +249,12 @@ def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Te
         flat = graph.node("Flatten", [x.quantized], f"{name}.flatten", axis=1)
         source = _dequantize(graph, flat, x.scheme).values
         return _Tensor(values=graph.node("Gemm", [source, *parameters], name, transB=1))
-    pads = pads_of(layer, writer.sides, writer.spec)
+    pads = pads_of(layer, writer.sizes, writer.spec)
     if name == "stem.conv" and writer.paired:
         assert scheme is not None
         out = add_paired_conv(graph, [source, *parameters], pads, f"{name}.float")
         apart = add_apart(
-            graph, _to_8_bits(graph, out, scheme), name, side=writer.sides[name], channels=layer.out_channels
+            graph, _to_8_bits(graph, out, scheme), name, size=writer.sizes[name], channels=layer.out_channels
         )
         return _dequantize(graph, apart, scheme)
     out = add_layer(graph, name, layer, [source], parameters, pads=pads, output=f"{name}.float" if scheme else None)
@@ -274,7 +274,7 @@ def _add_parameters(
     quantized, scales = quantize_weight(weight, levels=writer.weight_levels, least=np.abs(bias) / (_MAX_BIAS * step))
     if name == "stem.conv" and writer.paired:
         layer = dict(named_layers(writer.spec))[name]
-        quantized = paired_kernel(quantized, left=pads_of(layer, writer.sides, writer.spec)[1])
+        quantized = paired_kernel(quantized, left=pads_of(layer, writer.sizes, writer.spec)[1])
         scales, bias = np.tile(scales, 2), np.tile(bias, 2)
     values = _dequantized(graph, f"{name}.weight", quantized, scales)
     if x is None:

@@ -10,23 +10,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effnet.arch.layers import Layer
-from effnet.runtimes.onnxruntime.graph import Graph
+from effnet.arch.layers import Layer, Size
+from effnet.runtimes.onnxruntime.builder import Graph
 from effnet.runtimes.onnxruntime.session import IMAGE
 
 # Output pixels that are written together, and image pixels that are read together.
 _PAIR, _BLOCK = 2, 4
 
 
-def can_pair(layer: Layer, side: int, pads: Sequence[int]) -> bool:
-    """Return whether a first convolution can be written in pairs for images with this side."""
+def can_pair(layer: Layer, size: Size, pads: Sequence[int]) -> bool:
+    """Return whether a first convolution can be written in pairs for images of this size."""
     top, left, *_ = pads
-    return (layer.kernel_size, layer.stride, layer.groups) == (3, 2, 1) and side % _BLOCK == 0 and top == left <= 1
+    return (layer.kernel_size, layer.stride, layer.groups) == (3, 2, 1) and size[1] % _BLOCK == 0 and top == left <= 1
 
 
-def add_blocks(graph: Graph, side: int, channels: int) -> str:
-    """Add the image with every four pixels as one position, uint8 [batch, 4 C, side, side / 4]; no data move."""
-    shape = graph.constant("blocks.shape", np.array([0, side, side // _BLOCK, _BLOCK * channels], np.int64))
+def add_blocks(graph: Graph, size: Size, channels: int) -> str:
+    """Add the image with every four pixels as one position, uint8 [batch, 4 C, height, width / 4]; no data move."""
+    shape = graph.constant("blocks.shape", np.array([0, size[0], size[1] // _BLOCK, _BLOCK * channels], np.int64))
     blocks = graph.node("Reshape", [IMAGE, shape], "blocks")
     return graph.node("Transpose", [blocks], "normalise.nchw", perm=[0, 3, 1, 2])
 
@@ -52,9 +52,9 @@ def add_paired_conv(graph: Graph, inputs: Sequence[str], pads: Sequence[int], ou
     return graph.node("Conv", list(inputs), output, kernel_shape=[3, 2], strides=[2, 1], pads=around, group=1)
 
 
-def add_apart(graph: Graph, quantized: str, name: str, *, side: int, channels: int) -> str:
-    """Add the split of pairs into pixels, uint8 [batch, channels, side, side]; `side` is that of the output."""
-    shape = graph.constant(f"{name}.shape", np.array([0, side, side, channels], np.int64))
+def add_apart(graph: Graph, quantized: str, name: str, *, size: Size, channels: int) -> str:
+    """Add the split of pairs into pixels, uint8 [batch, channels, height, width]; `size` is that of the output."""
+    shape = graph.constant(f"{name}.shape", np.array([0, *size, channels], np.int64))
     x = graph.node("Transpose", [quantized], f"{name}.nhwc", perm=[0, 2, 3, 1])
     x = graph.node("Reshape", [x, shape], f"{name}.apart")
     return graph.node("Transpose", [x], f"{name}.nchw", perm=[0, 3, 1, 2])

@@ -73,7 +73,7 @@ class OpenVinoEngine(BaseEngine):
         if (batch, maps) not in self._requests:
             model = self._model if maps or self.maps is None else _without_maps(self._model)
             if batch:
-                model.reshape([batch, self.side, self.side, self.channels])
+                model.reshape([batch, *self.size, self.channels])
             while len(self._requests) >= _MOST_BATCHES:
                 self._requests.pop(next(iter(self._requests)))
             compiled = self._core.compile_model(model, "CPU", self._options)

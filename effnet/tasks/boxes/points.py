@@ -55,6 +55,18 @@ def points(height: int, width: int, *, levels: Sequence[int] = (3, 4, 5, 6)) -> 
     return Points(centres=np.concatenate(centres), strides=np.concatenate(strides), levels=np.concatenate(numbers))
 
 
+LARGEST_LOG = 6.0
+"""The largest logarithm of a distance in cells that counts: exp of more would be larger than any image."""
+
+
+def decode_points(raw: np.ndarray, centres: np.ndarray, strides: np.ndarray) -> np.ndarray:
+    """Return boxes [n, 4], left, top, right, bottom in pixels, from the raw values [n, 4] of a detector of points.
+
+    They are the logarithms of the distances in cells.
+    """
+    return boxes_at(np.exp(np.minimum(raw, LARGEST_LOG)), centres, strides)
+
+
 def boxes_at(distances: np.ndarray, centres: np.ndarray, strides: np.ndarray) -> np.ndarray:
     """Return boxes [n, 4], left, top, right, bottom in pixels, from the distances [n, 4] of these sides in cells."""
     low = centres - distances[:, :2] * strides

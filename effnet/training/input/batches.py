@@ -11,9 +11,11 @@ from effnet.data.crop import RawImage, as_evaluated, decoded, open_image_at, ran
 from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_decoding, eval_view_at
 from effnet.data.order import Blocks, epoch_order
-from effnet.data.preprocess import Preprocess, random_flip, random_shift, resample, resize_and_crop
+from effnet.data.preprocess import Preprocess, random_flip, random_shift, resize_and_crop
+from effnet.data.resample import resample
 from effnet.data.sound.spectrogram import random_window
 from effnet.errors import DataError, ImageError
+from effnet.training.input.own import Views
 from effnet.training.input.resize import resize_square
 from effnet.training.recipe.balance import sampled
 from effnet.training.recipe.schema import Recipe
@@ -132,15 +134,18 @@ def train_batches(
     blocks: Blocks | None = None,
     workers: int = 1,
     ahead: int = 4,
+    views: Views | None = None,
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Yield (images uint8 [batch, R, R, C], their labels [batch, ...]) of one epoch from batch number `start` on.
+
+    `views` are those of a task whose targets move with the pixels; it then makes images and targets, without `load`.
 
     `own` maps the size of a batch to the slice of it that this process gets. The order depends only on seed, epoch and
     `blocks`, a view only on seed, epoch and index: the number of `workers` and of batches prepared `ahead` changes
     nothing. With a teacher and loss.teacher_views, views cycle. With balance.method sample an image may be shown
     several times in an epoch, each time in another view.
     """
-    views = recipe.loss.teacher_views if recipe.loss.teacher else 0
+    taught = recipe.loss.teacher_views if recipe.loss.teacher else 0
     order, times = _order(labels, recipe, epoch=epoch, blocks=blocks)
     numbers = np.arange(len(order))
     chunks = [numbers[i : i + recipe.train.batch_size] for i in range(0, len(order), recipe.train.batch_size)]
@@ -152,17 +157,19 @@ def train_batches(
 
     def view(number: int) -> tuple[np.ndarray, np.ndarray]:
         index, time = int(order[number]), int(times[number])
-        drawn = [(epoch + time) % views, index] if views else [epoch, index] + [time] * (time > 0)
+        drawn = [(epoch + time) % taught, index] if taught else [epoch, index] + [time] * (time > 0)
 
-        def make_view(place: int) -> np.ndarray:
+        def make_view(place: int) -> tuple[np.ndarray, np.ndarray]:
             rng = np.random.default_rng([recipe.train.seed, *drawn])
-            return augmented(load(place), recipe, preprocess, rng=rng)
+            if views is not None:
+                return views.view(place, recipe, rng)
+            return augmented(load(place), recipe, preprocess, rng=rng), labels[place]
 
-        return _this_or_next(make_view, labels, index)
+        return _this_or_next(make_view, len(labels), index)
 
     def make(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images, numbers = zip(*(view(number) for number in chunk), strict=True)
-        return np.stack(images), np.array(numbers, dtype=labels.dtype)
+        images, targets = zip(*(view(number) for number in chunk), strict=True)
+        return np.stack(images), np.array(targets, dtype=labels.dtype) if views is None else views.stack(targets)
 
     todo = iter(chunks[start:])
     with ThreadPoolExecutor(workers, thread_name_prefix="effnet-batches") as pool:
@@ -188,16 +195,18 @@ def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | N
     return places[order], times[order]
 
 
-def _this_or_next(make: Callable[[int], np.ndarray], labels: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the view that `make` gives for `index`, and its label; if unreadable, those of the next readable file.
+def _this_or_next(
+    make: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the view and the target that `make` gives for `index`, or for the next readable file of `count`.
 
     Inspection has removed bad files, but checks only a sample of a huge data set, and files can vanish.
     Raises ImageError if many files in a row cannot be read.
     """
     for offset in range(_MOST_BAD):
-        place = (index + offset) % len(labels)
+        place = (index + offset) % count
         try:
-            return make(place), labels[place]
+            return make(place)
         except ImageError as error:
             failed = error
     raise ImageError(f"{_MOST_BAD} images in a row cannot be read; the last: {failed}") from failed

@@ -3,8 +3,10 @@
 Needs no torch.
 """
 
+import math
+
 from effnet.arch.cost import layer_costs
-from effnet.arch.layers import INPUT, Layer, Layers, Unit, chain_of, named_layers, same_padding, units_of
+from effnet.arch.layers import INPUT, Layer, Layers, Size, Unit, chain_of, named_layers, same_padding, units_of
 from effnet.arch.spec import ArchSpec
 from effnet.training.memory.walk import PADDED, Graph, Op
 
@@ -20,11 +22,11 @@ def step_graph(spec: ArchSpec, *, resolution: int, fused: bool, recompute: bool 
     With `recompute` the inputs of stages are complete feature maps, never ones whose BatchNorm is still to be applied.
     """
     rows = layer_costs(spec, resolution=resolution)
-    elements = {row.name: row.out_channels * row.side**2 for row in rows}
-    elements[INPUT] = spec.in_channels * resolution**2
-    sides = {row.name: row.side for row in rows} | {INPUT: resolution}
+    sizes = {row.name: row.size for row in rows} | {INPUT: spec.size_at(resolution)}
+    elements = {row.name: row.out_channels * math.prod(row.size) for row in rows}
+    elements[INPUT] = spec.in_channels * math.prod(sizes[INPUT])
     layers = named_layers(spec)
-    job = _Job(spec, layers, Graph(elements=elements), sides)
+    job = _Job(spec, layers, Graph(elements=elements), sizes)
     for name, layer in layers:
         if fused and job.known(name):
             job.fused(name, layer, hold=not recompute)
@@ -62,8 +64,8 @@ def _fits(chain: list[Unit]) -> bool:
 class _Job:
     """The graph of one network under construction."""
 
-    def __init__(self, spec: ArchSpec, layers: Layers, graph: Graph, sides: dict[str, int]) -> None:
-        self.spec, self.graph, self.sides = spec, graph, sides
+    def __init__(self, spec: ArchSpec, layers: Layers, graph: Graph, sizes: dict[str, Size]) -> None:
+        self.spec, self.graph, self.sizes = spec, graph, sizes
         self.ends = supported_blocks(spec, layers)
         # The output name of a pending BatchNorm or its activation -> the feature map to which it will be applied.
         self.waiting: dict[str, str] = {}
@@ -85,16 +87,16 @@ class _Job:
         match layer.op:
             case "conv" if self.spec.padding == "same" and layer.stride > 1:
                 padded = name + PADDED
-                side = self.sides[x]
-                side += sum(same_padding(side, kernel_size=layer.kernel_size, stride=layer.stride))
-                graph.elements[padded] = layer.in_channels * side**2
+                pads = [same_padding(n, kernel_size=layer.kernel_size, stride=layer.stride) for n in self.sizes[x]]
+                height, width = (side + sum(pad) for side, pad in zip(self.sizes[x], pads, strict=True))
+                graph.elements[padded] = layer.in_channels * height * width
                 graph.ops.append(Op(name, (x,), padded))
                 x, saves = padded, (padded,)
             case "conv" | "norm" | "linear" | "channel_conv":
                 saves = (x,)
             case "act":
                 saves = (name,) if layer.function in _FROM_RESULT else (x,)
-            case "mul":
+            case "mul" | "fuse":
                 saves = layer.inputs
             case "max_pool":
                 graph.elements[f"{name}.indices"] = 2 * graph.elements[name]  # int64

@@ -5,6 +5,9 @@ from itertools import accumulate
 
 from effnet.training.recipe.schema import Recipe, Stage
 
+# Mosaics look unlike the images that a detector is for. Source: Ge et al. 2021 (YOLOX), the last 15 of 300 epochs.
+_MOSAIC_UNTIL = 0.85
+
 
 def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
     """Return the stage of `epoch` (from 0), or None if the recipe has no stages.
@@ -20,7 +23,9 @@ def stage_at(recipe: Recipe, epoch: int) -> Stage | None:
 
 
 def recipe_at(recipe: Recipe, epoch: int) -> Recipe:
-    """Return the recipe of `epoch` (from 0), without stages."""
+    """Return the recipe of `epoch` (from 0), without stages, and at the end without mosaics."""
+    if recipe.boxes.mosaic and epoch >= round(_MOSAIC_UNTIL * recipe.train.epochs):
+        recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, mosaic=0.0))
     stage = stage_at(recipe, epoch)
     if stage is None:
         return recipe

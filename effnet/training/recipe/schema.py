@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from effnet.data.preprocess import Interpolation
+from effnet.data.resample import Interpolation
 from effnet.errors import InputError
+from effnet.training.recipe.boxes import Boxes
 from effnet.training.recipe.checks import (
     MOST,
     check_above_zero,
@@ -16,6 +17,7 @@ from effnet.training.recipe.checks import (
     check_range,
     check_shares,
 )
+from effnet.training.recipe.masks import Masks
 
 View = Literal["crop", "shift", "none"]
 Policy = Literal[
@@ -58,8 +60,9 @@ class Train:
     checkpointing) keeps only the outputs of stages, and recomputes the rest in the backward pass.
 
     For pretrained weights: `layer_decay` is the factor of the learning rate from one stage to the one before it,
-    `frozen_norms` keeps the BatchNorm statistics, and `start_counts` validates the initial weights as the first result,
-    so that training never returns worse ones.
+    `frozen_stages` is the number of the first stages that are not trained, nor is the stem before them, `frozen_norms`
+    keeps the BatchNorm statistics (those of the backbone, if the network has a decoder), and `start_counts` validates
+    the initial weights as the first result, so that training never returns worse ones.
     """
 
     epochs: int = 40
@@ -72,6 +75,7 @@ class Train:
     ema_every: int = 1
     patience: int = 0
     layer_decay: float = 1.0
+    frozen_stages: int = 0
     frozen_norms: bool = False
     sync_norms: bool = False
     precise_norms: int = 0
@@ -84,7 +88,7 @@ class Train:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 2, "ema_every": 1, "keep_checkpoints": 1}
-        zero = ("micro_batch", "lr_batch", "patience", "precise_norms", "seed")
+        zero = ("micro_batch", "lr_batch", "patience", "precise_norms", "seed", "frozen_stages")
         check_integers(self, "train", least | dict.fromkeys(zero, 0))
         check_positive(self, "train", "lr")
         check_from_zero(self, "train", "clip_norm")
@@ -315,6 +319,8 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     balance: Balance = field(default_factory=Balance)
+    boxes: Boxes = field(default_factory=Boxes)
+    masks: Masks = field(default_factory=Masks)
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
