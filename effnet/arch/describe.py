@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from effnet.arch.cost import cost, layer_costs
+from effnet.arch.decoders.record import Detector, PyramidDecoder, Segmenter, UNet
 from effnet.arch.layers import output_side
 from effnet.arch.spec import ArchSpec, BlockSpec, as_spec
 
@@ -39,9 +40,43 @@ def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRo
         side = output_side(side, stride)
     if spec.head_channels:
         rows.append(StageRow(operator="conv1", resolution=side, stride=1, channels=spec.head_channels, layers=1))
+    if spec.decoder is not None:
+        return rows + _decoder_rows(spec)
     if spec.num_classes:
         rows.append(StageRow(operator="pool, linear", resolution=side, stride=1, channels=spec.num_classes, layers=1))
     return rows
+
+
+def _decoder_rows(spec: ArchSpec) -> list[StageRow]:
+    """Return the rows of a decoder: the neck, and the heads or what gives the mask."""
+    decoder = spec.decoder
+    if isinstance(decoder, Segmenter) and isinstance(decoder.decoder, UNet):
+        unet = decoder.decoder
+        level = spec.total_stride.bit_length() - 1 - len(unet.channels)
+        side, kind = output_side(spec.resolution, 2**level), "separable" if unet.separable else "whole"
+        last = StageRow(
+            operator=f"mask, conv{unet.last_kernel}", resolution=side, stride=1, channels=spec.num_classes, layers=1
+        )
+        channels, layers = unet.channels[-1], len(unet.channels)
+        return [StageRow(operator=f"unet, {kind}", resolution=side, stride=1, channels=channels, layers=layers), last]
+    if isinstance(decoder, Detector):
+        neck, priors, layers = decoder.neck, decoder.head.priors, decoder.head.repeats + 1
+        last = f"boxes and scores, {priors} a cell"
+        first = neck.min_level
+    else:
+        assert isinstance(decoder, Segmenter)
+        assert isinstance(decoder.decoder, PyramidDecoder)
+        neck, layers, first = decoder.decoder.neck, 2, decoder.decoder.to_level
+        last = "sum of levels, mask"
+    pyramid = StageRow(
+        operator=f"bifpn P{neck.min_level}-P{neck.max_level}, {neck.fusion}",
+        resolution=output_side(spec.resolution, 2**neck.min_level),
+        stride=1,
+        channels=neck.channels,
+        layers=neck.cells,
+    )
+    side = output_side(spec.resolution, 2**first)
+    return [pyramid, StageRow(operator=last, resolution=side, stride=1, channels=spec.num_classes, layers=layers)]
 
 
 def _operator(blocks: tuple[BlockSpec, ...]) -> str:

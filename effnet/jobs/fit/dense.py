@@ -20,7 +20,7 @@ from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
 from effnet.training.state import any_network_for
 from effnet.weights.adapt import Arrays
-from effnet.weights.pretrained import adapted, load_pretrained
+from effnet.weights.pretrained import adapted, load_backbone
 
 
 def dense_attempt(job: Job, dataset: Dataset, index: int, candidate: Candidate) -> Attempt:
@@ -55,7 +55,7 @@ def started(spec: ArchSpec, attempt: Attempt, *, weights: str, model: str | None
 def backbone_state(spec: ArchSpec, *, weights: str, model: str | None) -> Arrays:
     """Return the pretrained arrays of the stem and the stages, for the channels of `spec`."""
     found = adapted(
-        load_pretrained(weights, model=model),
+        load_backbone(weights, model=model),
         num_classes=None,
         in_channels=spec.in_channels,
         resolution=spec.resolution,
