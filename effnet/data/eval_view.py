@@ -69,7 +69,7 @@ def prepare_image(image: ImageLike, preprocess: Preprocess, *, warn: Warn | None
 
 
 def whole_image(image: ImageLike, preprocess: Preprocess, *, warn: Warn | None = None) -> np.ndarray:
-    """Return one image as it is, upright, at its full size: uint8 [height, width, channels]; raises as prepare_image."""
+    """Return one image upright, at its full size: uint8 [height, width, channels]; raises as prepare_image."""
     if isinstance(image, np.ndarray):
         return checked_array(image, preprocess)
     decoding = replace(eval_decoding(preprocess, warn=warn), reduce=None)

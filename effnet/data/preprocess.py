@@ -72,7 +72,11 @@ class Preprocess:
                 f"height must be a whole number up to {MAX_SIDE:,}, and 0 (a square) but in mode corner; received "
                 f"{shown(self.height)} in mode {self.mode}"
             )
-        if not _is_number(self.scale) or not 0 <= self.scale <= _LARGEST_SCALE or (self.scale and self.mode != "corner"):
+        if (
+            not _is_number(self.scale)
+            or not 0 <= self.scale <= _LARGEST_SCALE
+            or (self.scale and self.mode != "corner")
+        ):
             raise DataError(
                 f"scale must be a number from 0 to {_LARGEST_SCALE}, and 0 but in mode corner; received "
                 f"{shown(self.scale)} in mode {self.mode}"

@@ -18,7 +18,7 @@ from effnet.nn.recompute import recomputed
 # The probability of every class at first, so that the many places without an object do not decide the first steps.
 # Source: Lin et al. 2017, Focal Loss, arXiv 1708.02002, section 4.1.
 _PRIOR = 0.01
-# The distance of the sides of a point's first box from it, in cells: those of the square that ATSS compares with objects.
+# The distance of the sides of a point's first box from it, in cells: as of ATSS' square.
 # Source: Zhang et al. 2020, arXiv 1912.02424, section 4.
 _DISTANCE = 4.0
 

@@ -85,8 +85,9 @@ class Trunk(nn.Module):
     """The stem and the stages of a network; its subclasses are whole networks and their feature maps.
 
     With `recompute`, training keeps only the stages' outputs and recomputes other activations in the backward pass.
-    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need; that of
-    a decoder does not. `fused` says that it trains with the fused kernels. `preprocess` is the effnet.data.preprocess.Preprocess of the weights, None if there is none.
+    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need; that
+    of a decoder does not. `fused` says that it trains with the fused kernels. `preprocess` is the
+    effnet.data.preprocess.Preprocess of the weights, None if there is none.
     """
 
     recompute = False

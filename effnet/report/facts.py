@@ -10,6 +10,7 @@ from effnet.arch.lineage import Lineage
 from effnet.bundle.formats import Precision
 from effnet.data.inspection.findings import DataReport
 from effnet.planner.space import Status
+from effnet.report.annotations import AnnotationFacts
 from effnet.system.records import FLAT, OPTIONAL, from_data
 from effnet.training.recipe.schema import Balance
 
@@ -46,7 +47,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself."""
+    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself.
+
+    `annotations` are None of data without objects or masks.
+    """
 
     name: str
     source: str
@@ -56,6 +60,7 @@ class DataFacts:
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     findings: DataReport
+    annotations: AnnotationFacts | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +103,10 @@ class CandidateRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFacts:
-    """The head on frozen features, and the provenance of its pretrained weights.
+class WeightsFacts:
+    """The provenance of pretrained weights.
 
     `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
-    `features` is the number of features, `computed` of them not from the cache.
     """
 
     weights: str
@@ -114,6 +118,15 @@ class HeadFacts:
     hub: str
     top1: float | None
     top1_resolution: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFacts(WeightsFacts):
+    """The head on frozen features, and the provenance of its pretrained weights.
+
+    `features` is the number of features, `computed` of them not from the cache.
+    """
+
     penalty: float | None
     views: int
     images: int
@@ -146,7 +159,9 @@ class EpochRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
-    """How the network was trained; `head` is None for training from scratch, `recipe` for a head alone.
+    """How the network was trained; `recipe` is None for a head alone.
+
+    `head` is None for training from scratch, and for a decoder on a pretrained backbone, whose weights are `start`.
 
     A network that was modified after training has the share `kept` of `kept_of`, the new `activation`, empty if it
     stayed, and the `recovery_seconds` of fine-tuning; the file lacks them for any other.
@@ -165,7 +180,13 @@ class TrainingFacts:
     kept_of: Count | None = field(default=None, metadata=OPTIONAL)
     activation: str | None = field(default=None, metadata=OPTIONAL)
     recovery_seconds: float | None = field(default=None, metadata=OPTIONAL)
+    start: WeightsFacts | None = field(default=None, metadata=OPTIONAL)
     recipe: Mapping[str, Any] | None
+
+    @property
+    def pretrained(self) -> WeightsFacts | None:
+        """The weights from which training started, None if there were none."""
+        return self.head or self.start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +281,11 @@ class DeployedFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyFacts:
-    """The measurement of the deployed file; `measurements` are all of them, one of which counts."""
+    """The measurement of the deployed file; `measurements` are all of them, one of which counts.
+
+    `outside_ms` is the time of a detector or a segmenter from the file's outputs to its objects or mask: the rest is
+    without it, the budget's latency with it.
+    """
 
     p50_ms: float
     p95_ms: float
@@ -274,6 +299,7 @@ class LatencyFacts:
     threads: int
     runtime: str
     batch: int
+    outside_ms: float = field(default=0.0, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,8 +226,9 @@ class Predictor:
         A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification), a model of several
         outputs with a mapping from their names to a Prediction, Tags or a number (effnet.tasks.several), a detector
         with Detections (effnet.tasks.boxes.record), a segmenter with a Segmented (effnet.tasks.masks.record), both in
-        pixels of the upright image. A single image gives a list of one. `threshold` is the probability below which an image is "unknown": the bundle's own by
-        default, or that of each output; 0 for never. The model is opened before any image is read.
+        pixels of the upright image. A single image gives a list of one. `threshold` is the probability below which an
+        image is "unknown": the bundle's own by default, or that of each output; 0 for never. The model is opened before
+        any image is read.
         """
         images = several_images(images, batch=batch, verb="predict")
         _ = self.engine

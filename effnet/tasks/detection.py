@@ -23,7 +23,7 @@ TITLED = "an object detector"
 BOXES = Output(
     name="boxes",
     activation="none",
-    meaning="four raw numbers of the box at each place: logarithms of its distances from a point, or codes of an anchor",
+    meaning="four raw numbers of the box at each place: logarithms of distances from a point, or codes of an anchor",
     titled=TITLED,
 )
 SCORES = Output(name="scores", activation="none", meaning="the logit of each class at each place", titled=TITLED)

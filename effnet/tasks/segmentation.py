@@ -5,7 +5,6 @@ from effnet.tasks.detection import check_finite
 from effnet.tasks.masks.whole import segment_image
 from effnet.tasks.task import Figure, Output, Task
 
-
 MASK = Output(
     name="mask",
     activation="none",
@@ -25,5 +24,5 @@ TASK = Task(
     several=(MASK,),
     learning="effnet.training.segmentation.learning",
     scoring="effnet.measurement.segmentation.evaluate",
-    reporting="effnet.report.segmentation",
+    reporting="effnet.report.segmentation.section",
 )

@@ -163,10 +163,10 @@ class Task:
     validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
 
-    A task whose answers lie in the image has `whole(compute, image, arch, preprocess, threshold=)`: from an upright image of
-    any size, uint8 [height, width, channels], it returns the answer in its pixels, with a `threshold` only objects of
-    at least this score; `compute` maps prepared images, uint8 [batch, height, width, channels], to the outputs by name.
-    Then `several` are the outputs, whose widths and shapes the network gives.
+    A task whose answers lie in the image has `whole(compute, image, arch, preprocess, threshold=)`: from an upright
+    image of any size, uint8 [height, width, channels], it returns the answer in its pixels, with a `threshold` only
+    objects of at least this score; `compute` maps prepared images, uint8 [batch, height, width, channels], to the
+    outputs by name. Then `several` are the outputs, whose widths and shapes the network gives.
 
     A task of several outputs has `bind`, which returns the task of one model from its outputs: that has `several`, what
     a file returns for each, its columns in their order, and `parts`: the name of each output, and its columns in what

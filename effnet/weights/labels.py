@@ -10,6 +10,7 @@ import numpy as np
 
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.split_file import SplitRecord, read_split
+from effnet.data.annotated.objects import joined_targets
 from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
@@ -244,7 +245,7 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
 
 def _merged(splits: Sequence[Split]) -> Split:
     sources = [source for split in splits for source in split.sources]
-    return Split(sources=sources, labels=np.concatenate([split.labels for split in splits]))
+    return Split(sources=sources, labels=joined_targets([split.labels for split in splits]))
 
 
 def _what(part: str, split: Split) -> str:

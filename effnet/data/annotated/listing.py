@@ -46,9 +46,7 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
         kinds, masks = (["table"] if _is_annotated_file(path) else []), False
     if not kinds and task != "auto":
         what = "images with masks, or with the outlines of objects" if task == SEGMENTATION else "boxes of objects"
-        raise DataError(
-            f"the task {task} needs {what}; {printable(path)} has none: see the page on annotations in the documentation"
-        )
+        raise DataError(f"the task {task} needs {what}; {printable(path)} has none: the page on annotations shows them")
     if task == "auto" and kinds == ["masks"] and not masks:
         return None
     if not kinds:

@@ -7,7 +7,7 @@ m those of the image with the most; the rows that an image lacks have the class 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +70,24 @@ def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
         )
     most = max([1, *map(len, rows)])
     return np.array([own + [_NONE] * (most - len(own)) for own in rows], np.float64).reshape(-1, most, COLUMNS)
+
+
+def classes_in(targets: np.ndarray) -> np.ndarray:
+    """Return the class of every object of several targets [images, m, COLUMNS], int64 [objects]."""
+    found = targets[..., CLASS]
+    return found[found >= 0].astype(np.int64)
+
+
+def joined_targets(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the targets of several splits as one array; those of objects get as many rows as the largest has."""
+    most = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
+    filled = [
+        np.concatenate((part, np.tile(np.array(_NONE), (len(part), most - part.shape[1], 1))), axis=1)
+        if part.ndim == 3 and part.shape[1] < most
+        else part
+        for part in parts
+    ]
+    return np.concatenate(filled)
 
 
 def to_text(target: np.ndarray, names: Names) -> str:

@@ -232,7 +232,7 @@ def _duplicate(items: Sequence[_Item], group: Group) -> Duplicate:
 
 
 def _differ(items: Sequence[_Item]) -> bool:
-    """Return whether the targets of images differ in something that is known of both; boxes and masks by their words."""
+    """Return whether the targets of images differ in something known of both; boxes and masks by their words."""
     targets = [item.target for item in items]
     if np.ndim(targets[0]) > 1 or np.asarray(targets[0]).dtype == object:
         return len({item.label for item in items}) > 1

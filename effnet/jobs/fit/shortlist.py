@@ -17,6 +17,7 @@ from effnet.bundle.names import RUN
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
+from effnet.jobs.fit.dense import typical_outside_ms
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.device import device_of, predicted_timing
 from effnet.jobs.fit.job import Job
@@ -290,6 +291,15 @@ def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequen
         sizes=input_sizes(report.shapes, longest=longest),
         precisions=tuple(p for p in _precisions(job, dataset) if p in ("fp32", "fp16", "int8")),
     )
+    if job.budget.latency_ms is not None:  # which contains what follows the network
+        outside = typical_outside_ms(dataset.task, report, num_classes=len(dataset.class_names))
+        left = job.budget.latency_ms - outside
+        if left <= 0:
+            raise BudgetError(
+                f"the latency must leave time for the network; {outside:.2g} ms of {job.budget.latency_ms:g} ms are "
+                "needed from its outputs to the answer"
+            )
+        job = dataclasses.replace(job, budget=dataclasses.replace(job.budget, latency_ms=left))
     need = None
     if (minutes := training_minutes(job, dataset, planning=job.planning.left())) is not None:
         need = dense_need(len(dataset.train), minutes=minutes, cores=usable_cores())

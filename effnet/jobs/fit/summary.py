@@ -13,6 +13,7 @@ from effnet.measurement.budget import Budget
 from effnet.measurement.evaluate import scoring_of
 from effnet.measurement.timing import busy_sentence
 from effnet.planner.space import Candidate, title_of
+from effnet.report.annotations import facts_of
 from effnet.report.facts import (
     AttemptRow,
     CandidateRow,
@@ -29,6 +30,7 @@ from effnet.report.facts import (
     SearchFacts,
     TimeUse,
     TrainingFacts,
+    WeightsFacts,
 )
 from effnet.report.model import Report
 from effnet.report.searched import Searched
@@ -141,6 +143,7 @@ def _dataset(dataset: Dataset, report: DataReport, data: str) -> DataFacts:
         lines=tuple(line for line in describe(report) if line not in dataset.notes),
         notes=dataset.notes,
         findings=report,
+        annotations=facts_of(dataset),
     )
 
 
@@ -168,8 +171,9 @@ def _training(artifact: Artifact) -> TrainingFacts:
     head = HeadFacts(**learned.head) if learned.head else None
     return TrainingFacts(
         method=learned.method,
-        weights=head.weights if head else "",
+        weights=head.weights if head else (learned.start or {}).get("weights", ""),
         head=head,
+        start=WeightsFacts(**learned.start) if learned.start else None,
         epochs=tuple(EpochRow.from_row(row) for row in training.history),
         best_epoch=training.best_epoch,
         stopped=training.stopped,
@@ -208,4 +212,5 @@ def _latency(artifact: Artifact) -> LatencyFacts:
         threads=timing.threads,
         runtime=f"{runtime} {runtime_version(runtime)}".rstrip(),
         batch=timing.batch,
+        outside_ms=round(artifact.outside_ms, 4),
     )

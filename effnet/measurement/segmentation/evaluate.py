@@ -26,7 +26,7 @@ def evaluate_split(
     leaked: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationScore:
-    """Score a segmenter on a split; see `effnet.measurement.evaluate.evaluate`. Raises InputError for `unknown_from`."""
+    """Score a segmenter on a split; see `measurement.evaluate.evaluate`. Raises InputError for `unknown_from`."""
     if unknown_from is not None:
         raise InputError("unknown_from is for classifiers: a segmenter gives every pixel a class")
     names = predictor.config.class_names

@@ -19,8 +19,8 @@ _MOST_IMAGES, _FEW = 500, 0.02
 def findable(labels: np.ndarray, decoder: Detector, *, height: int, width: int) -> str:
     """Return a sentence on the objects of `labels` that nothing learns in an input of these sides, empty if few.
 
-    `labels` are those of images [images, m, COLUMNS]. Images are as in evaluation; for the task-aligned assignment, which depends on the
-    answers, it is said of ATSS.
+    `labels` are those of images [images, m, COLUMNS]. Images are as in evaluation; for the task-aligned assignment,
+    which depends on the answers, it is said of ATSS.
     """
     head, levels = decoder.head, tuple(decoder.neck.levels)
     grid = make_grid(height, width, levels=levels)
@@ -46,7 +46,7 @@ def findable(labels: np.ndarray, decoder: Detector, *, height: int, width: int) 
         return ""
     nothing = "Nothing can be learnt" if unlearnt == objects else f"{percent(unlearnt / objects)} cannot be learnt"
     return (
-        f"Of the objects in train, {percent(small / objects)} have a side below {stride:g} pixels, the smallest stride, "
-        f"in an input of {width} x {height}. {nothing}: no part of the network is responsible for them. A larger "
-        "input shows them larger"
+        f"Of the objects in train, {percent(small / objects)} have a side below {stride:g} pixels, the smallest "
+        f"stride, in an input of {width} x {height}. {nothing}: no part of the network is responsible for them. A "
+        "larger input shows them larger"
     )

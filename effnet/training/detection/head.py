@@ -1,4 +1,4 @@
-"""A detector's two outputs, what they mean, and what they should be: by the kind of its heads and the size of its input."""
+"""A detector's two outputs, what they mean and should be: by the kind of its heads and the size of its input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,8 +115,6 @@ class Heads:
     def _make(self, height: int, width: int, device: torch.device) -> Head:
         head, levels = self.decoder.head, tuple(self.decoder.neck.levels)
         if isinstance(head, AnchorHead):
-            found = anchors(
-                height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios
-            )
+            found = anchors(height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios)
             return Anchors(boxes=torch.from_numpy(found).to(device), learns=AnchorLoss())
         return Points(grid=make_grid(height, width, levels=levels, device=device), learns=self.learns)

@@ -77,7 +77,8 @@ def validate(
 ) -> BoxesValidated:
     """Return the result of `model`, in evaluation mode, on the batches of `effnet.training.detection.inputs`.
 
-    With `kept` feature maps, batches hold their rows instead of images. Each process of `ranks` gives batches of its own, perhaps none; all get the joint result.
+    With `kept` feature maps, batches hold their rows instead of images. Each process of `ranks` gives batches of its
+    own, perhaps none; all get the joint result.
     """
     model.eval()
     heads = Heads(model)

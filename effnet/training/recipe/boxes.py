@@ -26,8 +26,8 @@ class Boxes:
     four images; the last 15 % of the epochs have none. `assigner` chooses the points that learn an object: atss by
     their distance and size, tal by their answers. `weight` is that of the boxes' loss beside the scores'.
 
-    With `kept_views`, the decoder is trained alone first: for `kept_epochs` epochs at the rate `kept_lr`, on feature maps
-    of the pretrained backbone that are computed once, for this many views of each image.
+    With `kept_views`, the decoder is trained alone first: for `kept_epochs` epochs at the rate `kept_lr`, on feature
+    maps of the pretrained backbone that are computed once, for this many views of each image.
     """
 
     zoom_out: float = 0.7

@@ -66,7 +66,8 @@ def test_the_decoder_is_trained_alone_and_then_with_the_backbone(tmp_path):
     changed = [name for name, tensor in result.model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert any(name.startswith("stages.") for name in changed)
     again = train_detector(narrow_detector(), dataset, RECIPE, PREPROCESS, folder=tmp_path)
-    assert all(torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in result.model.state_dict().items())
+    state = again.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in result.model.state_dict().items())
 
 
 def test_views_that_do_not_fit_into_memory_are_left_out():
