@@ -34,11 +34,19 @@ SCORES = Output(
     titled="an object detector",
 )
 
+BOXES = Output(
+    name="boxes",
+    activation="none",
+    meaning="the raw numbers of the box at each place, which effnet.tasks.boxes decodes",
+    titled="an object detector",
+)
+
 TASK = Task(
     name="detection",
     title="object detection",
     labels=OBJECTS,
     output=SCORES,
+    several=(BOXES, SCORES),
     figure=Figure(key="ap", title="AP"),
     check=check_logits,
     answer=to_objects,
