@@ -89,6 +89,6 @@ class Lineage:
 
 
 def _display(network: str) -> str:
-    """Return a short name of the catalog as people write it: V2-B0, EdgeTPU-S, ResNet50."""
+    """Return a short name of the catalog as people write it: V2-B0, EdgeTPU-S, EfficientDet-D0."""
     text = "-".join(part.capitalize() for part in network.split("_"))
-    return text.replace("Edgetpu", "EdgeTPU").replace("Resnet", "ResNet")
+    return text.replace("Edgetpu", "EdgeTPU").replace("Resnet", "ResNet").replace("Efficientdet", "EfficientDet")

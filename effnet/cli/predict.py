@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from effnet.cli.answers import classes_in_words, prediction_data, print_answers
 from effnet.cli.console import fail, print_json, print_table
 from effnet.cli.images import chunks, end_with, expand
 from effnet.cli.options import Bundle, Threads, Use
+from effnet.errors import InputError
 from effnet.system.text import cell, printable
 
 
@@ -22,6 +24,9 @@ class Rows(StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
+    coco = "coco"
+    yolo = "yolo"
+    png = "png"
 
 
 def predict(
@@ -30,7 +35,21 @@ def predict(
         list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, globs; - reads a list of paths.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
-    output: Annotated[Rows, typer.Option("--format", help="How to print the result.")] = Rows.table,
+    output: Annotated[
+        Rows,
+        typer.Option("--format", help="How to print the result; coco and yolo: of objects; png: of masks."),
+    ] = Rows.table,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Of objects or masks: the file to write, or the folder of yolo and png."),
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each image there with its objects or its mask.")
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO file whose numbers of images and classes --format coco takes."),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -40,11 +59,26 @@ def predict(
     use: Use = None,
     threads: Threads = 1,
 ) -> None:
-    """Classify images, or print the answers of several outputs. Exit code 2 if any image could not be read."""
+    """Classify images, answer with several outputs, find objects or segment. Exit code 2 if any could not be read."""
     from effnet.runtimes.predictor import load
 
     model = load(bundle, threads=threads, format=use)
     model.say = fail
+    if model.config.task_record.whole is not None:
+        from effnet.cli.in_image import answer_images
+
+        _ = model.engine
+        end_with(
+            answer_images(
+                model, images, form=output.value, out=out, draw=draw, annotations=annotations, threshold=threshold
+            )
+        )
+        return
+    if out or draw or annotations or output.value in ("coco", "yolo", "png"):
+        raise InputError(
+            f"--out, --draw, --annotations, coco, yolo and png are for objects and masks; the task of {bundle} is "
+            f"{model.config.task}"
+        )
     least, answer = model.chosen_threshold(threshold), model.config.task_record.answer
     compute = model.outputs if model.config.specs else model.probabilities
     _ = model.engine  # fail for a model that does not match its config before any image is prepared

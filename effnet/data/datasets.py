@@ -188,6 +188,7 @@ def read_dataset(
     strict: bool = False,
     group_by: str = "",
     outputs: str | Sequence[str] = "",
+    task: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a folder with one subfolder per class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
@@ -206,11 +207,14 @@ def read_dataset(
     same words before a name state the kind of a column that lacks them. A Dataset is split again from its listing; a
     torch.utils.data.Dataset is as in `from_torch`.
 
+    `task` is detection (boxes as Pascal VOC, COCO, YOLO or a table), segmentation (masks, or outlines in COCO),
+    classification, or auto: what the folder holds, annotations before class folders.
+
     Raises:
         DataError: the source does not exist or does not have a usable layout.
     """
     check_options(seed=seed, channels=channels)
-    listing = list_source(source, outputs=outputs, progress=progress)
+    listing = list_source(source, outputs=outputs, progress=progress, task=task)
     refuse_if_strict(listing.skipped, strict=strict)
     if not isinstance(source, Dataset):
         listing = with_groups(listing, group_by=group_by)
@@ -286,14 +290,18 @@ def list_source(
     outputs: str | Sequence[str] = "",
     of_model: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    task: str = "auto",
+    class_names: Sequence[str] = (),
 ) -> Listing:
     """Return the listing of a source that `read_dataset` accepts, not yet split; raise DataError as it does.
 
     With `of_model`, `outputs` are those of a model, with their kinds: only manifests heed them, and may lack some.
+    `task` is what is learnt, `class_names` those of a model that finds objects or masks.
     """
     words = read_words(outputs)
     if isinstance(source, str | os.PathLike):
-        return list_path(os.fspath(source), words, of_model=of_model, progress=progress)
+        path = os.fspath(source)
+        return list_path(path, words, of_model=of_model, progress=progress, task=task, class_names=class_names)
     check_no_outputs(words, f"a {type(source).__name__}", of_model=of_model)
     if isinstance(source, Dataset):
         if source.listed is None:

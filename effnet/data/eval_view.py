@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -64,6 +65,19 @@ def prepare_image(image: ImageLike, preprocess: Preprocess, *, warn: Warn | None
         return resize_and_crop(convert_pillow(image, eval_decoding(preprocess, warn=warn)), preprocess)
     if isinstance(image, str | bytes | os.PathLike):
         return eval_view(os.fspath(image), preprocess, warn=warn)
+    raise InputError(f"an image must be {IMAGES}; got {type(image).__name__}")
+
+
+def whole_image(image: ImageLike, preprocess: Preprocess, *, warn: Warn | None = None) -> np.ndarray:
+    """Return one image upright, at its full size: uint8 [height, width, channels]; raises as prepare_image."""
+    if isinstance(image, np.ndarray):
+        return checked_array(image, preprocess)
+    decoding = replace(eval_decoding(preprocess, warn=warn), reduce=None)
+    if isinstance(image, Image.Image):
+        return convert_pillow(image, decoding)
+    if isinstance(image, str | bytes | os.PathLike):
+        with decoded_image(os.fspath(image), decoding) as found:
+            return np.array(found)
     raise InputError(f"an image must be {IMAGES}; got {type(image).__name__}")
 
 

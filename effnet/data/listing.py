@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 
+from effnet.data.annotated.listing import list_annotated
 from effnet.data.folder import list_folder
 from effnet.data.in_memory import list_digits
 from effnet.data.layout import EXPECTED
@@ -17,13 +18,24 @@ BUILT_IN = ("digits",)
 
 
 def list_path(
-    path: str, outputs: Sequence[str], *, of_model: bool, progress: Callable[[int, int], None] | None
+    path: str,
+    outputs: Sequence[str],
+    *,
+    of_model: bool,
+    progress: Callable[[int, int], None] | None,
+    task: str = "auto",
+    class_names: Sequence[str] = (),
 ) -> Listing:
     """Return the listing of a path or name; raise DataError if it cannot be listed.
 
-    `outputs` are the chosen columns of a manifest; with `of_model` those of a model, which others need not heed.
+    `outputs` are the chosen columns of a manifest; with `of_model` those of a model, which others need not heed. `task`
+    is what is learnt, "auto" for what the annotations allow; `class_names` are those of a model of objects or masks.
     """
     try:
+        if path not in BUILT_IN and not outputs and os.path.exists(path):
+            annotated = list_annotated(path, task, class_names=class_names)
+            if annotated is not None:
+                return annotated
         if path not in BUILT_IN and path.lower().endswith(tuple(MANIFEST_SUFFIXES)) and os.path.isfile(path):
             return read_manifest(path, outputs=outputs, of_model=of_model)
         check_no_outputs(outputs, printable(path), of_model=of_model)

@@ -23,6 +23,8 @@ _MODES = ("center", "squash", "pad", "corner")
 MAX_SIDE, MAX_BYTES = 4_096, 2**27
 # Pixels are scaled to 0..1: beyond these limits, normalised values lose all precision in fp32.
 _LARGEST_MEAN, _LEAST_STD, _LARGEST_STD = 1e4, 1e-4, 1e4
+# Pixels of the input per pixel of an image: more would blur any.
+_LARGEST_SCALE = 64
 # Most pixels of an image that is resized as a whole; Pillow keeps four bytes of each.
 _MOST_PIXELS = 2**24
 # Reach of a resampling kernel in pixels of the enlarged image: lanczos' is the widest, plus one for rounding.
@@ -35,7 +37,8 @@ class Preprocess:
 
     `crop` is the fraction of the resized sides that is kept, in mode "center" of the shorter one; the modes "pad"
     and "corner" show the whole image, in the middle and at the top left, and allow only 1. A height is for "corner"
-    alone. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the values for black and
+    alone, and so is a `scale`, the pixels of the input per pixel of an image that is shown in windows of this size, not
+    whole. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the values for black and
     white in images with more than 8 bits, and `sound` says how sounds become images. Raises DataError for a value
     out of range.
     """
@@ -49,6 +52,7 @@ class Preprocess:
     value_range: ValueRange | None = None
     sound: Sound | None = None
     height: int = 0
+    scale: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.resolution, int) or isinstance(self.resolution, bool) or self.resolution < 1:
@@ -67,6 +71,15 @@ class Preprocess:
             raise DataError(
                 f"height must be a whole number up to {MAX_SIDE:,}, and 0 (a square) but in mode corner; received "
                 f"{shown(self.height)} in mode {self.mode}"
+            )
+        if (
+            not _is_number(self.scale)
+            or not 0 <= self.scale <= _LARGEST_SCALE
+            or (self.scale and self.mode != "corner")
+        ):
+            raise DataError(
+                f"scale must be a number from 0 to {_LARGEST_SCALE}, and 0 but in mode corner; received "
+                f"{shown(self.scale)} in mode {self.mode}"
             )
         _check_name("interpolation", self.interpolation, tuple(RESAMPLING))
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -107,8 +120,9 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict that from_dict reads back."""
         values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
-        if not self.height:
-            del values["height"]
+        for name in ("height", "scale"):
+            if not values[name]:
+                del values[name]
         for name in ("value_range", "sound"):  # 8-bit images need none
             found = getattr(self, name)
             if found is None:

@@ -109,7 +109,7 @@ def calibration_images(
     The choice depends only on `seed` and the labels. Raises DataError if no image can be read or, with several classes,
     all images are of one: their ranges would not suit the others.
     """
-    several = train.labels.ndim > 1
+    several = train.labels.ndim > 1 or train.labels.dtype == object  # of several outputs, of boxes, of masks
     rng, labels = np.random.default_rng(seed), np.zeros(len(train), np.int64) if several else train.labels
     shuffled = [rng.permutation(np.flatnonzero(labels == number)) for number in np.unique(labels)]
     ranks = np.concatenate([np.arange(len(places)) for places in shuffled] or [labels])

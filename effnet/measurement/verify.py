@@ -11,6 +11,7 @@ from torch import Tensor
 from effnet.bundle.config import ModelConfig
 from effnet.data.preprocess import normalize
 from effnet.errors import BudgetError, BundleError, EffnetError
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.network import Network
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import features_beside
@@ -71,7 +72,8 @@ def eager_outputs(module: torch.nn.Module, config: ModelConfig, images: np.ndarr
     The module's logits are raw; the config's temperatures are applied to them, as every export does itself.
     """
     module, outputs = module.to("cpu").eval(), config.file_outputs
-    rows = _in_parts(module, config, images) / torch.as_tensor(config.temperatures, dtype=torch.float32)
+    function = module.rows if isinstance(module, DenseNetwork) else module
+    rows = _in_parts(function, config, images) / torch.as_tensor(config.temperatures, dtype=torch.float32)
     parts = rows.split([output.width for output in outputs], dim=1)
     return torch.cat([_answers(part, output) for part, output in zip(parts, outputs, strict=True)], dim=1).numpy()
 

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from effnet.arch.decoders.layers import SCORES
+from effnet.arch.decoders.layers import BOXES, SCORES
+from effnet.arch.decoders.record import Detector, PointHead
 from effnet.arch.layers import GraphOutput, Layer, Size, backbone_taps, graph_outputs, named_layers
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 from effnet.nn.layers import Resize, initialise_, make_module
-from effnet.nn.network import Trunk, make_trunk
+from effnet.nn.network import Network, Trunk, build, make_trunk
 from effnet.nn.recompute import recomputed
 
 # The probability of every class at first, so that the many places without an object do not decide the first steps.
 # Source: Lin et al. 2017, Focal Loss, arXiv 1708.02002, section 4.1.
 _PRIOR = 0.01
+# The distance of the sides of a point's first box from it, in cells: as of ATSS' square.
+# Source: Zhang et al. 2020, arXiv 1912.02424, section 4.
+_DISTANCE = 4.0
 
 
 class DenseNetwork(Trunk):
@@ -93,6 +97,10 @@ class DenseNetwork(Trunk):
         """
         return self.decode(self.taps(x), size=(x.shape[-2], x.shape[-1]))
 
+    def rows(self, x: Tensor) -> Tensor:
+        """Return the outputs as a file's engine does: [batch, columns], flattened, one after the other."""
+        return torch.cat([output.flatten(1) for output in self(x).values()], dim=1)
+
 
 def _gathered(output: GraphOutput, values: Mapping[str, Tensor]) -> Tensor:
     """Return a named output from the last layers."""
@@ -107,7 +115,8 @@ def build_dense(
 ) -> DenseNetwork:
     """Return the module of a spec with a decoder, with randomly initialised weights.
 
-    The last layers have small weights; the biases of a detector's scores give every class the probability 0.01.
+    The last layers have small weights; the biases of a detector's scores give every class the probability 0.01, those
+    of its points' boxes squares of 8 cells.
     `drop_path`, `norm_momentum` and `seed` are as in `effnet.nn.network.build`. Raises SpecError for another spec.
     """
     network = DenseNetwork(as_spec(spec), drop_path=drop_path, norm_momentum=norm_momentum)
@@ -122,4 +131,23 @@ def build_dense(
             if output.name == SCORES:
                 assert last.bias is not None
                 last.bias.fill_(-math.log((1 - _PRIOR) / _PRIOR))
+            if output.name == BOXES and isinstance(network.spec.decoder, Detector):
+                assert last.bias is not None
+                if isinstance(network.spec.decoder.head, PointHead):
+                    last.bias.fill_(math.log(_DISTANCE))
     return network
+
+
+def build_network(
+    spec: ArchSpec | str,
+    *,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    norm_momentum: float = 0.1,
+    seed: int | None = None,
+) -> Network | DenseNetwork:
+    """Return the module of any spec: as `build_dense` does if it has a decoder, else as `effnet.nn.network.build`."""
+    spec = as_spec(spec)
+    if spec.decoder is not None:
+        return build_dense(spec, drop_path=drop_path, norm_momentum=norm_momentum, seed=seed)
+    return build(spec, dropout=dropout, drop_path=drop_path, norm_momentum=norm_momentum, seed=seed)

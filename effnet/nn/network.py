@@ -85,11 +85,13 @@ class Trunk(nn.Module):
     """The stem and the stages of a network; its subclasses are whole networks and their feature maps.
 
     With `recompute`, training keeps only the stages' outputs and recomputes other activations in the backward pass.
-    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need.
-    `preprocess` is the effnet.data.preprocess.Preprocess of the weights, None if there is none.
+    With `frozen_norms`, BatchNorm uses its running statistics in training too, as weights with folded ones need; that
+    of a decoder does not. `fused` says that it trains with the fused kernels. `preprocess` is the
+    effnet.data.preprocess.Preprocess of the weights, None if there is none.
     """
 
     recompute = False
+    fused = False
     frozen_norms = False
     preprocess: object = None
     spec: ArchSpec
@@ -99,9 +101,11 @@ class Trunk(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode, or evaluation mode; BatchNorm layers stay in evaluation mode with `frozen_norms`."""
         super().train(mode)
-        for module in self.modules() if self.frozen_norms else ():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        kept = (self,) if self.spec.decoder is None else (self.stem, self.stages)
+        for part in kept if self.frozen_norms else ():
+            for module in part.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         return self
 
     @property
@@ -263,7 +267,7 @@ def build(
     return network
 
 
-def fuse_(network: Network) -> bool:
+def fuse_(network: Trunk) -> bool:
     """Make `network` train with the fused kernels on a CPU; return whether the kernels are available.
 
     The result is the same up to the order of sums: about 1e-5 of a gradient's size. Other devices, other dtypes and
@@ -272,7 +276,7 @@ def fuse_(network: Network) -> bool:
     """
     network.fused = load_kernels() is not None
     for stage in network.stages:
-        for block in stage:
+        for block in stage:  # type: ignore[attr-defined]  # stages are sequences of blocks
             block.fused = network.fused and block_fits(block)
     return network.fused
 

@@ -10,6 +10,7 @@ from effnet.arch.lineage import Lineage
 from effnet.bundle.formats import Precision
 from effnet.data.inspection.findings import DataReport
 from effnet.planner.space import Status
+from effnet.report.annotations import AnnotationFacts
 from effnet.system.records import FLAT, OPTIONAL, from_data
 from effnet.training.recipe.schema import Balance
 
@@ -46,7 +47,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself."""
+    """The data: `source` as it was named, `lines` of the inspection, and `findings`, the inspection itself.
+
+    `annotations` are None of data without objects or masks.
+    """
 
     name: str
     source: str
@@ -56,6 +60,7 @@ class DataFacts:
     lines: tuple[str, ...]
     notes: tuple[str, ...]
     findings: DataReport
+    annotations: AnnotationFacts | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +265,11 @@ class DeployedFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyFacts:
-    """The measurement of the deployed file; `measurements` are all of them, one of which counts."""
+    """The measurement of the deployed file; `measurements` are all of them, one of which counts.
+
+    `outside_ms` is the time of a detector or a segmenter from the file's outputs to its objects or mask: the rest is
+    without it, the budget's latency with it.
+    """
 
     p50_ms: float
     p95_ms: float
@@ -274,6 +283,7 @@ class LatencyFacts:
     threads: int
     runtime: str
     batch: int
+    outside_ms: float = field(default=0.0, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,9 @@ def render_html(
             "origin_rows": origin.origin_rows(report),
             "loss_plot": partial(plots.learning_curve_svg, report, "loss"),
             "overlays": [data_url(image) for image in overlays],
-            "figure_plot": partial(plots.learning_curve_svg, report, figure.key, share=figure.share),
+            "figure_plot": partial(
+                plots.learning_curve_svg, report, figure.key, title=figure.title, share=figure.share
+            ),
         }
         | _search_part(report)
         | section.page.values(images),

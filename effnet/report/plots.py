@@ -112,10 +112,11 @@ def candidates_caption(report: Report) -> str:
     return caption + (f" {absent} without a {what} {'are' if absent > 1 else 'is'} not drawn." if absent else "")
 
 
-def learning_curve_svg(report: Report, quantity: str, *, share: bool = False) -> str | None:
+def learning_curve_svg(report: Report, quantity: str, *, title: str = "", share: bool = False) -> str | None:
     """Return the loss or a validation figure over the epochs as SVG, or None without any epoch.
 
-    `quantity` is "loss" or the key of the task's figure, in percent if it is a `share`.
+    `quantity` is "loss" or the key of the task's figure, in percent if it is a `share`; `title` is by default made of
+    it.
     """
     training = report.training
     epochs, best = training.epochs, training.best_epoch
@@ -142,7 +143,8 @@ def learning_curve_svg(report: Report, quantity: str, *, share: bool = False) ->
                 quantity, found.val_figure
             )
             axes.axhline(alone, color=GREEN, linewidth=1.2, linestyle="-.", label="the head alone", zorder=1)
-        axes.set_title(quantity.capitalize().replace("_", " "), loc="left", fontsize=10, fontweight="bold")
+        title = title or quantity.capitalize().replace("_", " ")
+        axes.set_title(f"{title[0].upper()}{title[1:]}", loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("Epoch" + (f" (best: {best})" if best in steps else ""))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if len(epochs) == 1:

@@ -16,13 +16,14 @@ from PIL import Image
 from effnet.bundle.config import ModelConfig, read_config, read_digests
 from effnet.bundle.formats import Format
 from effnet.bundle.model_file import read_model, sha256
-from effnet.data.eval_view import IMAGES, ImageLike, prepare_image
+from effnet.data.eval_view import IMAGES, ImageLike, prepare_image, whole_image
 from effnet.errors import BundleError, InputError
 from effnet.runtimes.base import Engine
 from effnet.runtimes.digests import remedy
 from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
 from effnet.runtimes.results import check_features, check_signature, unit_rows
 from effnet.tasks.embedding import EMBEDDING
+from effnet.tasks.task import parted
 
 T = TypeVar("T")
 
@@ -223,18 +224,40 @@ class Predictor:
         """Return the answer of the bundle's task to each image, in order; see `prepare` for the kinds of images.
 
         A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification), a model of several
-        outputs with a mapping from their names to a Prediction, Tags or a number (effnet.tasks.several). A single image
-        gives a list of one. `threshold` is the probability below which an image is "unknown": the bundle's own by
-        default, or that of each output; 0 for never. The model is opened before any image is read.
+        outputs with a mapping from their names to a Prediction, Tags or a number (effnet.tasks.several), a detector
+        with Detections (effnet.tasks.boxes.record), a segmenter with a Segmented (effnet.tasks.masks.record), both in
+        pixels of the upright image. A single image gives a list of one. `threshold` is the probability below which an
+        image is "unknown": the bundle's own by default, or that of each output; 0 for never. The model is opened before
+        any image is read.
         """
         images = several_images(images, batch=batch, verb="predict")
-        threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         _ = self.engine
+        if self.config.task_record.whole is not None:
+            return [self.answer_in(whole_image(image, self.config.preprocess), threshold=threshold) for image in images]
+        threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         return [
             answer(row, self.config.class_names, top=top, threshold=threshold)
             for prepared in _batches(map(self.prepare, images), batch)
             for row in self.outputs(np.stack(prepared))
         ]
+
+    def answer_in(self, image: np.ndarray, *, threshold: float | None = None) -> Any:
+        """Return the answer of a detector or a segmenter to one upright image, uint8 [height, width, channels].
+
+        `threshold` is the least score of an object: the bundle's by default.
+        """
+        config = self.config
+        whole = config.task_record.whole
+        if whole is None:
+            raise InputError(
+                f"answers lie in the image for detectors and segmenters; this bundle's task is {config.task}"
+            )
+
+        def compute(images: np.ndarray) -> dict[str, np.ndarray]:
+            return parted(self.outputs(images), config.file_outputs)
+
+        least = config.threshold if threshold is None else threshold
+        return whole(compute, image, config.arch, config.preprocess, threshold=least)
 
     def embed(self, images: ImageLike | Iterable[ImageLike], *, normalized: bool = True, batch: int = 16) -> np.ndarray:
         """Return the embeddings float32 [images, channels], in order; see `prepare` for the kinds of images.

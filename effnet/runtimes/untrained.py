@@ -1,5 +1,6 @@
 """Files of networks with random weights for a runtime, written by the exporter that deploys to it."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from effnet.bundle.formats import Format, Precision
 from effnet.errors import InputError
 from effnet.runtimes.registry import RUNTIMES, by_precision
 from effnet.runtimes.write import write_export
+from effnet.tasks.registry import task_for
 from effnet.weights.folding import random_weights, unfold_norms
 
 # Calibration of random weights needs few images.
@@ -47,11 +49,15 @@ def export_untrained(spec: ArchSpec, target: Format, folder: Path) -> Path:
     from effnet.bundle.config import ModelConfig
     from effnet.data.preprocess import Preprocess
 
-    half, side = (0.5,) * spec.in_channels, spec.resolution
+    half = (0.5,) * spec.in_channels
+    preprocess = Preprocess(resolution=spec.resolution, mean=half, std=half)
+    if spec.decoder is not None:
+        preprocess = replace(preprocess, mode="corner", crop=1.0, height=spec.height)
     config = ModelConfig(
         arch=spec,
-        preprocess=Preprocess(resolution=side, mean=half, std=half),
+        preprocess=preprocess,
         class_names=tuple(f"class {i}" for i in range(spec.num_classes)),
+        task=task_for(spec),
     )
-    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, spec.in_channels), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *spec.input_size, spec.in_channels), dtype=np.uint8)
     return write_export(target.name, folder, config, unfold_norms(spec, random_weights(spec)), images=images)

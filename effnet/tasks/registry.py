@@ -1,10 +1,12 @@
 """All tasks: the only list. A new task is a record and its modules; `register` makes it known to this process."""
 
+from effnet.arch.decoders.record import Detector
+from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, nearest, shown
-from effnet.tasks import classification, detection, embedding, several
+from effnet.tasks import classification, detection, embedding, segmentation, several
 from effnet.tasks.task import Task
 
-BUILT_IN = (classification.TASK, several.TASK, embedding.TASK, detection.TASK)
+BUILT_IN = (classification.TASK, several.TASK, embedding.TASK, detection.TASK, segmentation.TASK)
 """The tasks that every process knows."""
 
 _TASKS: dict[str, Task] = {task.name: task for task in BUILT_IN}
@@ -31,3 +33,10 @@ def register(task: Task) -> Task:
     if _TASKS.setdefault(task.name, task) != task:
         raise InputError(f"a task must have a name of its own; {task.name} is taken: choose another")
     return task
+
+
+def task_for(spec: ArchSpec) -> str:
+    """Return the name of the task of a network by its decoder; without one it may have any of the other tasks'."""
+    if spec.decoder is None:
+        return classification.TASK.name
+    return detection.TASK.name if isinstance(spec.decoder, Detector) else segmentation.TASK.name

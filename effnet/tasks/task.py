@@ -65,6 +65,13 @@ def activated(values: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     return np.concatenate(parts, axis=1)
 
 
+def parted(rows: np.ndarray, outputs: Sequence[Output]) -> dict[str, np.ndarray]:
+    """Return rows [batch, columns], a file's outputs one after the other, by name and in their shapes [batch, ...]."""
+    edges = np.cumsum([output.width for output in outputs])[:-1]
+    parts = zip(outputs, np.split(rows, edges, axis=1), strict=True)
+    return {output.name: part.reshape(len(rows), *output.sides) for output, part in parts}
+
+
 # Names that other tensors of some format have; see `names_in_file`.
 _TAKEN = frozenset(
     ("image", "pool", "classifier", "features", "cam", "blocks", "probe", "zero", "six", "three", "sixth")
@@ -156,6 +163,11 @@ class Task:
     validation images; trials, pruning and the search for int8 are for these alone.
     If `pretrained`, the last layer can be fitted on the features of pretrained weights and distilled from a teacher.
 
+    A task whose answers lie in the image has `whole(compute, image, arch, preprocess, threshold=)`: from an upright
+    image of any size, uint8 [height, width, channels], it returns the answer in its pixels, with a `threshold` only
+    objects of at least this score; `compute` maps prepared images, uint8 [batch, height, width, channels], to the
+    outputs by name. Then `several` are the outputs, whose widths and shapes the network gives.
+
     A task of several outputs has `bind`, which returns the task of one model from its outputs: that has `several`, what
     a file returns for each, its columns in their order, and `parts`: the name of each output, and its columns in what
     `right` returns, int8 [batch, columns] of 1 for right, 0 for wrong and -1 for unknown.
@@ -175,6 +187,7 @@ class Task:
     reporting: str
     calibrated: bool = False
     pretrained: bool = False
+    whole: Callable[..., Any] | None = None
     bind: "Callable[[Sequence[OutputSpec]], Task] | None" = None
     several: tuple[Output, ...] = ()
     parts: tuple[tuple[str, int], ...] = ()

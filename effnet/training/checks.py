@@ -4,7 +4,7 @@ from torch import nn
 
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
-from effnet.nn.network import Network
+from effnet.nn.network import Trunk
 from effnet.training.learning import learning_of
 from effnet.training.norms import norms_of
 from effnet.training.recipe.progressive import recipe_at
@@ -26,6 +26,6 @@ def check_run(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
         )
     if recipe.train.precise_norms == 1:
         raise InputError("train.precise_norms must be 0 or at least 2 images; got 1")
-    if recipe.train.recompute != "none" and not isinstance(model, Network):
+    if recipe.train.recompute != "none" and not isinstance(model, Trunk):
         raise InputError(f"train.recompute needs a network made by effnet.build; got {type(model).__name__}")
     return learning_of(dataset).check(model, dataset, recipe)

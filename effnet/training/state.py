@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from effnet.arch.spec import ArchSpec
-from effnet.nn.network import Network, build, fuse_
+from effnet.nn.dense import DenseNetwork, build_network
+from effnet.nn.network import Network, Trunk, fuse_
 from effnet.training.device import autocast_dtype, make_scaler
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.sync import sync_norms_
@@ -27,9 +28,16 @@ class State:
 
 
 def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
-    """Return the network of `spec` as `recipe` trains it, initialised from the recipe's seed."""
+    """Return the network of a spec without a decoder as `recipe` trains it, initialised from the recipe's seed."""
+    found = any_network_for(spec, recipe)
+    assert isinstance(found, Network)
+    return found
+
+
+def any_network_for(spec: ArchSpec, recipe: Recipe) -> Network | DenseNetwork:
+    """Return the network of any spec as `recipe` trains it, initialised from the recipe's seed."""
     extra = recipe.model
-    return build(
+    return build_network(
         spec,
         dropout=extra.dropout,
         drop_path=extra.drop_path,
@@ -46,7 +54,7 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
     model.to(device, memory_format=torch.channels_last)
     for part in backbone_parts(model, recipe.train.frozen_stages) if recipe.train.frozen_stages else ():
         part.requires_grad_(False)
-    if isinstance(model, Network):
+    if isinstance(model, Trunk):
         model.recompute = recipe.train.recompute == "stages"
         if wants_kernels(model, recipe, device, ranks):
             fuse_(model)
@@ -64,7 +72,7 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
 def wants_kernels(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> bool:
     """Return whether a run trains with the fused kernels, if they can be compiled."""
     # They do not support synchronised BatchNorm.
-    return isinstance(model, Network) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
+    return isinstance(model, Trunk) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
 
 
 def _synced(recipe: Recipe, ranks: Ranks) -> bool:

@@ -1,23 +1,25 @@
 """Identify the network of a file of weights: the names of arrays give the naming scheme, their shapes the network.
 
 Padding and the epsilon of BatchNorm do not follow from shapes. Torchvision, lukemelas, Keras and TensorFlow have one
-rule each; timm has two, distinguished by the network's name (tf_efficientnet_b0, efficientnet_b0).
+rule each; timm has two, distinguished by the network's name (tf_efficientnet_b0, efficientnet_b0). EfficientDet-D6 and
+-D7 differ in nothing but the scale of their anchors, so that only the name tells them.
 """
 
 import dataclasses
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from effnet.arch.catalog import NAMES, get_spec
+from effnet.arch.catalog import get_spec
 from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError, WeightsError
-from effnet.weights.schemes import Scheme, detect_scheme, foreign_names, foreign_shapes, plain_arrays
+from effnet.weights.known import known_names, known_network, known_networks, sized_network
+from effnet.weights.schemes import Scheme, detect_scheme, foreign_shapes, plain_arrays
+from effnet.weights.schemes.smp import check_encoder
 from effnet.weights.widths import read_widths
 
 Shapes = dict[str, tuple[int, ...]]
@@ -25,6 +27,8 @@ Shapes = dict[str, tuple[int, ...]]
 # Structurally pruned from the TensorFlow weights; timm keeps their padding and epsilon.
 _TIMM_PRUNED = re.compile(r"(?:efficientnet_|effnet)(b[123])_pruned")
 _TIMM_PRUNED_RULE: dict[str, Any] = {"padding": "same", "norm_epsilon": 1e-3}
+# Detectors of the same arrays.
+_TWINS = re.compile(r"efficientdet[-_](d[67])(?![a-z0-9])")
 _SHOWN = 3
 
 
@@ -40,7 +44,7 @@ def identify(
     """
     scheme, where = detect_scheme(arrays), where or name_hint
     shapes = {key: tuple(np.shape(array)) for key, array in plain_arrays(arrays, scheme).items()}
-    fitting = next((name for name in NAMES if _fits(name, shapes, scheme)), None)
+    fitting = next((name for name in known_networks(scheme) if _fits(name, shapes, scheme)), None)
     pruned = _TIMM_PRUNED.search(model or "") or _TIMM_PRUNED.search(PurePath(name_hint).name)
     if pruned and fitting is None and scheme == "timm":
         base = model if model and "pruned" not in model else f"tf_efficientnet_{pruned[1]}"
@@ -49,41 +53,24 @@ def identify(
             spec, lineage=Lineage(base=f"efficientnet_{pruned[1]}_pruned"), **_TIMM_PRUNED_RULE
         )
     if model is not None:
-        return scheme, _check_model(model, fitting, shapes, scheme, where=where)
-    if fitting is None:
+        spec = _check_model(model, fitting, shapes, scheme, where=where)
+    elif fitting is None:
         raise _no_such_network(shapes, scheme, where=where)
-    return scheme, _sized(_full_name(fitting, scheme, hint=name_hint, where=where), shapes, scheme)
-
-
-def _sized(name: str, shapes: Shapes, scheme: Scheme) -> ArchSpec:
-    """Return the named network with the classes and input channels that the shapes have."""
-    keys = foreign_names(get_spec(name, num_classes=1), scheme)
-    stem = shapes.get(keys["stem.conv.weight"], ())
-    bias = shapes.get(keys["classifier.bias"], (0,))
-    channels = 3
-    if len(stem) == 4:
-        channels = stem[2] if scheme in ("keras", "tensorflow") else stem[1]
-    return get_spec(name, num_classes=bias[0] if bias else 0, in_channels=max(1, channels))
-
-
-@lru_cache(maxsize=256)
-def _keys(name: str, scheme: Scheme) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the keys of a named network with and without a classifier; none if the scheme has none."""
-    try:
-        names = foreign_names(get_spec(name, num_classes=1), scheme)
-    except WeightsError:
-        return frozenset(), frozenset()
-    classifier = {names["classifier.weight"], names["classifier.bias"]}
-    return frozenset(names.values()), frozenset(names.values()) - classifier
+    else:
+        spec = sized_network(_full_name(fitting, scheme, hint=name_hint, where=where), shapes, scheme)
+    if scheme == "smp":
+        check_encoder(spec, where=where)
+    return scheme, spec
 
 
 def _has_layers_of(name: str, shapes: Shapes, scheme: Scheme) -> bool:
-    return any(shapes.keys() == keys for keys in _keys(name, scheme))
+    body, classifier = known_names(name, scheme)
+    return bool(body) and (shapes.keys() == body or shapes.keys() == body.union(classifier))
 
 
 def _fits(name: str, shapes: Shapes, scheme: Scheme) -> bool:
     same = _has_layers_of(name, shapes, scheme)
-    return same and foreign_shapes(_sized(name, shapes, scheme), scheme) == shapes
+    return same and foreign_shapes(sized_network(name, shapes, scheme), scheme) == shapes
 
 
 def _timm_name(short: str) -> str:
@@ -94,7 +81,9 @@ def _timm_name(short: str) -> str:
 
 def _implied_name(short: str, scheme: Scheme) -> str | None:
     """Return the network's name under the rules of its scheme, or None if a scheme has more than one rule."""
-    if short.startswith("resnet") or scheme in ("lukemelas", "keras", "tensorflow"):
+    if "efficientdet" in short:
+        return None if _TWINS.search(short) else short
+    if short.startswith("resnet") or scheme in ("lukemelas", "keras", "tensorflow", "smp", "smp_timm"):
         return short
     return f"torchvision/efficientnet_{short}" if scheme == "torchvision" else None
 
@@ -104,6 +93,8 @@ def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
     implied = _implied_name(short, scheme)
     if implied:
         return implied
+    if "efficientdet" in short:
+        return _twin(hint, where=where)
     plain = _timm_name(short)
     named = re.search(rf"(tf_)?{plain}(?![a-z0-9])", PurePath(hint).name.lower())
     if named:
@@ -117,26 +108,36 @@ def _full_name(short: str, scheme: Scheme, *, hint: str, where: str) -> str:
     )
 
 
+def _twin(hint: str, *, where: str) -> str:
+    named = _TWINS.search(PurePath(hint).name.lower())
+    if not named:
+        raise WeightsError(
+            f"{where} holds efficientdet_d6 or efficientdet_d7, which differ in the scale of their anchors alone; pass "
+            "its name with --model NAME"
+        )
+    return f"efficientdet_{named[1]}"
+
+
 def _check_model(model: str, fitting: str | None, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSpec:
     if fitting is None:
         return _pruned(model, shapes, scheme, where=where)
-    expected = get_spec(model)
-    if expected.stages != get_spec(fitting).stages or not _fits(model, shapes, scheme):
+    expected = known_network(model, scheme)
+    if expected.stages != known_network(fitting, scheme).stages or not _fits(model, shapes, scheme):
         raise WeightsError(
             f"{where} does not hold {model}: {_differences(model, shapes, scheme)}; its shapes are those of {fitting}"
         )
     implied = _implied_name(fitting, scheme)
-    if implied and (told := _other_rule(implied, expected)):
+    if implied and (told := _other_rule(implied, expected, scheme)):
         raise WeightsError(
             f"{where} has the names of {scheme}, whose networks have {told}; {model} means "
             f"{expected.padding!r} and {expected.norm_epsilon:g}; pass --model {implied}"
         )
-    return _sized(model, shapes, scheme)
+    return sized_network(model, shapes, scheme)
 
 
-def _other_rule(name: str, spec: ArchSpec) -> str:
+def _other_rule(name: str, spec: ArchSpec, scheme: Scheme) -> str:
     """Return the padding and the epsilon of the named network in words if they are not those of `spec`, else none."""
-    rule = get_spec(name)
+    rule = known_network(name, scheme)
     same = (rule.padding, rule.norm_epsilon) == (spec.padding, spec.norm_epsilon)
     return "" if same else f"padding {rule.padding!r} and epsilon {rule.norm_epsilon:g}"
 
@@ -149,14 +150,14 @@ def check_rule(spec: ArchSpec, arrays: Mapping[str, np.ndarray], *, scheme: Sche
     if scheme in ("effnet", "timm") and not name_hint:
         return
     shapes = {key: tuple(np.shape(array)) for key, array in plain_arrays(arrays, scheme).items()}
-    fitting = next((name for name in NAMES if _fits(name, shapes, scheme)), None)
+    fitting = next((name for name in known_networks(scheme) if _fits(name, shapes, scheme)), None)
     if fitting is None:
         return
     try:
         name = _full_name(fitting, scheme, hint=name_hint, where=where)
     except WeightsError:  # nothing tells them
         return
-    if told := _other_rule(name, spec):
+    if told := _other_rule(name, spec, scheme):
         raise WeightsError(
             f"{where} holds {name}, which has {told}; the model has {spec.padding!r} and {spec.norm_epsilon:g}: create "
             f"it as {name}"
@@ -167,9 +168,10 @@ def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSp
     """Return the network of this name with the widths of the shapes, if its layers are the same."""
     get_spec(model)  # an unknown name is a SpecError of its own
     try:
-        if not _has_layers_of(model, shapes, scheme):
+        # The widths of a decoder are not read.
+        if not _has_layers_of(model, shapes, scheme) or known_network(model, scheme).decoder:
             raise WeightsError(_differences(model, shapes, scheme))
-        return read_widths(_sized(model, shapes, scheme), shapes, scheme)
+        return read_widths(sized_network(model, shapes, scheme), shapes, scheme)
     except (WeightsError, SpecError) as error:
         raise WeightsError(f"{where} does not hold {model}: {error}; {_looks_like(shapes, scheme)}") from error
 
@@ -177,7 +179,7 @@ def _pruned(model: str, shapes: Shapes, scheme: Scheme, *, where: str) -> ArchSp
 def _differences(model: str, shapes: Shapes, scheme: Scheme) -> str:
     """Describe the first keys and shapes that differ from those of the named network."""
     try:
-        expected = foreign_shapes(_sized(model, shapes, scheme), scheme)
+        expected = foreign_shapes(sized_network(model, shapes, scheme), scheme)
     except WeightsError:
         return f"the names are those of {scheme}, which has none for this network"
     found = [f"{key} is missing" for key in expected if key not in shapes]
@@ -190,7 +192,7 @@ def _differences(model: str, shapes: Shapes, scheme: Scheme) -> str:
 
 def _alike(shapes: Shapes, scheme: Scheme) -> list[str]:
     """Return the named networks with the same layers, of any widths."""
-    return [name for name in NAMES if _has_layers_of(name, shapes, scheme)]
+    return [name for name in known_networks(scheme) if _has_layers_of(name, shapes, scheme)]
 
 
 def _looks_like(shapes: Shapes, scheme: Scheme) -> str:
@@ -201,9 +203,9 @@ def _looks_like(shapes: Shapes, scheme: Scheme) -> str:
 
 
 def _no_such_network(shapes: Shapes, scheme: Scheme, *, where: str) -> WeightsError:
-    alike = _alike(shapes, scheme)
+    alike, known = _alike(shapes, scheme), known_networks(scheme)
     advice = "; pass the one it was pruned from with --model NAME" if alike else ""
-    near = alike[0] if alike else max(NAMES, key=lambda name: _overlap(name, shapes, scheme))
+    near = alike[0] if alike else max(known, key=lambda name: _overlap(name, shapes, scheme))
     return WeightsError(
         f"{where} must hold a network that effnet knows: {_looks_like(shapes, scheme)}{advice} (against {near}: "
         f"{_differences(near, shapes, scheme)})"
@@ -212,4 +214,6 @@ def _no_such_network(shapes: Shapes, scheme: Scheme, *, where: str) -> WeightsEr
 
 def _overlap(name: str, shapes: Shapes, scheme: Scheme) -> float:
     """Return the share of names common to a named network and these arrays."""
-    return max(len(shapes.keys() & keys) / len(shapes.keys() | keys) for keys in _keys(name, scheme))
+    body, classifier = known_names(name, scheme)
+    names = body.union(classifier)
+    return len(shapes.keys() & names) / max(1, len(shapes.keys() | names))

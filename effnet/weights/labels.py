@@ -10,6 +10,7 @@ import numpy as np
 
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.split_file import SplitRecord, read_split
+from effnet.data.annotated.objects import joined_targets
 from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
@@ -116,7 +117,10 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
 
 def list_for(data: DataLike, config: ModelConfig, record: SplitRecord | None) -> Listing:
     """Return the listing of data for a bundle; its own outputs choose the columns of a manifest."""
-    listing = list_source(data, outputs=_outputs_of_bundle(config, record), of_model=True)
+    names = config.class_names if config.arch.decoder else ()
+    listing = list_source(
+        data, outputs=_outputs_of_bundle(config, record), of_model=True, task=config.task, class_names=names
+    )
     return as_several(listing) if config.specs else listing
 
 
@@ -241,7 +245,7 @@ def _as_given(listing: Listing, part: str, config: ModelConfig, record: SplitRec
 
 def _merged(splits: Sequence[Split]) -> Split:
     sources = [source for split in splits for source in split.sources]
-    return Split(sources=sources, labels=np.concatenate([split.labels for split in splits]))
+    return Split(sources=sources, labels=joined_targets([split.labels for split in splits]))
 
 
 def _what(part: str, split: Split) -> str:

@@ -8,14 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from effnet.arch.catalog import NAMES, get_spec
 from effnet.errors import WeightsError
 from effnet.system.text import printable
-from effnet.weights.schemes import PATTERNS, Scheme, foreign_names, plain_arrays, root_of
+from effnet.weights.known import known_names, known_networks
+from effnet.weights.schemes import COMPOSED, PATTERNS, Scheme, plain_arrays, root_of
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,10 +52,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """The names of a known network: without classifier, of the classifier, and of its parts."""
+    """The names of a known network: without classifier, of the classifier, if it has one, and of its parts."""
 
     body: frozenset[str]
-    classifier: tuple[str, str]
+    classifier: tuple[str, ...]
     roots: frozenset[str]
 
 
@@ -93,7 +92,7 @@ def find_network(
     name = _head_name(others, network, scheme) if head is None else _head_named(head, others, scheme, prefix, where)
     classifier = _classifier(others, network, name=name)
     taken = {name, _bias_of(name)}
-    if classifier and name != network.classifier[0]:
+    if classifier and name not in network.classifier:
         notes += (f"{printable(name)} is the classifier: a linear layer on the pooled features",)
     rest = {key: array for key, array in others.items() if key not in taken and not key.endswith(_COUNTERS)}
     names = (*rest, *left)
@@ -109,6 +108,13 @@ def choose_place(states: Mapping[str, Collection[str]], *, where: str) -> tuple[
     """
     places = [(path, place) for path, names in states.items() for place in _places(names)]
     whole = [(path, place) for path, place in places if place.whole]
+    # The backbone within a detector or a U-Net is no network beside it.
+    larger = [(path, place.prefix) for path, place in whole if place.scheme in COMPOSED]
+    whole = [
+        (path, place)
+        for path, place in whole
+        if not any(path == at and place.prefix != prefix and place.prefix.startswith(prefix) for at, prefix in larger)
+    ]
     if not whole:
         return (*places[0], ()) if places else None
     ranked = sorted(whole, key=lambda one: _rank(_full(*one)))
@@ -155,7 +161,7 @@ def _places(names: Collection[str]) -> list[Place]:
 def _whole(names: Collection[str], scheme: Scheme) -> _Names | None:
     """Return the names of the known network that is complete among these and not part of a larger one; else None."""
     present = set(names)
-    for name in NAMES:
+    for name in known_networks(scheme):
         known = _names(name, scheme)
         if known and known.body <= present:
             more = {root_of(key, scheme) for key in present - known.body}
@@ -164,20 +170,16 @@ def _whole(names: Collection[str], scheme: Scheme) -> _Names | None:
     return None
 
 
-@lru_cache(maxsize=256)
 def _names(name: str, scheme: Scheme) -> _Names | None:
-    try:
-        names = foreign_names(get_spec(name, num_classes=1), scheme)
-    except WeightsError:
+    body, classifier = known_names(name, scheme)
+    if not body:
         return None
-    classifier = (names["classifier.weight"], names["classifier.bias"])
-    body = frozenset(names.values()) - set(classifier)
     return _Names(body=body, classifier=classifier, roots=frozenset(root_of(key, scheme) for key in body))
 
 
 def _is_of(near: Sequence[str], key: str, prefix: str, network: _Names, scheme: Scheme) -> bool:
     """Return whether an array, by its name with or without the prefix, belongs to another network, named in a note."""
-    own = {*network.roots, root_of(network.classifier[0], scheme)}
+    own = {*network.roots, *(root_of(name, scheme) for name in network.classifier)}
     for other in near:
         if key.startswith(other) or f"{prefix}{key}".startswith(other):
             return bool(other) or root_of(key, scheme) in own
@@ -190,6 +192,8 @@ def _bias_of(weight: str) -> str:
 
 def _head_name(others: Mapping[str, np.ndarray], network: _Names, scheme: Scheme) -> str:
     """Return the name of the only matrix of the classifier, if it has at most a bias beside it; else an empty text."""
+    if not network.classifier:
+        return ""
     weight, _ = network.classifier
     own = [key for key in others if root_of(key, scheme) == root_of(weight, scheme)]
     matrices = [key for key in own if key == weight or np.ndim(others[key]) == 2]

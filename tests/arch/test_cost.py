@@ -61,7 +61,7 @@ def test_the_resolution_changes_macs_and_activations_but_no_parameters():
 
 
 def test_maps_of_odd_sides_round_up():
-    sides = {row.name: row.side for row in layer_costs(get_spec("b0"), resolution=225)}
+    sides = {row.name: row.size[0] for row in layer_costs(get_spec("b0"), resolution=225)}
     assert sides["stem.conv"] == 113
     assert sides["stages.1.0.depthwise.conv"] == 57
     assert sides["stages.1.0.se.reduce"] == sides["pool"] == sides["classifier"] == 1

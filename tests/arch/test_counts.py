@@ -67,7 +67,7 @@ def test_an_efficientnet_has_its_published_size_and_shape(row):
     assert spec.head_channels == spec.feature_channels == int(head)
     assert [f"{blocks[-1].out_channels}x{len(blocks)}" for blocks in spec.stages] == stages
     assert buffers in ("-", str(found.buffers))
-    assert {row.name: row.side for row in layer_costs(spec)}["head.conv"] == int(final_side)
+    assert {row.name: row.size for row in layer_costs(spec)}["head.conv"] == (int(final_side),) * 2
     assert spec.total_stride == 32
 
 

@@ -45,7 +45,7 @@ def test_a_stage_without_shortcuts_says_so():
 @pytest.mark.parametrize("resolution", [None, 33, 1])
 def test_the_last_row_has_the_side_that_the_layers_have(name, resolution):
     spec = get_spec(name)
-    sides = {row.name: row.side for row in layer_costs(spec, resolution=resolution)}
+    sides = {row.name: row.size[0] for row in layer_costs(spec, resolution=resolution)}
     last = sides["head.conv"] if spec.head_channels else sides[f"stages.{len(spec.stages) - 1}.0.add"]
     assert stage_rows(spec, resolution=resolution)[-1].resolution == last
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from unittest import mock
 
 import pytest
@@ -86,7 +87,7 @@ def check_macs_and_sides(network: Network, resolution: int) -> None:
         if row.op == "linear":
             assert seen[row.name] == (1, row.out_channels)
         elif row.op not in ("add", "mul"):
-            assert seen[row.name] == (1, row.out_channels, row.side, row.side), row.name
+            assert seen[row.name] == (1, row.out_channels, *row.size), row.name
 
 
 def check_layers(spec: ArchSpec) -> None:
@@ -207,7 +208,7 @@ def test_peak_activations_are_what_a_naive_walk_finds(spec):
 def naive_peak(spec: ArchSpec) -> int:
     """Count, at every layer, the distinct buffers that this or a later layer still reads, and its own."""
     layers = named_layers(spec)
-    sizes = {row.name: row.out_channels * row.side**2 for row in layer_costs(spec)}
+    sizes = {row.name: row.out_channels * math.prod(row.size) for row in layer_costs(spec)}
     sizes[INPUT] = spec.in_channels * spec.resolution**2
     buffer = {INPUT: INPUT}  # layer: the layer whose memory holds its output
     peak = sizes[INPUT]

@@ -203,10 +203,10 @@ def page_of(some, *, images=(), draws=True):
     return check_page(render_html(typed(some), images=images, draws=draws))
 
 
-def card_of(some):
-    """Return the checked model card of a report as report.json holds it."""
+def card_of(some, *, tag="image-classification"):
+    """Return the checked model card of a report as report.json holds it; `tag` is the hub's."""
     text = render_card(typed(some))
-    check_card(text)
+    check_card(text, tag=tag)
     return text
 
 
@@ -272,10 +272,10 @@ def check_page(text):
     return page
 
 
-def check_card(text):
+def check_card(text, *, tag="image-classification"):
     text.encode("utf-8")
     front, body = re.fullmatch(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL).groups()
-    assert "pipeline_tag: image-classification" in front
+    assert f"pipeline_tag: {tag}\n" in front
     tokens = MarkdownIt().enable("table").parse(body)
     kinds = Counter(token.type for token in tokens)
     lines = body.splitlines()

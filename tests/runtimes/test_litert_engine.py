@@ -50,7 +50,7 @@ def make_images(batch: int) -> np.ndarray:
 
 def test_any_batch_in_any_order_gives_each_image_the_same(model):
     engine, images = open_engine(model), make_images(9)
-    assert (engine.side, engine.channels, engine.classes) == (SIDE, 3, 5)
+    assert (engine.size, engine.channels, engine.classes) == ((SIDE, SIDE), 3, 5)
     alone = np.concatenate([engine.run(image[None]) for image in images])
     assert alone.dtype == np.float32
     assert len(np.unique(alone, axis=0)) > 1

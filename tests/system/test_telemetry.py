@@ -16,7 +16,7 @@ from effnet.runtimes.registry import open_engine
 from pathlib import Path
 for runtime in ("onnxruntime", "openvino"):
     engine = open_engine(Path({model!r}), threads=1, runtime=runtime)
-    engine.run(np.zeros((1, engine.side, engine.side, engine.channels), np.uint8))
+    engine.run(np.zeros((1, *engine.size, engine.channels), np.uint8))
 """
 
 

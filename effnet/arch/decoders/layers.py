@@ -70,6 +70,11 @@ class _Draft:
         """Append a resize to the sides of a level."""
         return self.same(name, "resize", x, function="nearest", reduction=2**level)
 
+    def pooled(self, name: str, x: str) -> str:
+        """Append a max pooling to half the sides, which pads as the network's convolutions do."""
+        function = "same" if self.body.spec.padding == "same" else ""
+        return self.same(name, "max_pool", x, kernel_size=3, stride=2, function=function)
+
     def summed(self, name: str, inputs: Sequence[str]) -> str:
         """Append the sum of feature maps, in their order."""
         x = inputs[0]
@@ -96,7 +101,7 @@ def _pyramid_levels(draft: _Draft, neck: "Pyramid") -> dict[int, str]:
         x = maps[level - 1]
         if level == last + 1:
             x = draft.normed(f"neck.p{level}", x, width, bias=neck.redundant_bias)
-        maps[level] = draft.same(f"neck.p{level}.pool", "max_pool", x, kernel_size=3, stride=2, function="same")
+        maps[level] = draft.pooled(f"neck.p{level}.pool", x)
     return maps
 
 
@@ -132,7 +137,7 @@ def _append_node(draft: _Draft, neck: "Pyramid", name: str, level: int, sources:
         if found > level:
             x = draft.resized(f"{prefix}.resize", x, level)
         elif found < level:
-            x = draft.same(f"{prefix}.pool", "max_pool", x, kernel_size=3, stride=2, function="same")
+            x = draft.pooled(f"{prefix}.pool", x)
         inputs.append(x)
     x = draft.same(f"{name}.fuse", "fuse", *inputs) if neck.fusion == "fast" else draft.summed(f"{name}.sum", inputs)
     x = draft.depthwise(f"{name}.depthwise", draft.act(f"{name}.act", x))

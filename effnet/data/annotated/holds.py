@@ -143,13 +143,14 @@ def _names_file(files: Sequence[str], peek: Callable[[str], bytes]) -> str:
 
 
 def _table(files: Sequence[str], images: Sequence[str], peek: Callable[[str], bytes]) -> Holds | None:
-    found = [path for path in files if suffix_of(path) in MANIFEST_SUFFIXES and _has_boxes(path, peek(path))]
+    found = [path for path in files if suffix_of(path) in MANIFEST_SUFFIXES and has_boxes(path, peek(path))]
     if not images or not found:
         return None
     return Holds(kind="table", why=f"{len(found):,} tables of boxes", parts=_by_split(found))
 
 
-def _has_boxes(path: str, start: bytes) -> bool:
+def has_boxes(path: str, start: bytes) -> bool:
+    """Return whether a table, by its first bytes, has the columns of boxes."""
     line = start.decode("utf-8-sig", "replace").split("\n", 1)[0]
     try:
         if suffix_of(path) in (".csv", ".tsv"):

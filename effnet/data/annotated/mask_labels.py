@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -19,11 +19,14 @@ from effnet.data.annotated.mask_codes import IGNORE, MOST_CLASSES, MaskCode
 from effnet.data.annotated.mask_set import MaskSet
 from effnet.data.annotated.masks import count_pixels, draw_mask, read_mask
 from effnet.data.annotated.record import AnnotatedSet
-from effnet.data.images.decode import ImageHeader
+from effnet.data.images.decode import ImageHeader, image_header
 from effnet.data.labels import LabelKind, Names, class_name
-from effnet.data.sources import Listing, Part
+from effnet.data.sources import Listing, Part, encoded, source_name
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
+
+if TYPE_CHECKING:
+    from effnet.data.datasets import Split
 
 BACKGROUND = "background"
 """The class of pixels where no object is, in masks that are drawn from objects."""
@@ -51,6 +54,15 @@ class MaskLabel:
                 f"{classes.shape[1]} x {classes.shape[0]}"
             )
         return classes
+
+
+def header_of(split: "Split", index: int, image: np.ndarray) -> ImageHeader:
+    """Return the header of image `index` of a split, whose pixels are `image`, upright; of a file with its rotation."""
+    source = split.sources[index]
+    if isinstance(source, np.ndarray):
+        height, width, channels = image.shape
+        return ImageHeader(width=width, height=height, channels=channels, format="", mode="")
+    return image_header(encoded(source), name=source_name(source, ""))
 
 
 def listing_of_masks(found: MaskSet, *, name: str, root: str = "") -> Listing:

@@ -7,7 +7,7 @@ m those of the image with the most; the rows that an image lacks have the class 
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -72,9 +72,27 @@ def to_targets(texts: Sequence[str], names: Names) -> np.ndarray:
     return np.array([own + [_NONE] * (most - len(own)) for own in rows], np.float64).reshape(-1, most, COLUMNS)
 
 
+def classes_in(targets: np.ndarray) -> np.ndarray:
+    """Return the class of every object of several targets [images, m, COLUMNS], int64 [objects]."""
+    found = targets[..., CLASS]
+    return found[found >= 0].astype(np.int64)
+
+
+def joined_targets(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the targets of several splits as one array; those of objects get as many rows as the largest has."""
+    most = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
+    filled = [
+        np.concatenate((part, np.tile(np.array(_NONE), (len(part), most - part.shape[1], 1))), axis=1)
+        if part.ndim == 3 and part.shape[1] < most
+        else part
+        for part in parts
+    ]
+    return np.concatenate(filled)
+
+
 def to_text(target: np.ndarray, names: Names) -> str:
     """Return what is in an image in words, such as "2 queen, 1 ten"."""
-    counts = np.bincount(present(target)[:, CLASS].astype(np.int64), minlength=len(names))
+    counts = np.bincount(present(np.asarray(target))[:, CLASS].astype(np.int64), minlength=len(names))
     return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True) if count) or "no objects"
 
 

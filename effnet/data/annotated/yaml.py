@@ -75,10 +75,12 @@ def _items(text: str, end: str) -> list[str]:
     """Return the items of a list or mapping in brackets."""
     if not text.endswith(end):
         raise ValueError(f"a list in brackets must end with {end}; got {brief(text)}")
-    items, quote, start, inner = [], "", 0, text[1:-1]
+    items, quote, closed, start, inner = [], "", -2, 0, text[1:-1]
     for place, character in enumerate(inner):
         if quote:
-            quote = "" if character == quote else quote
+            quote, closed = ("", place) if character == quote else (quote, closed)
+        elif character == "'" and closed == place - 1 and inner[closed] == "'":
+            quote = character  # '' is a quote within quotes
         elif character in "\"'" and not inner[start:place].strip():
             quote = character
         elif character == ",":
@@ -102,10 +104,12 @@ def _text(text: str) -> str:
 
 
 def _without_comment(line: str) -> str:
-    quote = ""
+    quote, closed = "", -2
     for place, character in enumerate(line):
         if quote:
-            quote = "" if character == quote else quote
+            quote, closed = ("", place) if character == quote else (quote, closed)
+        elif character == "'" and closed == place - 1 and line[closed] == "'":
+            quote = character  # '' is a quote within quotes
         elif character in "\"'" and line[:place].rstrip()[-1:] in ("", ":", "[", ",", "{", "-"):
             quote = character
         elif character == "#" and (place == 0 or line[place - 1] in " \t"):

@@ -132,7 +132,7 @@ def _summarize(
             if _has_wrong_suffix(finding.item, header)
         ),
         across_splits=tuple(d for d in duplicates if len(set(d.splits)) > 1),
-        across_labels=tuple(d for d in duplicates if _differ([items[path].target for path in d.paths])),
+        across_labels=tuple(d for d in duplicates if _differ([items[path] for path in d.paths])),
         imbalance=max(in_train) / max(1, min(in_train)) if in_train else 1.0,
         small_classes=tuple(count.name for count in classes if count.train < FEW_IMAGES),
         skipped=dataset.skipped,
@@ -231,8 +231,11 @@ def _duplicate(items: Sequence[_Item], group: Group) -> Duplicate:
     )
 
 
-def _differ(targets: Sequence[Any]) -> bool:
-    """Return whether the targets of images differ in something that is known of both."""
+def _differ(items: Sequence[_Item]) -> bool:
+    """Return whether the targets of images differ in something known of both; boxes and masks by their words."""
+    targets = [item.target for item in items]
+    if np.ndim(targets[0]) > 1 or np.asarray(targets[0]).dtype == object:
+        return len({item.label for item in items}) > 1
     rows = np.array(targets, np.float64).reshape(len(targets), -1)
     unknown = np.isnan(rows)
     return bool((np.where(unknown, np.inf, rows).min(0) < np.where(unknown, -np.inf, rows).max(0)).any())

@@ -19,6 +19,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
 from effnet.jobs.fit.costs import costed
+from effnet.jobs.fit.dense import started, with_threshold
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
@@ -29,9 +30,11 @@ from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
+from effnet.measurement.in_image import outside_ms
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
-from effnet.nn.network import build, zero_classifier_
+from effnet.nn.dense import build_network
+from effnet.nn.network import zero_classifier_
 from effnet.planner.space import Candidate
 from effnet.report.html import write_report
 from effnet.report.model import Report
@@ -42,6 +45,7 @@ from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
+from effnet.training.detection.staged import train_detector
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
@@ -57,12 +61,13 @@ _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
-    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted` names
-    come from the profile of another device. `calibration` is None if the answers are no probabilities. `deployed` is
-    the file. `changes` lists the modifications of the trained network, as `jobs.fit.prune` returns them. `seconds` is
-    the time of training, over all its sessions, and of this proof. `undecided` says why it is unknown whether the
-    latency budget is met, which is then the only possible miss; empty if it is known. `balance` is the method that
-    gives rare classes the same weight as frequent ones. `left_out` lists the steps for which there was no time.
+    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted`
+    names come from the profile of another device. `outside_ms` is the time outside the file, part of the measured
+    latency. `calibration` is None if the answers are no probabilities. `deployed` is the file. `changes` lists the
+    modifications of the trained network, as `jobs.fit.prune` returns them. `seconds` is the time of training, over
+    all its sessions, and of this proof. `undecided` says why it is unknown whether the latency budget is met, which
+    is then the only possible miss; empty if it is known. `balance` is the method that gives rare classes the same
+    weight as frequent ones. `left_out` lists the steps for which there was no time.
     """
 
     folder: Path
@@ -73,6 +78,7 @@ class Artifact:
     check: ExportCheck
     score: Score
     timing: Timing
+    outside_ms: float
     measured: dict[str, float]
     measurements: tuple[dict[str, float], ...]
     deployed: Deployed
@@ -118,11 +124,16 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         Predictor(bundle, threads=job.config.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
     )
     # The reports are written after this.
-    timing, measured, measurements, predicted = figures_of(deployed, job, until=job.deadline.earlier(job.pace.report))
+    outside = 0.0 if deployed.config.task_record.whole is None else outside_ms(Predictor(bundle), dataset.test)
+    timing, measured, measurements, predicted = figures_of(
+        deployed, job, until=job.deadline.earlier(job.pace.report), outside_ms=outside
+    )
     if timing.busy and "latency_ms" not in predicted:
         job.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
     missed = job.budget.failures(measured) + ((deployed.refused,) if deployed.refused else ())
-    undecided = why_undecided(job.budget, timing, measured, missed) if "latency_ms" not in predicted else ""
+    undecided = ""
+    if "latency_ms" not in predicted:
+        undecided = why_undecided(job.budget, timing, measured, missed, outside_ms=outside)
     if missed and deployed.ladder is not None:
         missed += (deployed.ladder["sentence"],)
     return Artifact(
@@ -137,6 +148,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         check=check,
         score=score,
         timing=timing,
+        outside_ms=outside,
         measured=measured,
         measurements=measurements,
         left_out=tuple(filter(None, (*learned.left_out, deployed.left_out))),
@@ -186,7 +198,7 @@ def _check(
     format: str,  # noqa: A002
 ) -> ExportCheck:
     """Compare an export in `bundle` with the eager network on test images."""
-    network = build(config.arch)
+    network = build_network(config.arch)
     load_arrays_(network, state, where=str(bundle))
     images, _ = next(eval_batches(dataset.test, config.preprocess, batch_size=_num_checked(config.arch)))
     return check_export(network.eval(), Predictor(bundle, format=format), images)
@@ -205,7 +217,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     def left() -> float:
         return max(0.0, job.deadline.left() - later)
 
-    if attempt.strategy != "scratch":
+    if attempt.strategy != "scratch" and spec.decoder is None:
         learned = transfer(
             spec,
             attempt,
@@ -228,12 +240,21 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     recipe = attempt.recipe
     job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, job.out)
-    model = network_for(spec, recipe)
-    if recipe.model.zero_classifier:
-        zero_classifier_(model)
+    model: Any
+    if spec.decoder is not None:
+        model = started(spec, attempt, weights=candidate.weights, model=str(job.config.model) or None)
+    else:
+        model = network_for(spec, recipe)
+        if recipe.model.zero_classifier:
+            zero_classifier_(model)
     seconds = None if job.time_limit is None else 66 * job.time_limit
     if job.deadline.limited:
         seconds = trained_seconds(folder) + left()
+    if dataset.task == "detection" and candidate.weights and job.ranks.size == 1:
+        training = train_detector(
+            model, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
+        )
+        return Learned(method="finetune", training=training, recipe=recipe)
     training = train_together(
         Training(
             model=model,
@@ -247,7 +268,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         job.ranks,
         listener=job.listener,
     )
-    return Learned(method="scratch", training=training, recipe=recipe)
+    return Learned(method="finetune" if candidate.weights else "scratch", training=training, recipe=recipe)
 
 
 def _calibrated(
@@ -264,6 +285,8 @@ def _calibrated(
     The bundle `folder` and its ONNX file get them. `validation` holds the network's logits, if already computed.
     """
     config, val = config.uncalibrated(), dataset.val
+    if config.task_record.whole is not None:
+        return with_threshold(config, state, dataset, folder=folder), None
     if not config.task_record.calibrated:
         export_onnx(folder, config, state)
         return config, None

@@ -11,7 +11,7 @@ from effnet.data.inspection.leaks import names_of
 from effnet.data.inspection.shapes import Resize
 from effnet.data.names import refuse_inside
 from effnet.errors import InputError, nearest
-from effnet.jobs.fit.config import Strategy
+from effnet.jobs.fit.config import TASKS, Strategy
 from effnet.jobs.fit.job import Job
 from effnet.measurement.unknown import unknown_images
 from effnet.system.bounds import (
@@ -41,6 +41,9 @@ def check(job: Job) -> None:
     if job.config.resize not in get_args(Resize):
         hint = nearest(str(job.config.resize), get_args(Resize))
         raise InputError(f"fit.resize must be one of {', '.join(get_args(Resize))}; got {job.config.resize!r}{hint}")
+    if job.config.task not in TASKS:
+        hint = nearest(str(job.config.task), TASKS)
+        raise InputError(f"task must be one of {', '.join(TASKS)}; got {job.config.task!r}{hint}")
     check_cost(job.config.cost)
     if job.abstain.unknown_from is not None:
         unknown_images(job.abstain.unknown_from)

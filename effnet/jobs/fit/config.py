@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Strategy = Literal["auto", "head", "finetune", "scratch"]
+TaskName = Literal["auto", "classify", "detect", "segment"]
+TASKS: Mapping[str, str] = {
+    "auto": "auto", "classify": "classification", "detect": "detection", "segment": "segmentation",
+}  # fmt: skip
+"""The task of the data by the word that asks for it."""
 
 _MOST_POWER = 10.0
 _NAMES = f"{', '.join(runnable()[:-1])} or {runnable()[-1]}"
@@ -97,6 +102,10 @@ class JobConfig:
     outputs: str | Sequence[str] = option(
         "Columns of a manifest to learn, such as gender,year; default: label:NAME, tags:NAME, number:NAME and label.",
         default="", main=True, metavar="A,B,...", write=_words,
+    )  # fmt: skip
+    task: "TaskName" = option(
+        "What to learn: classify, detect (boxes), segment (masks), or auto: what DATA are annotated with.",
+        default="auto", main=True, metavar="auto|classify|detect|segment",
     )  # fmt: skip
     seed: int | None = option("Seed of split, weights and augmentation; default: the recipe's, or 0.", main=True)
     channels: int | None = option("Input channels; by default detected from the data.")

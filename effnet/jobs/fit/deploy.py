@@ -20,7 +20,9 @@ from effnet.jobs.fit.job import Job
 from effnet.measurement.acceptance import compared
 from effnet.measurement.answers import right_answers
 from effnet.measurement.budget import Budget
+from effnet.measurement.evaluate import evaluate
 from effnet.measurement.paired import refusal
+from effnet.measurement.sample import calibration_images
 from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.target import Target
 from effnet.planner.timetable import INT8_SHARE, NEARLY, minutes_of, not_enough
@@ -33,6 +35,8 @@ from effnet.system.processor import has_vnni
 _REFERENCE = "onnx"
 # The folder beside the bundle in which the quantization steps are made.
 _CLIMB = "ladder"
+# The points of AP or mIoU that a lower precision may lose if no more are allowed: few validation images tell no less.
+LEAST_DROP = 1.0
 _NOT_REACHED = "The time was over before there was a file of int8"
 
 
@@ -70,6 +74,8 @@ def deploy(
     `precision`. A file that loses more than the target's `max_drop` on the validation images is refused.
     """
     subject = Subject(config=config, state=state)
+    if config.task_record.whole is not None:
+        return _in_images(bundle, subject, dataset, precision=precision, job=job)
     if precision != "int8":
         return _as_it_is(bundle, subject, dataset, precision=precision, job=job)
     folder = bundle.parent / _CLIMB
@@ -78,6 +84,34 @@ def deploy(
         found = _as_it_is(bundle, subject, dataset, precision="fp32", job=job)
         return dataclasses.replace(found, left_out=late, refused=late if job.target.precision == "int8" else "")
     return _climbed(bundle, subject, dataset, folder=folder, job=job)
+
+
+def _in_images(bundle: Path, subject: Subject, dataset: Dataset, *, precision: Precision, job: Job) -> Deployed:
+    """Write the file of a detector or a segmenter; a lower precision must keep its figure on the validation images."""
+    target, config = job.target, subject.config
+    found = target.format(precision)
+    if found.name != _REFERENCE:
+        images = None
+        if precision == "int8":
+            job.say(f"Quantizing to int8 for {target.runtime}", heading=True)
+            images = calibration_images(dataset.train, config.preprocess, class_names=config.class_names, seed=job.seed)
+        write_export(found.name, bundle, config, subject.state, images=images)
+    lost = ""
+    if precision != "fp32" and len(dataset.val):
+        before, after = (
+            evaluate(Predictor(bundle, threads=job.config.threads, format=name), dataset.val).figure
+            for name in (_REFERENCE, found.name)
+        )
+        figure = config.task_record.figure
+        job.say(f"{found.name} has {figure.in_words(after)} on the validation images, {figure.shown(before)} in fp32")
+        if 100 * (before - after) > max(LEAST_DROP, 100 * target.max_drop):
+            lost = f"{found.name} loses {100 * (before - after):.2g} points of {figure.title}"
+    if lost and target.precision == "auto":
+        job.say(f"{lost}: the file is written in fp32")
+        return _in_images(bundle, subject, dataset, precision="fp32", job=job)
+    config = dataclasses.replace(config, deployed=found.name)
+    write_config(config, bundle)
+    return Deployed(config=config, state=subject.state, path=bundle / found.file, format=found, refused=lost)
 
 
 def _too_late(config: ModelConfig, dataset: Dataset, job: Job) -> str:

@@ -19,15 +19,19 @@ _UNASKED_SECONDS = 0.1
 
 
 def figures_of(
-    deployed: Deployed, job: Job, *, until: Deadline
+    deployed: Deployed, job: Job, *, until: Deadline, outside_ms: float = 0.0
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]:
-    """Return the measurements of the file; for another device, its predicted figures replace the measured ones."""
+    """Return the measurements of the file; for another device, its predicted figures replace the measured ones.
+
+    `outside_ms` is the time of each image outside the file, part of its latency.
+    """
     device, spec = device_of(job), deployed.config.arch
     predicted: dict[str, Any] = dict.fromkeys(device.keys) if device else {}
     here = replace(job.budget, **predicted)
     timing, measured, measurements = _measure(
-        deployed.path, spec, here, threads=job.config.threads, until=until, stopwatch=job.procedure.stopwatch
-    )
+        deployed.path, spec, here, threads=job.config.threads, until=until, stopwatch=job.procedure.stopwatch,
+        outside_ms=outside_ms,
+    )  # fmt: skip
     if device is None:
         return timing, measured, measurements, ()
     measured |= predicted_figures(device, spec, deployed.format.precision)
@@ -35,7 +39,14 @@ def figures_of(
 
 
 def _measure(
-    path: Path, spec: ArchSpec, budget: Budget, *, threads: int, until: Deadline, stopwatch: Stopwatch
+    path: Path,
+    spec: ArchSpec,
+    budget: Budget,
+    *,
+    threads: int,
+    until: Deadline,
+    stopwatch: Stopwatch,
+    outside_ms: float,
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
     """Measure the file, and re-measure it while it misses the budget on latency or memory.
 
@@ -49,7 +60,7 @@ def _measure(
         return {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
 
     def figures(timing: Timing) -> dict[str, float]:
-        return {"latency_ms": timing.p50_ms, **counts(timing), "memory_mb": timing.memory_mb}
+        return {"latency_ms": timing.p50_ms + outside_ms, **counts(timing), "memory_mb": timing.memory_mb}
 
     def doubtful(timing: Timing) -> bool:
         # Counts do not change however often they are measured.
@@ -70,14 +81,16 @@ def _measure(
     return found.timing, figures(found.counts), measurements
 
 
-def why_undecided(budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...]) -> str:
+def why_undecided(
+    budget: Budget, timing: Timing, measured: dict[str, float], missed: tuple[str, ...], *, outside_ms: float = 0.0
+) -> str:
     """Return a sentence if background load hides whether the latency budget is met and nothing else is missed."""
     over = budget.failures(measured)
-    kept_at_least = not budget.failures(measured | {"latency_ms": timing.least_ms})
+    kept_at_least = not budget.failures(measured | {"latency_ms": timing.least_ms + outside_ms})
     if not (over and missed == over and kept_at_least and timing.uncertain):
         return ""
     assert budget.latency_ms is not None  # else nothing but the latency would be missed
-    least, most = say("latency_ms", timing.least_ms), say("latency_ms", timing.p50_ms)
+    least, most = (say("latency_ms", each + outside_ms) for each in (timing.least_ms, timing.p50_ms))
     return (
         f"{busy_sentence(timing.waited, threads=timing.threads, uncertain=True)}. Its fastest run took {least}, the "
         f"median {most}; the budget is {say('latency_ms', budget.latency_ms)}"

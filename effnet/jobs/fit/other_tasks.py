@@ -7,18 +7,22 @@ from effnet.jobs.fit.job import Job
 from effnet.measurement.calibration import Abstain
 from effnet.tasks.registry import find_task
 
+_PRECISIONS = ("auto", "fp32", "fp16", "int8")
+
 
 def check_answers(job: Job, dataset: Dataset) -> None:
     """Raise InputError for options of a fit that the task of its data does not have."""
     costed(dataset, job.config.cost)
     answers = find_task(dataset.task)
     wrong: list[str] = []
-    if not answers.pretrained:
+    if answers.whole is not None:
+        wrong += _lacked_in_images(job)
+    elif not answers.pretrained:
         if job.network is None and job.config.weights != "none" and job.strategy != "scratch":
             wrong.append("weights must be none: only classifiers are fitted on the features of pretrained weights")
         if job.asked.value("loss.teacher"):
             wrong.append("loss.teacher must be empty: only classifiers learn from a teacher")
-    if not answers.calibrated:
+    if not answers.calibrated and answers.whole is None:
         precisions = job.target.precisions(job.budget)
         if precisions != ("fp32",):
             wrong.append("precision must be fp32: a lower precision is judged by the accuracy of classifiers")
@@ -26,8 +30,26 @@ def check_answers(job: Job, dataset: Dataset) -> None:
             wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
         if job.num_trials:
             wrong.append("trials must be 0: they compare the accuracy of classifiers")
+    if answers.whole is not None and job.abstain != Abstain():
+        wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
     balances = answers.balanced_figure is not None or answers.bind is not None  # several outputs check the method
     if not balances and job.asked.value("balance.method") not in (None, "none"):
         wrong.append("balance must be none: only classes are balanced")
     if wrong:
         raise InputError(f"the task of these data is {answers.title}; {'; '.join(wrong)}")
+
+
+def _lacked_in_images(job: Job) -> list[str]:
+    """Return what is wrong with the options of a detector or a segmenter."""
+    wrong = []
+    if job.strategy == "head":
+        wrong.append("strategy must be auto, finetune or scratch: there is no linear probe of boxes or masks")
+    if job.config.resize != "auto":
+        wrong.append("fit.resize must be auto: images are shown whole, at the top left of the input, or in windows")
+    if job.target.precision not in _PRECISIONS:
+        wrong.append(f"precision must be one of {', '.join(_PRECISIONS)}; got {job.target.precision}")
+    if job.num_trials or getattr(job.config, "search", "off") != "off":
+        wrong.append("trials and fit.search must be off: they compare the accuracy of classifiers")
+    if job.target.profile:
+        wrong.append("device must be left out: profiles predict classifiers")
+    return wrong

@@ -86,7 +86,8 @@ def fingerprint(dataset: Dataset) -> str:
     """Return a string that changes when classes, splits, paths, names or images in memory do; files are not read."""
     total = crc32(repr(dataset.class_names).encode())
     for split in (dataset.train, dataset.val, dataset.test):
-        total = crc32(split.labels.tobytes(), total)
+        objects = split.labels.dtype == object  # masks, whose bytes would be addresses
+        total = crc32(repr(split.labels.tolist()).encode() if objects else split.labels.tobytes(), total)
         for source in split.sources:
             if isinstance(source, np.ndarray):
                 data = source.tobytes()

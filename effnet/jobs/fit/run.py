@@ -17,6 +17,8 @@ from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.assemble import assembled_facts
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
+from effnet.jobs.fit.config import TASKS
+from effnet.jobs.fit.dense import dense_attempt
 from effnet.jobs.fit.device import describe_device, device_of
 from effnet.jobs.fit.job import Job, command_line, options_given
 from effnet.jobs.fit.other_tasks import check_answers
@@ -36,6 +38,7 @@ from effnet.report.model import Report
 from effnet.runtimes.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.system.machine import machine
+from effnet.tasks.registry import find_task
 from effnet.training.distill import read_teacher
 from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
@@ -132,6 +135,7 @@ def read_data(job: Job) -> Source:
         strict=job.config.strict,
         group_by=job.config.group_by,
         outputs=job.config.outputs,
+        task=TASKS[job.config.task],
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
     dataset, report = inspect_and_join(
@@ -143,9 +147,10 @@ def read_data(job: Job) -> Source:
     if report.values is not None:  # printed with the report
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
     said = len(dataset.notes)
-    if dataset.sound is None and (note := resize_note(job.config.resize, report.shapes)):
+    square = find_task(dataset.task).whole is None
+    if square and dataset.sound is None and (note := resize_note(job.config.resize, report.shapes)):
         dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    if job.asked.value("augment.flip") is None:
+    if square and job.asked.value("augment.flip") is None:
         dataset = with_mirrors_judged(dataset)
     for note in dataset.notes[said:]:
         job.say(note)
@@ -217,6 +222,8 @@ def _attempt(
 ) -> Attempt:
     """Return the attempt at a candidate; `epochs` are those that fit before a deadline."""
     spec, num_train = candidate.whole or candidate.spec, len(dataset.train)
+    if spec.decoder is not None:
+        return dense_attempt(job, dataset, index, candidate)
     epochs, side = epochs or job.config.epochs or job.asked.value("train.epochs"), report.median_short_side
     if candidate.weights:
         epochs = epochs or 1  # fine-tuning chooses its own, unless it is given

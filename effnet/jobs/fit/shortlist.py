@@ -17,6 +17,7 @@ from effnet.bundle.names import RUN
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
+from effnet.jobs.fit.dense import typical_outside_ms
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.device import device_of, predicted_timing
 from effnet.jobs.fit.job import Job
@@ -26,6 +27,7 @@ from effnet.measurement.budget import Budget
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.nas.trials import Trials, run_trials
+from effnet.planner.dense import dense_need, input_sizes, list_dense
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
@@ -44,6 +46,7 @@ from effnet.report.searched import Searched
 from effnet.runtimes.untrained import write_graph
 from effnet.system.cache import cache_folder, network_forbidden
 from effnet.system.machine import usable_cores
+from effnet.tasks.registry import find_task
 from effnet.weights.pretrained import Pretrained, load_pretrained
 
 _RGB = 3
@@ -67,7 +70,7 @@ def choose(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     if job.config.weights == "none" or job.strategy == "scratch":
         return _choose_fresh(job, dataset, report)
     if job.config.weights != "auto":
-        return _choose_named(job, dataset)
+        return _choose_named(job, dataset, report)
     try:
         return _choose_published(job, dataset, report)
     except (BudgetError, WeightsError) as error:
@@ -85,7 +88,7 @@ def _as_teacher(candidate: Candidate) -> Candidate:
     return dataclasses.replace(candidate, whole=candidate.spec, reason=reason)
 
 
-def _choose_named(job: Job, dataset: Dataset) -> list[Candidate]:
+def _choose_named(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     found = _load(job, str(job.config.weights))
     if found.spec.in_channels not in (_RGB, dataset.channels):
         raise WeightsError(
@@ -103,11 +106,12 @@ def _choose_named(job: Job, dataset: Dataset) -> list[Candidate]:
             f"{f' and fit.group_by={own[1]}' if own[1] else ''}, so it may know images that are held out now. Its "
             "classifier is discarded and pruning is disabled; give the same --seed and fit.group_by to keep them"
         )
-    may_change = knows and job.strategy != "head" and bool(job.budget.asked())
+    whole = find_task(dataset.task).whole is not None
+    may_change = knows and not whole and job.strategy != "head" and bool(job.budget.asked())
     offer = offer_of(found, num_classes=len(dataset.class_names), channels=dataset.channels)
     changes = changes_of(offer.spec, can_train=_can_recover(job, dataset, offer)) if may_change else ()
     try:
-        return _choose_pretrained(job, dataset, [offer], changes=changes)
+        return _choose_pretrained(job, dataset, report, [offer], changes=changes)
     except BudgetError as error:
         raise BudgetError(f"{error}; or train a smaller network from scratch with --weights none") from error
 
@@ -146,6 +150,8 @@ def _load(job: Job, weights: str) -> Pretrained:
 
 def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candidate]:
     num_classes, channels = len(dataset.class_names), dataset.channels
+    if job.network is None and find_task(dataset.task).whole is not None:
+        return _choose_dense(job, dataset, report, [])
     if job.network is not None:
         spec = dataclasses.replace(job.network, num_classes=num_classes, in_channels=channels)
         precision = job.target.precisions(job.budget)[0]
@@ -225,7 +231,7 @@ def _choose_published(job: Job, dataset: Dataset, report: DataReport) -> list[Ca
         for _ in range(_MOST_FAILURES):
             if not offers:
                 break
-            table = _choose_pretrained(job, dataset, offers)
+            table = _choose_pretrained(job, dataset, report, offers)
             taken = next(c.weights for c in table if c.status == "taken")
             try:
                 _load(job, taken)
@@ -255,8 +261,10 @@ def _hub_answers() -> bool:
 
 
 def _choose_pretrained(
-    job: Job, dataset: Dataset, offers: Sequence[Offer], *, changes: Sequence[Change] = ()
+    job: Job, dataset: Dataset, report: DataReport, offers: Sequence[Offer], *, changes: Sequence[Change] = ()
 ) -> list[Candidate]:
+    if find_task(dataset.task).whole is not None:
+        return _choose_dense(job, dataset, report, offers)
     need = None
     if len(offers) > 1:
         need = _feature_need(job, dataset)
@@ -270,6 +278,34 @@ def _choose_pretrained(
         least = max(2 * need.most_macs, min(c.cost.macs for c in candidates))
         need = dataclasses.replace(need, most_macs=least)
         return _plan(job, candidates, need=need, best="most accurate")
+
+
+def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequence[Offer]) -> list[Candidate]:
+    """Return the table of detectors or segmenters on the backbones of `offers`, none for training from scratch."""
+    longest = max(report.widths.median, report.heights.median)
+    candidates = list_dense(
+        offers,
+        task=dataset.task,
+        num_classes=len(dataset.class_names),
+        channels=dataset.channels,
+        sizes=input_sizes(report.shapes, longest=longest),
+        precisions=tuple(p for p in _precisions(job, dataset) if p in ("fp32", "fp16", "int8")),
+    )
+    if job.budget.latency_ms is not None:  # which contains what follows the network
+        outside = typical_outside_ms(dataset.task, report, num_classes=len(dataset.class_names))
+        left = job.budget.latency_ms - outside
+        if left <= 0:
+            raise BudgetError(
+                f"the latency must leave time for the network; {outside:.2g} ms of {job.budget.latency_ms:g} ms are "
+                "needed from its outputs to the answer"
+            )
+        job = dataclasses.replace(job, budget=dataclasses.replace(job.budget, latency_ms=left))
+    need = None
+    if (minutes := training_minutes(job, dataset, planning=job.planning.left())) is not None:
+        need = dense_need(len(dataset.train), minutes=minutes, cores=usable_cores())
+        least = min(c.cost.macs for c in candidates)
+        need = dataclasses.replace(need, most_macs=max(need.most_macs, least))
+    return _plan(job, candidates, need=need, best="most promising")
 
 
 def _feature_need(job: Job, dataset: Dataset) -> TrainingNeed:

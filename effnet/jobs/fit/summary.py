@@ -13,6 +13,7 @@ from effnet.measurement.budget import Budget
 from effnet.measurement.evaluate import scoring_of
 from effnet.measurement.timing import busy_sentence
 from effnet.planner.space import Candidate, title_of
+from effnet.report.annotations import facts_of
 from effnet.report.facts import (
     AttemptRow,
     CandidateRow,
@@ -141,6 +142,7 @@ def _dataset(dataset: Dataset, report: DataReport, data: str) -> DataFacts:
         lines=tuple(line for line in describe(report) if line not in dataset.notes),
         notes=dataset.notes,
         findings=report,
+        annotations=facts_of(dataset),
     )
 
 
@@ -208,4 +210,5 @@ def _latency(artifact: Artifact) -> LatencyFacts:
         threads=timing.threads,
         runtime=f"{runtime} {runtime_version(runtime)}".rstrip(),
         batch=timing.batch,
+        outside_ms=round(artifact.outside_ms, 4),
     )

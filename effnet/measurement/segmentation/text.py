@@ -22,8 +22,8 @@ def lines(score: SegmentationScore) -> Iterator[str]:
     )
     if score.constant and not score.chance:  # its warning says so as well
         yield (
-            f"always {printable(score.constant.name)!r} would reach mIoU {percent(score.constant.miou, 1)} and be right "
-            f"on {percent(score.constant.accuracy, 1)} of the pixels"
+            f"always {printable(score.constant.name)!r} would reach mIoU {shown(score.constant.miou)} and be right on "
+            f"{shown(score.constant.accuracy)} of the pixels"
         )
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from effnet.measurement.classification import ClassScore
 from effnet.measurement.levels import level_words
-from effnet.report.classification import confusion, reliability
+from effnet.report.classification import reliability
 from effnet.report.classification.balanced import balanced_sentence, prior_sentence
 from effnet.report.gallery import mistakes_shown
 from effnet.report.model import Report
+from effnet.report.plot_confusion import confusion_svg
 from effnet.report.section import Extension, Section
 from effnet.report.text import percent
 
@@ -70,7 +71,7 @@ def _page(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
     return {
         "balanced": balanced_sentence(report.test),
         "prior": prior_sentence(report.training.balance),
-        "confusion_plot": partial(confusion.confusion_svg, report),
+        "confusion_plot": partial(confusion_svg, report.test.confusion, report.dataset.class_names),
         "confusions": _confusions(report),
         "mean_confidence": reliability.mean_confidence(report),
         "reliability_plot": partial(reliability.reliability_svg, report),

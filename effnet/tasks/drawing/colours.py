@@ -53,12 +53,10 @@ def colours(count: int) -> tuple[Colour, ...]:
     inside = (seen[0, :, 0] >= _LIGHTNESS[0]) & (seen[0, :, 0] <= _LIGHTNESS[1])
     grid, seen = grid[inside], seen[:, inside]
     apart = np.full(len(grid), np.inf)
-    for start in range(max(len(_FIRST), count)):
-        if start >= len(found):
+    for start in range(count):
+        if start == len(found):
             red, green, blue = grid[int(apart.argmax())].tolist()
             found.append((red, green, blue))
-        if start >= count - 1:
-            break
         own = _seen(np.array(found[start : start + 1]))
         apart = np.minimum(apart, np.sqrt(((seen - own) ** 2).sum(2)).min(0))
     return tuple(found)

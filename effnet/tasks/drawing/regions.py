@@ -20,11 +20,12 @@ def background_of(class_names: Sequence[str]) -> int | None:
     return next((i for i, name in enumerate(class_names) if name.strip().lower() in _BACKGROUND_NAMES), None)
 
 
-def draw_regions(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def draw_regions(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str], *, legend: bool = True) -> np.ndarray:
     """Return an upright image, uint8 [height, width, channels], under the classes of its pixels [height, width].
 
-    The result is uint8 [height, width + legend, 3]. The class called background, and pixels that are 255 (ignored),
-    are not tinted. An image under 320 pixels is enlarged by a whole number.
+    The result is uint8 [height, width, 3], with a `legend` of the classes and their shares below it. The class called
+    background, and pixels that are 255 (ignored), are not tinted. An image under 320 pixels is enlarged by a whole
+    number.
 
     Raises:
         DataError: the mask has another size than the image, or other classes.
@@ -49,13 +50,15 @@ def draw_regions(image: np.ndarray, mask: np.ndarray, class_names: Sequence[str]
     canvas[tinted] = np.round(canvas[tinted] * (1 - _TINT) + colour * _TINT)
     border = _borders(large, scale) & tinted
     canvas[border] = table[large[border]]
+    if not legend:
+        return canvas
     names, known = class_texts(class_names), max(1, int(counts[:IGNORE].sum()))
-    legend = [
+    entries = [
         (colours(number)[i], f"{names[i]} {100 * counts[i] / known:.1f} %")
         for i in np.flatnonzero(counts[:number]).tolist()
         if i != background
     ]
-    return np.asarray(with_legend(Image.fromarray(canvas), legend, scale=scale))
+    return np.asarray(with_legend(Image.fromarray(canvas), entries, scale=scale))
 
 
 def _borders(mask: np.ndarray, scale: Scale) -> np.ndarray:

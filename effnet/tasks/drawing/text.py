@@ -1,6 +1,9 @@
 """Text on images: a font that has its glyphs, whatever its script, and never an error."""
 
+import unicodedata
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
@@ -9,7 +12,7 @@ from effnet.tasks.drawing.colours import Colour
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Pillow's own font has Latin letters. Of the others, those that a system has are asked in turn.
+# Pillow's own font, without a name, has the letters of ASCII. Of the others, those that a system has are asked in turn.
 _FONTS = (
     "",
     "DejaVuSans.ttf",
@@ -46,9 +49,13 @@ def write_text_(draw: ImageDraw.ImageDraw, text: str, *, left: int, top: int, si
 
 
 def readable(text: str, *, instead: str) -> str:
-    """Return text on one line, or `instead` if no font of this system has its glyphs."""
+    """Return text on one line, or `instead` if no font of this system has its glyphs.
+
+    Letters lose their accents if that makes them readable.
+    """
     line = printable(text).strip()
-    return line if line and _font_name(line) is not None else instead
+    plain = "".join(c for c in unicodedata.normalize("NFKD", line) if not unicodedata.combining(c))
+    return next((some for some in (line, plain) if some and _font_name(some) is not None), instead)
 
 
 def fitted(text: str, *, width: int, size: int) -> str:
@@ -73,7 +80,16 @@ def _font_for(text: str, size: int) -> Font:
 @lru_cache(maxsize=1024)
 def _font_name(text: str) -> str | None:
     """Return the first font that has all glyphs of a text, None if none has."""
-    return next((name for name in _FONTS if all(_has(name, letter) for letter in set(text))), None)
+    return next((name for name in _fonts() if all(_has(name, letter) for letter in set(text))), None)
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[str, ...]:
+    """Return the fonts that may be there, the one that matplotlib brings among them."""
+    found = find_spec("matplotlib")  # which imports nothing
+    folders = found.submodule_search_locations or [] if found else []
+    brought = [str(Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")) for folder in folders]
+    return (*_FONTS[:2], *brought, *_FONTS[2:])
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +97,7 @@ def _font(name: str, size: int) -> Font:
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
-@lru_cache(maxsize=len(_FONTS))
+@lru_cache(maxsize=32)
 def _absent_glyph(name: str) -> tuple[tuple[int, int], bytes] | None:
     """Return what a font draws for a character that it lacks, None if the system has no such font."""
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.letterbox import letterbox
-from effnet.data.preprocess import Interpolation, resample
+from effnet.data.resample import Interpolation, resample
 from effnet.data.windows import Blend, starts
 from effnet.errors import DataError
 from effnet.tasks.masks.enlarge import classes_of

@@ -1,10 +1,9 @@
 """Which objects a detector can learn at all: those that some of its points or anchors learn."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
+from effnet.arch.decoders.record import AnchorHead, Detector
 from effnet.data.annotated.objects import BOTTOM, HEIGHT, LEFT, NORMAL, STATE, WIDTH, present
 from effnet.data.letterbox import letterbox
 from effnet.system.text import percent
@@ -12,23 +11,22 @@ from effnet.tasks.boxes.anchors import anchors
 from effnet.training.detection.anchor_loss import match_anchors
 from effnet.training.detection.assign import atss
 from effnet.training.detection.grid import make_grid
-from effnet.training.recipe.schema import Recipe
 
 # Of larger data sets a part is looked at. A smaller share of objects that no point learns is no news.
 _MOST_IMAGES, _FEW = 500, 0.02
 
 
-def findable(labels: np.ndarray, decoder: Any, *, height: int, width: int, recipe: Recipe) -> str:
+def findable(labels: np.ndarray, decoder: Detector, *, height: int, width: int) -> str:
     """Return a sentence on the objects of `labels` that nothing learns in an input of these sides, empty if few.
 
-    `decoder` is that of a detector. Images are as in evaluation; for the task-aligned assignment, which depends on the
-    answers, it is said of ATSS.
+    `labels` are those of images [images, m, COLUMNS]. Images are as in evaluation; for the task-aligned assignment,
+    which depends on the answers, it is said of ATSS.
     """
     head, levels = decoder.head, tuple(decoder.neck.levels)
     grid = make_grid(height, width, levels=levels)
     stride = float(grid.strides[0].min())
     boxes = None
-    if head.priors > 1:
+    if isinstance(head, AnchorHead):
         found = anchors(height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios)
         boxes = torch.from_numpy(found)
     objects, unlearnt, small = 0, 0, 0
@@ -48,7 +46,7 @@ def findable(labels: np.ndarray, decoder: Any, *, height: int, width: int, recip
         return ""
     nothing = "Nothing can be learnt" if unlearnt == objects else f"{percent(unlearnt / objects)} cannot be learnt"
     return (
-        f"Of the objects in train, {percent(small / objects)} have a side below {stride:g} pixels, the smallest stride, "
-        f"in an input of {width} x {height}. {nothing}: no part of the network is responsible for them. A larger "
-        "input shows them larger"
+        f"Of the objects in train, {percent(small / objects)} have a side below {stride:g} pixels, the smallest "
+        f"stride, in an input of {width} x {height}. {nothing}: no part of the network is responsible for them. A "
+        "larger input shows them larger"
     )

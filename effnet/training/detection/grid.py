@@ -1,4 +1,4 @@
-"""The points of a detector as tensors, and the boxes that its raw values mean: the twin of effnet.tasks.boxes.points."""
+"""The points of a detector as tensors, and the boxes of its raw values: the twin of effnet.tasks.boxes.points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A detector's two outputs, what they mean, and what they should be: by the kind of its heads and the size of its input."""
+"""A detector's two outputs, what they mean and should be: by the kind of its heads and the size of its input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from effnet.arch.decoders.record import AnchorHead, Detector
 from effnet.errors import InputError
 from effnet.tasks.boxes.anchors import anchors
 from effnet.tasks.boxes.anchors import decode as decode_anchors
@@ -92,7 +93,7 @@ class Heads:
 
     def __init__(self, model: nn.Module, learns: PointLoss | None = None) -> None:
         decoder = getattr(getattr(model, "spec", None), "decoder", None)
-        if decoder is None or not hasattr(decoder, "head"):
+        if not isinstance(decoder, Detector):
             raise InputError(
                 f"to find objects a network must have the decoder of a detector; got {type(model).__name__}: see "
                 "effnet.arch.decoders.usual.with_detector"
@@ -102,17 +103,18 @@ class Heads:
 
     def at(self, images: Tensor) -> Head:
         """Return the head for images [batch, channels, height, width], on their device."""
-        height, width = images.shape[2:]
-        key = height, width, images.device
+        return self.at_size(images.shape[2], images.shape[3], device=images.device)
+
+    def at_size(self, height: int, width: int, *, device: torch.device) -> Head:
+        """Return the head for images of these sides on a device."""
+        key = height, width, device
         if key not in self.known:
-            self.known[key] = self._make(height, width, images.device)
+            self.known[key] = self._make(height, width, device)
         return self.known[key]
 
     def _make(self, height: int, width: int, device: torch.device) -> Head:
         head, levels = self.decoder.head, tuple(self.decoder.neck.levels)
-        if head.priors == 1:
-            return Points(grid=make_grid(height, width, levels=levels, device=device), learns=self.learns)
-        found = anchors(
-            height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios
-        )  # fmt: skip
-        return Anchors(boxes=torch.from_numpy(found).to(device), learns=AnchorLoss())
+        if isinstance(head, AnchorHead):
+            found = anchors(height, width, levels=levels, scale=head.scale, octaves=head.octaves, ratios=head.ratios)
+            return Anchors(boxes=torch.from_numpy(found).to(device), learns=AnchorLoss())
+        return Points(grid=make_grid(height, width, levels=levels, device=device), learns=self.learns)

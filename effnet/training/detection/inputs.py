@@ -7,6 +7,7 @@ import numpy as np
 
 from effnet.data.annotated.objects import (
     BOTTOM,
+    COLUMNS,
     HEIGHT,
     LEFT,
     WIDTH,
@@ -60,6 +61,12 @@ class ObjectViews:
             interpolation=recipe.augment.interpolation,
         )
         return random_objects(plan, index, self._load, count=len(self.split), rng=rng)
+
+    def empty(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a view of nothing, for an image that cannot be read."""
+        image = np.empty((self.height, self.width, self.preprocess.channels), np.uint8)
+        image[:] = self.preprocess.fill
+        return image, np.empty((0, COLUMNS))
 
     def stack(self, targets: Sequence[np.ndarray]) -> np.ndarray:
         """Return the objects of a batch, float32 [batch, m, COLUMNS]."""
@@ -139,4 +146,4 @@ def decoded(split: Split, index: int, preprocess: Preprocess) -> np.ndarray:
 
 def input_sides(preprocess: Preprocess) -> tuple[int, int]:
     """Return the height and the width of the input."""
-    return preprocess.resolution, preprocess.resolution
+    return preprocess.size

@@ -15,6 +15,7 @@ from effnet.errors import DataError, InputError
 from effnet.training.detection import inputs
 from effnet.training.detection.findable import findable
 from effnet.training.detection.head import Answers, Heads
+from effnet.training.detection.kept import KeptDataset, KeptInputs, kept_loss
 from effnet.training.detection.objective import PointLoss
 from effnet.training.detection.validated import validate
 from effnet.training.losses import Batch, LossFn
@@ -26,12 +27,13 @@ _GUESSED = 5.0
 
 def bound(dataset: Dataset) -> Any:
     """Return the functions of effnet.training.learning for this data set."""
+    kept = dataset if isinstance(dataset, KeptDataset) else None
     return SimpleNamespace(
         check=check,
         loss_of=loss_of,
         guessed_loss=guessed_loss,
-        validate=partial(validate, num_classes=len(dataset.class_names)),
-        inputs=inputs,
+        validate=partial(validate, num_classes=len(dataset.class_names), kept=kept and kept.held_out),
+        inputs=KeptInputs(kept) if kept else inputs,
     )
 
 
@@ -51,7 +53,7 @@ def check(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
     if len(dataset.val):
         said.append(_absent(dataset, "val", "Validation has no objects of these classes and cannot assess them"))
     height, width = spec.input_size
-    said.append(findable(dataset.train.labels, spec.decoder, height=height, width=width, recipe=recipe))
+    said.append(findable(dataset.train.labels, spec.decoder, height=height, width=width))
     return [sentence for sentence in said if sentence]
 
 
@@ -91,6 +93,8 @@ def loss_of(dataset: Dataset, recipe: Recipe, *, preprocess: Preprocess, device:
     It is divided by the positives of the images that are computed together: those of a micro-batch, if there are any.
     """
     check_recipe(recipe)
+    if isinstance(dataset, KeptDataset):
+        return kept_loss(dataset, recipe)
     learns = PointLoss(assigner=recipe.boxes.assigner, box_weight=recipe.boxes.weight)
     made: dict[int, Heads] = {}
 

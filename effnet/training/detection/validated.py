@@ -18,6 +18,7 @@ from effnet.tasks.boxes.candidates import Decode, detect
 from effnet.tasks.boxes.record import Detections
 from effnet.training.detection.head import Answers, Heads
 from effnet.training.detection.inputs import Shown
+from effnet.training.detection.kept import Later
 from effnet.training.detection.views import padded
 from effnet.training.device import to_input
 from effnet.training.distributed.ranks import ALONE, Ranks
@@ -72,10 +73,12 @@ def validate(
     ranks: Ranks = ALONE,
     *,
     num_classes: int,
+    kept: Later | None = None,
 ) -> BoxesValidated:
     """Return the result of `model`, in evaluation mode, on the batches of `effnet.training.detection.inputs`.
 
-    Each process of `ranks` gives batches of its own, perhaps none; all get the joint result.
+    With `kept` feature maps, batches hold their rows instead of images. Each process of `ranks` gives batches of its
+    own, perhaps none; all get the joint result.
     """
     model.eval()
     heads = Heads(model)
@@ -85,9 +88,12 @@ def validate(
     most = 100
     for images, shown in batches:
         most = max(most, most_detections([own.truth for own in shown]))
-        x = to_input(images, preprocess, device)
-        head = heads.at(x)
-        answers = Answers.of(model(x))
+        if kept is None:
+            x = to_input(images, preprocess, device)
+            head, answers = heads.at(x), Answers.of(model(x))
+        else:
+            head = heads.at_size(*kept.get().size, device=device)
+            answers = kept.get().answers(model, images, device)
         targets = torch.from_numpy(padded([own.targets for own in shown])).to(device)
         losses += torch.tensor([float(head.loss(answers, targets)) * len(shown), len(shown)], dtype=torch.float64)
         truths += [own.truth for own in shown]

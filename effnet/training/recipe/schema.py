@@ -61,8 +61,8 @@ class Train:
 
     For pretrained weights: `layer_decay` is the factor of the learning rate from one stage to the one before it,
     `frozen_stages` is the number of the first stages that are not trained, nor is the stem before them, `frozen_norms`
-    keeps the BatchNorm statistics (those of the backbone, if the network has a decoder), and `start_counts` validates the initial weights as the first result,
-    so that training never returns worse ones.
+    keeps the BatchNorm statistics (those of the backbone, if the network has a decoder), and `start_counts` validates
+    the initial weights as the first result, so that training never returns worse ones.
     """
 
     epochs: int = 40

@@ -218,4 +218,4 @@ def foreground_of(labels: np.ndarray) -> np.ndarray:
 
 def input_sides(preprocess: Preprocess) -> tuple[int, int]:
     """Return height and width of the input."""
-    return preprocess.resolution, preprocess.resolution
+    return preprocess.size

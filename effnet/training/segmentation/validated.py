@@ -9,7 +9,7 @@ from torch import nn
 
 from effnet.data.annotated.mask_codes import IGNORE
 from effnet.data.preprocess import Preprocess
-from effnet.measurement.segmentation import MaskCounts, count_mask, segmentation_figures
+from effnet.measurement.segmentation.figures import MaskCounts, count_mask, segmentation_figures
 from effnet.system.text import percent
 from effnet.tasks.masks.plan import Plan, classes_in, joined
 from effnet.training.device import to_input

@@ -14,22 +14,26 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import WeightsError, nearest
-from effnet.weights.schemes import keras, lukemelas, tensorflow, timm, torchvision
+from effnet.weights.schemes import effdet, keras, lukemelas, smp, tensorflow, timm, torchvision
 from effnet.weights.schemes.shared import (
     TENSORFLOW_PARTS,
     TORCH_PARTS,
     Arrays,
+    LayerNames,
     Shape,
     from_tensorflow,
     is_depthwise,
     parametrised,
     parts,
+    refuse,
     shape_of,
     tensorflow_shape,
     to_tensorflow,
 )
 
-Scheme = Literal["effnet", "timm", "torchvision", "lukemelas", "keras", "tensorflow"]
+Scheme = Literal[
+    "effnet", "timm", "torchvision", "lukemelas", "keras", "tensorflow", "effdet", "smp", "smp_timm", "smp_tu"
+]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 _MODULES: dict[Scheme, ModuleType] = {
@@ -38,7 +42,15 @@ _MODULES: dict[Scheme, ModuleType] = {
     "lukemelas": lukemelas,
     "keras": keras,
     "tensorflow": tensorflow,
+    "effdet": effdet,
 }
+SMP: tuple[Scheme, ...] = ("smp", "smp_timm", "smp_tu")
+"""The schemes of segmentation_models_pytorch, by the kind of its encoder."""
+COMPOSED: tuple[Scheme, ...] = ("effdet", *SMP)
+"""The schemes whose networks hold another project's network, under its names and a prefix."""
+
+# The schemes that have names for the layers of a decoder.
+_DECODED: tuple[Scheme, ...] = ("effnet", "tensorflow", "effdet", *SMP)
 # Keys that only this scheme has. ResNets are named alike by timm and torchvision.
 PATTERNS: dict[Scheme, str] = {
     "effnet": r"stages\.\d+\.\d+\.",
@@ -47,6 +59,10 @@ PATTERNS: dict[Scheme, str] = {
     "lukemelas": r"_blocks\.\d+\.",
     "keras": r"block\d+._\w+/",
     "tensorflow": r"([^/]+/)*blocks_\d+/",
+    "effdet": r"(fpn\.cell|(class|box)_net\.conv_rep)\.\d+\.|backbone\.blocks\.\d+\.\d+\.",
+    "smp": r"encoder\._blocks\.\d+\.",
+    "smp_timm": r"encoder\.blocks\.\d+\.\d+\.",
+    "smp_tu": r"encoder\.model\.blocks\.\d+\.\d+\.",
 }
 _SHOWN = 3
 
@@ -71,8 +87,7 @@ def foreign_names(spec: ArchSpec, scheme: Scheme) -> dict[str, str]:
 
     Raises WeightsError if the scheme has no names for such a network.
     """
-    module = _module(scheme)
-    layers = {name: name for name, _ in parametrised(spec)} if module is None else module.layer_names(spec)
+    layers = _layer_names(spec, scheme)
     return {
         f"{name}.{part}": _foreign_key(layers[name], name, op=layer.op, part=part, scheme=scheme)
         for name, layer in parametrised(spec)
@@ -108,12 +123,27 @@ def _module(scheme: Scheme) -> ModuleType | None:
     return _MODULES.get(scheme)
 
 
+def _layer_names(spec: ArchSpec, scheme: Scheme) -> LayerNames:
+    """Return the foreign names of the layers with parameters."""
+    module = _module(scheme)
+    if spec.decoder is not None and scheme not in _DECODED:
+        raise refuse(scheme, "a network with a decoder")
+    if scheme in SMP:
+        return smp.layer_names(spec, scheme)
+    if module is None:
+        return {name: name for name, _ in parametrised(spec)}
+    names: LayerNames = module.layer_names(spec)
+    return names
+
+
 def _foreign_key(foreign: str, name: str, *, op: str, part: str, scheme: Scheme) -> str:
+    if op == "fuse" and scheme != "effnet":
+        return foreign
     if scheme not in ("keras", "tensorflow"):
         return f"{foreign}.{part}"
     part = TENSORFLOW_PARTS[op][TORCH_PARTS[op].index(part)]
-    if scheme == "tensorflow" and is_depthwise(name):
-        part = "depthwise_kernel"
+    if scheme == "tensorflow" and part == "kernel":
+        part = tensorflow.kernel_part(name)
     return f"{foreign}/{part}"
 
 
@@ -127,14 +157,19 @@ def plain_arrays(arrays: Mapping[str, np.ndarray], scheme: Scheme) -> dict[str, 
         return tensorflow.plain_names(arrays)
     if scheme == "keras":
         return keras.plain_names(arrays)
+    if scheme == "effdet":
+        arrays = effdet.plain_names(arrays)
+    elif scheme in SMP:
+        arrays = smp.plain_names(arrays)
     return {key: array for key, array in arrays.items() if not key.endswith("num_batches_tracked")}
 
 
 def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Scheme, where: str) -> Arrays:
     """Return foreign weights as effnet's state of the network: its names, torch's layout, float32.
 
-    `where` names the file in errors. Raises WeightsError if a key is missing or unknown, a shape differs, a
-    number is not finite, or a variance is below 0.
+    `where` names the file in errors. BatchNorms of another epsilon than the network's get variances with which they
+    compute the same; of two epsilons the network must have the smaller. Raises WeightsError if a key is missing or
+    unknown, a shape differs, a number is not finite, or a variance is below 0.
     """
     names, shapes = foreign_names(spec, scheme), foreign_shapes(spec, scheme)
     plain = plain_arrays(arrays, scheme)
@@ -147,6 +182,8 @@ def to_effnet(arrays: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Schem
             raise WeightsError(f"{where}: {foreign} must hold variances of at least 0; got {array.min():g}")
         if scheme in ("keras", "tensorflow"):
             array = from_tensorflow(array, depthwise=is_depthwise(own.rpartition(".")[0]))
+        if own.endswith(".running_var"):
+            array = array + (_epsilon(spec, own, scheme) - spec.norm_epsilon)
         state[own] = np.ascontiguousarray(array, dtype=np.float32)
     return state
 
@@ -157,13 +194,36 @@ def from_effnet(state: Mapping[str, np.ndarray], spec: ArchSpec, *, scheme: Sche
     Raises WeightsError if the state is not that of the network, or the scheme has no names for it.
     """
     names = foreign_names(spec, scheme)
-    own = to_effnet(state, spec, scheme="effnet", where="the state")
+    own = _for_epsilons(to_effnet(state, spec, scheme="effnet", where="the state"), spec, scheme)
     if scheme not in ("keras", "tensorflow"):
         return {foreign: own[name] for name, foreign in names.items()}
-    return {
+    arrays = {
         foreign: np.ascontiguousarray(to_tensorflow(own[name], depthwise=is_depthwise(name.rpartition(".")[0])))
         for name, foreign in names.items()
     }
+    return tensorflow.split_fusions(arrays) if scheme == "tensorflow" else arrays
+
+
+def _epsilon(spec: ArchSpec, name: str, scheme: Scheme) -> float:
+    """Return the epsilon that a project's code has in the BatchNorm of this name; some have more than one."""
+    if scheme == "effdet":
+        return effdet.epsilon(spec, name)
+    return smp.epsilon(spec, name, scheme) if scheme in SMP else spec.norm_epsilon
+
+
+def _for_epsilons(state: Arrays, spec: ArchSpec, scheme: Scheme) -> Arrays:
+    """Return the state for BatchNorms with the epsilons of a scheme: the variances, and where these would be below 0
+    the weights too, change so that each computes the same.
+    """
+    changed = dict(state)
+    for name, variance in state.items():
+        layer, _, part = name.rpartition(".")
+        theirs = _epsilon(spec, layer, scheme) if part == "running_var" else spec.norm_epsilon
+        if theirs != spec.norm_epsilon:
+            lowered = np.maximum(variance + np.float32(spec.norm_epsilon - theirs), 0)
+            factor = np.sqrt((lowered + np.float32(theirs)) / (variance + np.float32(spec.norm_epsilon)))
+            changed[name], changed[f"{layer}.weight"] = lowered, state[f"{layer}.weight"] * factor
+    return changed
 
 
 def _check_keys(plain: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], *, scheme: Scheme, where: str) -> None:

@@ -22,6 +22,7 @@ TORCH_PARTS = {
     "norm": ("weight", "bias", "running_mean", "running_var"),
     "linear": ("weight", "bias"),
     "channel_conv": ("weight",),
+    "fuse": ("weight",),
 }
 TENSORFLOW_PARTS = {
     "conv": ("kernel", "bias"),
@@ -31,8 +32,15 @@ TENSORFLOW_PARTS = {
 
 
 def parametrised(spec: ArchSpec) -> Iterator[tuple[str, Layer]]:
-    """Yield the layers that have parameters, with their names."""
-    return ((name, layer) for name, layer in named_layers(spec) if layer.op in TORCH_PARTS)
+    """Yield the layers that have parameters, each with the name under which these are stored.
+
+    Of layers that share them the first is yielded. A fusion has parameters, one for each input.
+    """
+    found: dict[str, Layer] = {}
+    for name, layer in named_layers(spec):
+        if layer.op in TORCH_PARTS:
+            found.setdefault(layer.weights or name, layer)
+    return iter(found.items())
 
 
 def parts(layer: Layer) -> tuple[str, ...]:
@@ -47,13 +55,15 @@ def shape_of(layer: Layer, part: str) -> Shape:
         return (layer.out_channels,)
     if layer.op == "channel_conv":
         return (1, 1, layer.kernel_size)
+    if layer.op == "fuse":
+        return (len(layer.inputs),)
     shape = (layer.out_channels, layer.in_channels // layer.groups)
     return (*shape, layer.kernel_size, layer.kernel_size) if layer.op == "conv" else shape
 
 
 def is_depthwise(name: str) -> bool:
-    """Return whether a layer of this name is the depthwise convolution; a width of one would hide it in the shapes."""
-    return name.endswith(".depthwise.conv")
+    """Return whether a layer of this name is a depthwise convolution; a width of one would hide it in the shapes."""
+    return name.endswith((".depthwise.conv", ".depthwise"))
 
 
 def tensorflow_shape(shape: Shape, *, depthwise: bool) -> Shape:
@@ -81,10 +91,11 @@ def from_tensorflow(array: np.ndarray, *, depthwise: bool) -> np.ndarray:
 def name_layers(spec: ArchSpec, *, ends: LayerNames, name_block: NameBlock) -> LayerNames:
     """Return the foreign names of all layers with parameters.
 
-    `ends` names stem, head and classifier. `name_block` gets the stage, the place in the stage, the place in
-    the network, the block, and the rest of the layer's name (`expand.conv`).
+    `ends` names stem, head and classifier; the layers of a decoder are left out. `name_block` gets the stage, the place
+    in the stage, the place in the network, the block, and the rest of the layer's name (`expand.conv`).
     """
-    names, first = {}, [0]
+    names: LayerNames = {}
+    first = [0]
     for blocks in spec.stages:
         first.append(first[-1] + len(blocks))
     for name, _ in parametrised(spec):
@@ -92,7 +103,7 @@ def name_layers(spec: ArchSpec, *, ends: LayerNames, name_block: NameBlock) -> L
             _, i, j, rest = name.split(".", 3)
             stage, place = int(i), int(j)
             names[name] = name_block(stage, place, first[stage] + place, spec.stages[stage][place], rest)
-        else:
+        elif name in ends:
             names[name] = ends[name]
     return names
 

@@ -118,6 +118,8 @@ def test_lists_of_images_give_the_splits(tmp_path, write_image, write_text):
         ("names: ['a, b', \"c\", d] # e", {"names": ["a, b", "c", "d"]}),
         ("names: [a,\n  b,\n  c]\nnc: 3", {"names": ["a", "b", "c"], "nc": "3"}),
         ("names:\n- a\n- 'it''s'\n", {"names": ["a", "it's"]}),
+        ("names:\n- 'it''s # 1' # two\n- '#''#'\n", {"names": ["it's # 1", "#'#"]}),
+        ("names: ['it''s, a', '''', b]\n", {"names": ["it's, a", "'", "b"]}),
         ("names:\n    0: a b\n    1: c\n", {"names": {"0": "a b", "1": "c"}}),
         ("names: {0: a, 1: b}", {"names": {"0": "a", "1": "b"}}),
         ("---\n# c\nurl: https://x/y#z\n", {"url": "https://x/y#z"}),

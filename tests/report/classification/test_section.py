@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from pages import sample, typed
 
-from effnet.report.classification import confusion
 from effnet.report.gallery import mistakes_shown
+from effnet.report.plot_confusion import confusion_svg
 
 
 @pytest.mark.parametrize("classes, numbers", [(2, True), (20, True), (21, False), (100, False)])
 def test_the_confusion_matrix_counts_few_classes_only(classes, numbers):
-    svg = confusion.confusion_svg(typed(sample([f"class {i}" for i in range(classes)])))
+    some = typed(sample([f"class {i}" for i in range(classes)]))
+    svg = confusion_svg(some.test.confusion, some.dataset.class_names)
     root = ElementTree.fromstring(svg)
     texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert ("9" in texts) == numbers

@@ -94,7 +94,7 @@ def exported(tmp_path_factory):
 def test_the_file_gives_the_probabilities_of_the_onnx_file(exported):
     _, _, folder, images, expected = exported
     engine = open_engine(folder / "model.pte")
-    assert (engine.side, engine.channels, engine.classes) == (SIDE, 3, len(NAMES))
+    assert (engine.size, engine.channels, engine.classes) == ((SIDE, SIDE), 3, len(NAMES))
     for batch in (1, 3, 8):
         np.testing.assert_allclose(engine.run(images[:batch]), expected[:batch], rtol=0, atol=1e-5)
 

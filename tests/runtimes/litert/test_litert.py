@@ -51,7 +51,7 @@ def check_equal_to_onnx(spec: ArchSpec, side: int, folder: Path) -> None:
     write_onnx(to_onnx(spec, weights, **common), folder / "model.onnx")
     (folder / "model.tflite").write_bytes(to_tflite(spec, weights, **common))
     theirs, ours = open_engine(folder / "model.onnx"), open_engine(folder / "model.tflite")
-    assert (ours.side, ours.channels, ours.classes) == (theirs.side, theirs.channels, theirs.classes)
+    assert (ours.size, ours.channels, ours.classes) == (theirs.size, theirs.channels, theirs.classes)
     for batch in (1, 3, 2):
         images = draw_images(spec, side, batch=batch)
         expected, found = theirs.run(images), ours.run(images)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.data.annotated.objects import COLUMNS, CROWD
-from effnet.tasks.boxes.anchors import anchors, decode as decode_codes
+from effnet.tasks.boxes.anchors import anchors
+from effnet.tasks.boxes.anchors import decode as decode_codes
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.training.detection.anchor_loss import AnchorLoss, encode_boxes, match_anchors
 from effnet.training.detection.assign import atss

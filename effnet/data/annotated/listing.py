@@ -1,0 +1,130 @@
+"""List the images of a folder or table that is annotated with objects or masks, whatever the format."""
+
+import os
+from collections.abc import Sequence
+from itertools import islice
+
+from effnet.data.annotated.holds import PEEK_BYTES, Holds, has_boxes, look_into
+from effnet.data.annotated.index import MASK_FOLDERS, FileIndex, list_files, stem_of, suffix_of
+from effnet.data.annotated.mask_codes import MaskCode, discover_code
+from effnet.data.annotated.mask_labels import listing_of_drawn, listing_of_masks
+from effnet.data.annotated.mask_set import read_class_table, read_mask_set
+from effnet.data.annotated.objects import listing_of
+from effnet.data.annotated.read import read_annotated
+from effnet.data.layout import is_ignored_folder
+from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
+from effnet.data.sources import Listing
+from effnet.errors import DataError
+from effnet.system.files import open_regular
+from effnet.system.text import printable
+
+DETECTION, SEGMENTATION = "detection", "segmentation"
+"""The tasks of annotated data."""
+
+# Folders, and the entries of each, that are looked at for a sign of annotations.
+_FOLDERS, _ENTRIES = 500, 300
+_SIGNS = frozenset((".xml", ".json", ".txt", ".yaml", ".yml", *MANIFEST_SUFFIXES))
+# Masks that must have a code before a folder counts as one of masks: a class of photographs may be called "mask".
+_TRIED = 8
+
+
+def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> Listing | None:
+    """Return the listing of annotated data for `task`, or for that of its annotations if it is "auto".
+
+    None if there are no annotations, or those of a task that is not asked for. `class_names` are those of a model.
+    Raises DataError if annotations cannot be read, or if DETECTION or SEGMENTATION is asked for and there are none.
+    """
+    if task not in ("auto", DETECTION, SEGMENTATION):
+        return None
+    if os.path.isdir(path):
+        if task == "auto" and not _has_sign(path):
+            return None
+        holds = look_into(list_files(path))
+        kinds = [kind for kind in (holds.kind, *holds.also) if kind not in ("", "classes")]
+        masks = "masks" in kinds and (task == SEGMENTATION or (kinds == ["masks"] and _are_masks(path, holds)))
+    else:
+        kinds, masks = (["table"] if _is_annotated_file(path) else []), False
+    if not kinds and task != "auto":
+        what = "images with masks, or with the outlines of objects" if task == SEGMENTATION else "boxes of objects"
+        raise DataError(f"the task {task} needs {what}; {printable(path)} has none: the page on annotations shows them")
+    if task == "auto" and kinds == ["masks"] and not masks:
+        return None
+    if not kinds:
+        return None
+    root = path if os.path.isdir(path) else os.path.dirname(path)
+    if masks:
+        code = _code_beside(list_files(path))
+        names = () if code else class_names
+        return listing_of_masks(read_mask_set(path, code=code, class_names=names), name=path, root=root)
+    found = read_annotated(path, class_names=_of_objects(class_names) if task == SEGMENTATION else class_names)
+    if task == SEGMENTATION:
+        if not any(shape is not None for image in found.images for shape in image.shapes):
+            raise DataError(
+                f"the task {task} needs masks, or the outlines of objects; the objects of {printable(path)} have boxes "
+                "alone: --task detection finds them"
+            )
+        return listing_of_drawn(found, name=path, root=root)
+    return listing_of(found, name=path, root=root)
+
+
+def _code_beside(index: FileIndex) -> MaskCode | None:
+    """Return the code of masks in a table at the top of the folder, such as classes.csv; None if there is none."""
+    for name in index.files:
+        if "/" not in name and suffix_of(name) in MANIFEST_SUFFIXES:
+            try:
+                return read_class_table(index.absolute(name))
+            except DataError:
+                continue
+    return None
+
+
+def _of_objects(class_names: Sequence[str]) -> Sequence[str]:
+    """Return the classes without that of the background, which no object has."""
+    return class_names[1:]
+
+
+def _has_sign(path: str) -> bool:
+    """Return whether a folder may be annotated, from a part of its entries: a large one of classes is not listed."""
+    stack, seen = [path], 0
+    while stack and seen < _FOLDERS:
+        folder = stack.pop(0)
+        seen += 1
+        try:
+            with os.scandir(folder) as entries:
+                for entry in islice(entries, _ENTRIES):
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        if name.lower() in MASK_FOLDERS:
+                            return True
+                        if not is_ignored_folder(name):
+                            stack.append(entry.path)
+                    elif suffix_of(name) in _SIGNS or stem_of(name).lower().endswith(("mask", "_seg", "_gt", "_label")):
+                        return True
+        except OSError:
+            continue
+    return False
+
+
+def _are_masks(path: str, holds: Holds) -> bool:
+    """Return whether the files that are named like masks are some."""
+    index = list_files(path)
+    try:
+        discover_code([index.absolute(mask) for mask in islice(holds.masks.values(), _TRIED)])
+    except DataError:
+        return False
+    return True
+
+
+def _is_annotated_file(path: str) -> bool:
+    suffix = suffix_of(path)
+    if suffix in (".json", ".yaml", ".yml"):
+        return True
+    if suffix not in MANIFEST_SUFFIXES:
+        return False
+    try:
+        with open_regular(path) as file:
+            return has_boxes(path, file.read(PEEK_BYTES))
+    except OSError:
+        return False

@@ -1,0 +1,94 @@
+"""The answers of a detector or a segmenter to the images of a split, in its runtime."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from effnet.data.datasets import Split, loaded_image
+from effnet.data.eval_view import eval_decoding
+from effnet.data.preprocess import resize_and_crop
+from effnet.errors import DataError, ImageError
+from effnet.runtimes.predictor import Predictor
+from effnet.system.machine import usable_cores
+from effnet.tasks.task import parted
+
+# Images on which the time outside the network is measured, and how often each.
+_TIMED, _ROUNDS = 8, 5
+
+LEAST_SCORE = 0.02
+"""The least score of the objects from which precision and recall are computed; fewer change no figure visibly."""
+
+
+def answers_on(
+    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[int, np.ndarray, Any]]:
+    """Yield the place, the upright pixels [height, width, channels] and the answer of each readable image of a split.
+
+    Objects have a score of at least LEAST_SCORE, whatever the bundle's threshold. Raises DataError if no image can be
+    read.
+    """
+    decoding = replace(eval_decoding(predictor.config.preprocess, warn=predictor.warn_once), reduce=None)
+
+    def read(index: int) -> np.ndarray | None:
+        try:
+            with loaded_image(split, index, decoding) as image:
+                return np.array(image)
+        except ImageError:
+            return None
+
+    _ = predictor.engine
+    count = 0
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="effnet-images") as pool:
+        ahead = 2 * usable_cores()
+        waiting = {index: pool.submit(read, index) for index in range(min(ahead, len(split)))}
+        for index in range(len(split)):
+            image = waiting.pop(index).result()
+            if index + ahead < len(split):
+                waiting[index + ahead] = pool.submit(read, index + ahead)
+            if image is not None:
+                count += 1
+                yield index, image, predictor.answer_in(image, threshold=LEAST_SCORE)
+            if progress:
+                progress(index + 1, len(split))
+    if not count:
+        raise DataError("evaluation needs at least one readable image; there is none")
+
+
+def outside_ms(predictor: Predictor, split: Split) -> float:
+    """Return the time from the network's outputs to the objects or the mask of an image, in milliseconds.
+
+    It is the median over images of the fastest of a few rounds, since other processes can only slow one down. It is part of every latency of a detector or a segmenter; decoding and resizing an image is not, as for a
+    classifier.
+    """
+    config = predictor.config
+    whole = config.task_record.whole
+    assert whole is not None
+    few = Split(sources=split.sources[:_TIMED], labels=split.labels[:_TIMED])
+    taken = []
+    for _, image, _ in answers_on(predictor, few):
+        known: list[dict[str, np.ndarray]] = []
+
+        def compute(images: np.ndarray, known: list[dict[str, np.ndarray]] = known) -> dict[str, np.ndarray]:
+            known.append(parted(predictor.outputs(images), config.file_outputs))
+            return known[-1]
+
+        whole(compute, image, config.arch, config.preprocess, threshold=config.threshold)
+        rounds = []
+        for _ in range(_ROUNDS):
+            results, start = iter(known), time.perf_counter()
+            whole(partial(_next, results), image, config.arch, config.preprocess, threshold=config.threshold)
+            both = time.perf_counter() - start
+            start = time.perf_counter()
+            resize_and_crop(image, config.preprocess)
+            rounds.append(both - (time.perf_counter() - start))
+        taken.append(min(rounds))
+    return 1e3 * max(0.0, float(np.median(taken)))
+
+
+def _next(results: Iterator[dict[str, np.ndarray]], _images: np.ndarray) -> dict[str, np.ndarray]:
+    return next(results)

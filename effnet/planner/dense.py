@@ -1,0 +1,120 @@
+"""The detectors and segmenters that a plan chooses from: backbone x sides of the input x decoder x precision."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+from effnet.arch.catalog import get_spec
+from effnet.arch.cost import cost
+from effnet.arch.decoders.usual import with_detector, with_segmenter
+from effnet.arch.scale import scale
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.formats import Precision
+from effnet.data.inspection.shapes import Shapes
+from effnet.data.letterbox import fit_sides
+from effnet.data.preprocess import Preprocess
+from effnet.planner.pretrained import Offer
+from effnet.planner.search import TrainingNeed
+from effnet.planner.space import Candidate, in_precision
+
+SIDES = (96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 640)
+"""The longer sides of inputs, in pixels: multiples of 32, the total stride of the backbones."""
+
+# Images whose aspect ratios, but for the outer tenths, are within this factor get an input of the median one.
+_ONE_ASPECT = 1.5
+# Inputs are at most this many times larger than the images.
+_MOST_ENLARGED = 1.25
+# A rule of thumb that only orders the candidates, in points of AP or mIoU: a halved side, a point of ImageNet top-1,
+# a doubled width of the decoder, a doubled width of a backbone that is trained from scratch.
+_SIDE_POINTS, _TOP1_POINTS, _WIDTH_POINTS, _SCALE_POINTS = 10.0, 0.5, 1.0, 4.0
+_UNKNOWN_TOP1 = 75.0
+_LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.05, "bf16": 0.3, "w8": 0.2, "int8": 0.5}
+# The widths of feature pyramids; EfficientDet's rise from 64 to 384.
+_PYRAMIDS = (88, 64, 48)
+# Backbones that are trained from scratch, by their phi.
+_FAMILIES, _PHIS = ("lite0", "b0"), (1, 0, -1, -2, -4, -6, -8)
+# The epochs that a network must be able to train, and the multiply-accumulates per second of training on one core.
+_EPOCHS, _CORE_MACS = 25, 8e9
+# A step forwards and backwards costs about three inferences.
+_STEP = 3
+
+
+def dense_need(num_train: int, *, minutes: float, cores: int) -> TrainingNeed:
+    """Return how large a network may be to train for enough epochs within `minutes`."""
+    most = 60 * minutes * cores * _CORE_MACS / (_STEP * _EPOCHS * num_train)
+    reason = f"{_EPOCHS} epochs of {num_train} images must fit into {minutes:.3g} minutes"
+    return TrainingNeed(images_per_second=0.0, most_macs=most, reason=reason)
+
+
+def input_sizes(shapes: Shapes, *, longest: float) -> list[tuple[int, int]]:
+    """Return the heights and widths of inputs for images of these shapes, the largest first.
+
+    `longest` is the median longer side of the images. They have the images' aspect ratio if that is one, else they are
+    square.
+    """
+    alike = shapes.high <= _ONE_ASPECT * shapes.low
+    width, height = (round(1000 * shapes.median), 1000) if alike else (1, 1)
+    sides = [side for side in SIDES if side <= max(SIDES[0], _MOST_ENLARGED * longest)]
+    return [fit_sides(height, width, longer=side) for side in reversed(sides)]
+
+
+def list_dense(
+    offers: Sequence[Offer],
+    *,
+    task: str,
+    num_classes: int,
+    channels: int,
+    sizes: Sequence[tuple[int, int]],
+    precisions: Sequence[Precision],
+) -> list[Candidate]:
+    """Return every network for `task` on the backbones of `offers`, the one that promises most first.
+
+    Without offers the backbones are those that are trained from scratch.
+    """
+    found: list[tuple[float, Candidate]] = []
+    for backbone, preprocess, source, family, phi, points in _backbones(offers, channels):
+        for height, width in sizes:
+            own = dataclasses.replace(backbone.lineage, resolution=width)
+            shaped = dataclasses.replace(
+                backbone, resolution=width, height=0 if height == width else height, lineage=own
+            )
+            for spec, more in _decoded(shaped, task, num_classes):
+                view = dataclasses.replace(
+                    preprocess, resolution=width, height=spec.height, mode="corner", crop=1.0, interpolation="bilinear"
+                )
+                total = cost(spec)
+                candidate = Candidate(
+                    spec=spec, family=family, phi=phi, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
+                    weights=source, preprocess=view,
+                )  # fmt: skip
+                expected = points + more + _SIDE_POINTS * math.log2(max(height, width) / SIDES[-1])
+                found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
+    return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
+
+
+def _backbones(offers: Sequence[Offer], channels: int) -> Iterator[tuple[ArchSpec, Preprocess, str, str, float, float]]:
+    """Yield each backbone: its network, preprocessing, weights, family, phi, and what it promises."""
+    for offer in offers:
+        promised = _TOP1_POINTS * (offer.top1 or _UNKNOWN_TOP1)
+        yield offer.spec, offer.preprocess, offer.source, offer.family, 0.0, promised
+    for family in () if offers else _FAMILIES:
+        base = dataclasses.replace(get_spec(family, in_channels=channels), padding="symmetric")
+        half = (0.5,) * channels
+        for phi in _PHIS:
+            view = Preprocess(resolution=base.resolution, mean=half, std=half)
+            yield scale(base, phi=phi), view, "", family, float(phi), _SCALE_POINTS * phi / 2
+
+
+def _decoded(backbone: ArchSpec, task: str, num_classes: int) -> Iterator[tuple[ArchSpec, float]]:
+    """Yield the backbone with each decoder, and the points that the decoder is worth."""
+    if task == "detection":
+        for channels in _PYRAMIDS:
+            spec = with_detector(backbone, num_classes, channels=channels)
+            yield _named(spec, f"detector {channels}"), _WIDTH_POINTS * math.log2(channels / _PYRAMIDS[0])
+        return
+    yield _named(with_segmenter(backbone, num_classes, kind="unet"), "U-Net"), 0.5
+    yield _named(with_segmenter(backbone, num_classes, kind="pyramid"), "pyramid"), 0.0
+
+
+def _named(spec: ArchSpec, note: str) -> ArchSpec:
+    return dataclasses.replace(spec, lineage=dataclasses.replace(spec.lineage, note=note))

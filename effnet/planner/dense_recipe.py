@@ -1,0 +1,40 @@
+"""The recipes of detectors and segmenters, by the data and the start of the backbone."""
+
+from effnet.training.recipe.boxes import Boxes
+from effnet.training.recipe.masks import Masks
+from effnet.training.recipe.schema import Augment, Model, Optimizer, Recipe, Train
+
+# Epochs without a time limit: few images need many.
+_VIEWS, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 12, 150
+_BATCH = 8
+# Views of each image on whose kept feature maps the decoder is trained first.
+_KEPT_VIEWS = 4
+
+
+def dense_epochs(num_train: int) -> int:
+    """Return the number of epochs that is worthwhile."""
+    return max(_LEAST_EPOCHS, min(_MOST_EPOCHS, round(_VIEWS / num_train)))
+
+
+def dense_recipe(task: str, *, epochs: int, mirror_safe: bool, pretrained: bool, seed: int) -> Recipe:
+    """Return the recipe of a detector or a segmenter.
+
+    A pretrained backbone keeps its BatchNorm statistics, which batches of a few images would only blur, and learns more
+    slowly from its last stage to its first.
+    """
+    return Recipe(
+        train=Train(
+            epochs=epochs,
+            batch_size=_BATCH,
+            lr=1e-3,
+            ema_decay=0.998,
+            layer_decay=0.8 if pretrained else 1.0,
+            frozen_norms=pretrained,
+            seed=seed,
+        ),
+        model=Model(dropout=0.0),
+        optimizer=Optimizer(weight_decay=0.05),
+        augment=Augment(flip=mirror_safe),
+        boxes=Boxes(kept_views=_KEPT_VIEWS if pretrained else 0),
+        masks=Masks(),
+    )

@@ -1,0 +1,66 @@
+"""Train a detector on a pretrained backbone: its decoder first, on kept feature maps, then all of it."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from effnet.data.datasets import Dataset
+from effnet.data.preprocess import Preprocess
+from effnet.nn.dense import DenseNetwork
+from effnet.progress import Listener
+from effnet.training.detection.inputs import input_sides
+from effnet.training.detection.kept import kept_dataset, kept_recipe, kept_views_within
+from effnet.training.device import pick_device
+from effnet.training.loop import TrainResult, train
+from effnet.training.recipe.schema import Recipe
+
+DECODER = "decoder"
+"""The folder of the first stage in that of the run."""
+
+
+def train_detector(
+    model: DenseNetwork,
+    dataset: Dataset,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    *,
+    folder: Path,
+    listener: Listener | None = None,
+    device: torch.device | None = None,
+    deadline_seconds: float | None = None,
+) -> TrainResult:
+    """Train `model`, whose backbone is pretrained, in place; see `effnet.training.loop.train`.
+
+    If `recipe.boxes.kept_views` is 0 there is no first stage. It is resumed as the second one is. `deadline_seconds`
+    are those of both together: the first takes at most half.
+    """
+    device = device or pick_device()
+    spent = 0.0
+    if recipe.boxes.kept_views:
+        model.to(device)
+        views = kept_views_within(model, len(dataset.train), recipe, input_sides(preprocess))
+        recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, kept_views=views))
+        first = train(
+            model,
+            kept_dataset(model, dataset, recipe, preprocess, device=device),
+            kept_recipe(recipe, len(model.stages)),
+            preprocess,
+            folder=folder / DECODER,
+            listener=listener,
+            device=device,
+            deadline_seconds=None if deadline_seconds is None else deadline_seconds / 2,
+        )
+        spent = first.seconds
+        model.load_state_dict(first.model.state_dict())
+        model.requires_grad_(True)
+    return train(
+        model,
+        dataset,
+        recipe,
+        preprocess,
+        folder=folder,
+        listener=listener,
+        device=device,
+        deadline_seconds=None if deadline_seconds is None else max(1.0, deadline_seconds - spent),
+    )
