@@ -135,7 +135,7 @@ class ModelConfig:
     def _decoded_outputs(self) -> tuple[Output, ...]:
         """Return the outputs of a network with a decoder: its task says what they mean, the graph has their shapes."""
         shapes = output_shapes(self.arch, self.preprocess.size)
-        meant = {output.name: output for output in (self.task_record.output, *self.task_record.several)}
+        meant = {output.name: output for output in self.task_record.several}
         return tuple(replace(meant[name], shape=shape, width=math.prod(shape)) for name, shape in shapes.items())
 
     @property

@@ -28,19 +28,11 @@ BOXES = Output(
 )
 SCORES = Output(name="scores", activation="none", meaning="the logit of each class at each place", titled=TITLED)
 
-BOXES = Output(
-    name="boxes",
-    activation="none",
-    meaning="the raw numbers of the box at each place, which effnet.tasks.boxes decodes",
-    titled="an object detector",
-)
-
 TASK = Task(
     name="detection",
     title="object detection",
     labels=OBJECTS,
     output=SCORES,
-    several=(BOXES, SCORES),
     figure=Figure(key="ap", title="AP"),
     check=check_finite,
     answer=find_objects,

@@ -1,7 +1,9 @@
 """Networks with a decoder whose BatchNorm layers and weights are like those of trained ones."""
 
 import dataclasses
+import functools
 
+import numpy as np
 import torch
 
 from effnet.arch.catalog import get_spec
@@ -10,6 +12,8 @@ from effnet.arch.decoders.usual import with_detector, with_segmenter
 from effnet.bundle.config import ModelConfig
 from effnet.data.preprocess import Preprocess
 from effnet.nn.dense import build_dense
+from effnet.runtimes.registry import open_engine
+from effnet.runtimes.write import write_export
 from effnet.tasks import detection, segmentation
 from effnet.tasks.registry import register
 
@@ -105,3 +109,37 @@ def small(spec):
         neck = dataclasses.replace(pyramid.neck, channels=16, cells=1)
         decoder = Segmenter(decoder=dataclasses.replace(pyramid, neck=neck, channels=16))
     return dataclasses.replace(spec, stages=stages, decoder=decoder)
+
+
+@functools.cache
+def made(name):
+    """Return a small network, images, and its outputs for them."""
+    network = settled(small(NETWORKS[name]))
+    images = np.random.default_rng(0).integers(0, 256, (2, *network.spec.input_size, 3), dtype=np.uint8)
+    return network, images, outputs_of(network, images)
+
+
+def written(name, target, folder, **options):
+    """Return the engine of a file of a small network."""
+    network, images, _ = made(name)
+    options = {"images": images, **options} if target.endswith("int8") else options
+    return open_engine(write_export(target, folder, config_of(network.spec), arrays(network), **options))
+
+
+def assert_outputs_of_torch(name, target, folder):
+    """Assert that a file gives the outputs of the torch network, under their names, in their shapes."""
+    network, images, expected = made(name)
+    engine = written(name, target, folder)
+    assert (engine.size, [output.name for output in engine.outputs]) == (network.spec.input_size, list(expected))
+    for batch in (1, 2):
+        found = parted(engine, engine.run(images[:batch]))
+        for output, wanted in expected.items():
+            np.testing.assert_allclose(found[output], wanted[:batch], rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def correlations(name, target, folder, **options):
+    """Return the correlation of each output of a file with that of the torch network."""
+    _, images, expected = made(name)
+    engine = written(name, target, folder, **options)
+    found = parted(engine, engine.run(images))
+    return {output: np.corrcoef(found[output].ravel(), expected[output].ravel())[0, 1] for output in expected}
