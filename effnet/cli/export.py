@@ -135,9 +135,7 @@ def in_words(found: Any) -> str:
         text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.judged is not None:
         what = getattr(found.judged, "figure", None)
-        text += (
-            f"; {what.title if what else 'accuracy'} drop against fp32 {100 * found.judged.drop:+.2f} pp on {found.judged.images} labelled images"
-        )
+        text += f"; {what.title if what else 'accuracy'} drop against fp32 {100 * found.judged.drop:+.2f} pp on {found.judged.images} labelled images"
     elif found.format.precision != "fp32" and found.random:
         text += "; accuracy not measured: give --data"
     if found.unscored:

@@ -32,7 +32,12 @@ class Deployed(nn.Module):
     mean: Tensor
 
     def __init__(
-        self, network: Network | Decoded, mean: np.ndarray, *, activation: Activation = "none", maps: nn.Conv2d | None = None
+        self,
+        network: Network | Decoded,
+        mean: np.ndarray,
+        *,
+        activation: Activation = "none",
+        maps: nn.Conv2d | None = None,
     ) -> None:
         super().__init__()
         self.network = network
