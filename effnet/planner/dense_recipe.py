@@ -1,5 +1,9 @@
 """The recipes of detectors and segmenters, by the data and the start of the backbone."""
 
+import math
+
+from effnet.arch.decoders.record import Detector
+from effnet.arch.spec import ArchSpec
 from effnet.training.recipe.boxes import Boxes
 from effnet.training.recipe.masks import Masks
 from effnet.training.recipe.schema import Augment, Model, Optimizer, Recipe, Train
@@ -16,25 +20,42 @@ def dense_epochs(num_train: int) -> int:
     return max(_LEAST_EPOCHS, min(_MOST_EPOCHS, round(_VIEWS / num_train)))
 
 
-def dense_recipe(task: str, *, epochs: int, mirror_safe: bool, pretrained: bool, seed: int) -> Recipe:
+def early_stages(spec: ArchSpec) -> int:
+    """Return the number of the first stages whose feature maps have a stride of at most 4.
+
+    They hold edges and colours, and half of the time of a training step.
+    """
+    stride = spec.stem.stride * (2 if spec.stem.max_pool else 1)
+    for number, blocks in enumerate(spec.stages):
+        stride *= math.prod(block.stride for block in blocks)
+        if stride > 4:
+            return number
+    return len(spec.stages)
+
+
+def dense_recipe(spec: ArchSpec, *, epochs: int, mirror_safe: bool, pretrained: bool, seed: int) -> Recipe:
     """Return the recipe of a detector or a segmenter.
 
     A pretrained backbone keeps its BatchNorm statistics, which batches of a few images would only blur, and learns more
-    slowly from its last stage to its first.
+    slowly from its last stage to its first. That of a detector, whose decoder was trained before, does not learn in its
+    early stages, and no epoch may be worse than the first.
     """
+    detects = pretrained and isinstance(spec.decoder, Detector)
     return Recipe(
         train=Train(
             epochs=epochs,
             batch_size=_BATCH,
-            lr=1e-3,
+            lr=5e-4 if detects else 1e-3,
             ema_decay=0.998,
+            frozen_stages=early_stages(spec) if detects else 0,
+            start_counts=detects,
             layer_decay=0.8 if pretrained else 1.0,
             frozen_norms=pretrained,
             seed=seed,
         ),
         model=Model(dropout=0.0),
         optimizer=Optimizer(weight_decay=0.05),
-        augment=Augment(flip=mirror_safe),
+        augment=Augment(flip=mirror_safe, jitter=0.3 if isinstance(spec.decoder, Detector) else 0.0),
         boxes=Boxes(kept_views=_KEPT_VIEWS if pretrained else 0),
         masks=Masks(),
     )
