@@ -26,7 +26,7 @@ from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.tasks.masks.enlarge import classes_of
 from effnet.training.state import any_network_for
-from effnet.weights.pretrained import adapted, load_pretrained
+from effnet.weights.pretrained import adapted, load_backbone
 
 # What the time outside the network is guessed from before there is one: the side of the input, and the places with an
 # object, several for each.
@@ -89,7 +89,7 @@ def started(
     assert isinstance(network, DenseNetwork)
     if not weights:
         return network, None
-    read = load_pretrained(weights, model=model)
+    read = load_backbone(weights, model=model)
     found = adapted(read, num_classes=None, in_channels=spec.in_channels, resolution=spec.resolution)
     state = {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
     load_arrays_(network, state_arrays(network) | state, where=weights)
