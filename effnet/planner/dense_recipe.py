@@ -1,14 +1,17 @@
 """The recipes of detectors and segmenters, by the data and the start of the backbone."""
 
+import dataclasses
+
 from effnet.training.recipe.boxes import Boxes
 from effnet.training.recipe.masks import Masks
-from effnet.training.recipe.schema import Augment, Model, Optimizer, Recipe, Train
+from effnet.training.recipe.schema import Augment, Loss, Model, Optimizer, Recipe, Train
 
 # Epochs without a time limit: few images need many.
 _VIEWS, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 12, 150
 _BATCH = 8
 # Views of each image on whose kept feature maps the decoder is trained first.
 _KEPT_VIEWS = 4
+_MASKS_LR, _MASKS_JITTER = 2e-3, 0.3
 
 
 def dense_epochs(num_train: int) -> int:
@@ -22,7 +25,7 @@ def dense_recipe(task: str, *, epochs: int, mirror_safe: bool, pretrained: bool,
     A pretrained backbone keeps its BatchNorm statistics, which batches of a few images would only blur, and learns more
     slowly from its last stage to its first.
     """
-    return Recipe(
+    recipe = Recipe(
         train=Train(
             epochs=epochs,
             batch_size=_BATCH,
@@ -36,5 +39,20 @@ def dense_recipe(task: str, *, epochs: int, mirror_safe: bool, pretrained: bool,
         optimizer=Optimizer(weight_decay=0.05),
         augment=Augment(flip=mirror_safe),
         boxes=Boxes(kept_views=_KEPT_VIEWS if pretrained else 0),
-        masks=Masks(),
+    )
+    return recipe if task == "detection" else _for_masks(recipe)
+
+
+def _for_masks(recipe: Recipe) -> Recipe:
+    """Return the recipe of a segmenter.
+
+    Pixels are many and rare classes are few of them: without weights, 300 seconds of processor time on aerial images
+    left a class of 5 % of the pixels at an IoU of 0. Bilinear views are those of prediction.
+    """
+    return dataclasses.replace(
+        recipe,
+        train=dataclasses.replace(recipe.train, lr=_MASKS_LR),
+        augment=dataclasses.replace(recipe.augment, jitter=_MASKS_JITTER, interpolation="bilinear"),
+        loss=Loss(label_smoothing=0.0),
+        masks=Masks(class_weights=0.5),
     )
