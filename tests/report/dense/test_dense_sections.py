@@ -140,7 +140,7 @@ def test_a_detector_that_finds_nothing_still_has_a_page():
         score(made_boxes(1, ANIMALS, seed=6), nothing[:1], ANIMALS, input_size=(64, 128)),
     ):
         some = dense_report(found, ANIMALS)
-        page_of(some)
+        page_of(some, draws=False)
         card_of(some, tag="object-detection")
     assert precision_recall_svg(found) is None
 
@@ -201,7 +201,7 @@ def test_the_background_is_not_tinted_and_has_no_colour():
 def test_nasty_names_break_neither_page_nor_card(kind):
     names = tuple(f"{name}{i}" for i, name in enumerate(NASTY))
     if kind == "detector":
-        some, tag = dense_report(detection_score(names, images=8), names), "object-detection"
+        some, tag = dense_report(detection_score(names, images=3), names), "object-detection"
     else:
         some, tag = dense_report(segmentation_score(names, images=2), names), "image-segmentation"
     some["test"]["mistakes"][0]["source"] = NASTY[1]
@@ -211,7 +211,7 @@ def test_nasty_names_break_neither_page_nor_card(kind):
 
 def test_many_classes_come_weakest_first():
     names = tuple(f"class {i}" for i in range(25))
-    found = detection_score(names, images=40)
+    found = detection_score(names, images=25)
     words = words_of(page_of(dense_report(found, names), draws=False))
     weakest = min((each for each in found.per_class if each.ap is not None), key=lambda each: each.ap)
     assert words.index(f"{weakest.name} ") < words.index("The other 15 classes")
