@@ -194,6 +194,22 @@ def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWei
     )
 
 
+def load_backbone(what: str, *, model: str | None = None, progress: Progress | None = None) -> Pretrained:
+    """Return the weights named by `what`, as `load_pretrained` does; of a detector or a U-Net only the backbone.
+
+    A backbone has no classes, and a note says what it was part of.
+    """
+    found = load_pretrained(what, model=model, progress=progress)
+    if found.spec.decoder is None:
+        return found
+    spec = dataclasses.replace(found.spec, decoder=None, num_classes=0, height=0)
+    state = {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
+    note = f"it is {found.spec.name} with a decoder; only its backbone is used"
+    return dataclasses.replace(
+        found, spec=spec, state=state, class_names=(), top1=None, notes=(*found.notes, note)
+    )  # fmt: skip
+
+
 def adapted(found: Pretrained, *, num_classes: int | None, in_channels: int, resolution: int) -> Pretrained:
     """Return the network with a classifier of zeros for `num_classes`, for `in_channels`, at `resolution` pixels.
 

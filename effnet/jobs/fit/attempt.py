@@ -22,7 +22,7 @@ from effnet.jobs.fit.costs import costed
 from effnet.jobs.fit.dense import started, with_threshold
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
-from effnet.jobs.fit.finetune import Learned, Validation, transfer
+from effnet.jobs.fit.finetune import Learned, Method, Validation, transfer
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
@@ -241,8 +241,9 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, job.out)
     model: Any
+    start = None
     if spec.decoder is not None:
-        model = started(spec, attempt, weights=candidate.weights, model=str(job.config.model) or None)
+        model, start = started(spec, attempt, weights=candidate.weights, model=str(job.config.model) or None)
     else:
         model = network_for(spec, recipe)
         if recipe.model.zero_classifier:
@@ -254,7 +255,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         training = train_detector(
             model, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
         )
-        return Learned(method="finetune", training=training, recipe=recipe)
+        return Learned(method="finetune", training=training, recipe=recipe, start=start)
     training = train_together(
         Training(
             model=model,
@@ -268,7 +269,8 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         job.ranks,
         listener=job.listener,
     )
-    return Learned(method="finetune" if candidate.weights else "scratch", training=training, recipe=recipe)
+    method: Method = "finetune" if candidate.weights else "scratch"
+    return Learned(method=method, training=training, recipe=recipe, start=start)
 
 
 def _calibrated(

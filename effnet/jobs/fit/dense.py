@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from effnet.bundle.config import ModelConfig, write_config
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
+from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
 from effnet.measurement.evaluate import evaluate
@@ -24,8 +26,7 @@ from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.tasks.masks.enlarge import classes_of
 from effnet.training.state import any_network_for
-from effnet.weights.adapt import Arrays
-from effnet.weights.pretrained import adapted, load_pretrained
+from effnet.weights.pretrained import adapted, load_backbone
 
 # What the time outside the network is guessed from before there is one: the side of the input, and the places with an
 # object, several for each.
@@ -80,25 +81,19 @@ def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> fl
     return 1e3 * min(taken)
 
 
-def started(spec: ArchSpec, attempt: Attempt, *, weights: str, model: str | None) -> DenseNetwork:
-    """Return the network to train: its backbone has the pretrained `weights`, if there are any."""
+def started(
+    spec: ArchSpec, attempt: Attempt, *, weights: str, model: str | None
+) -> tuple[DenseNetwork, dict[str, Any] | None]:
+    """Return the network to train, and the facts of the pretrained `weights` of its backbone, if there are any."""
     network = any_network_for(spec, attempt.recipe)
     assert isinstance(network, DenseNetwork)
-    if weights:
-        state = backbone_state(spec, weights=weights, model=model)
-        load_arrays_(network, state_arrays(network) | state, where=weights)
-    return network
-
-
-def backbone_state(spec: ArchSpec, *, weights: str, model: str | None) -> Arrays:
-    """Return the pretrained arrays of the stem and the stages, for the channels of `spec`."""
-    found = adapted(
-        load_pretrained(weights, model=model),
-        num_classes=None,
-        in_channels=spec.in_channels,
-        resolution=spec.resolution,
-    )
-    return {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
+    if not weights:
+        return network, None
+    read = load_backbone(weights, model=model)
+    found = adapted(read, num_classes=None, in_channels=spec.in_channels, resolution=spec.resolution)
+    state = {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
+    load_arrays_(network, state_arrays(network) | state, where=weights)
+    return network, origin_facts(read)
 
 
 def with_threshold(
