@@ -35,13 +35,15 @@ _PARTS = {"conv": "0", "norm": "1"}
 
 
 def unet(backbone: ArchSpec, *, scheme: str, num_classes: int, channels: Sequence[int] = CHANNELS) -> ArchSpec:
-    """Return smp's U-Net on this encoder."""
+    """Return smp's U-Net on this encoder, its side rounded up to a multiple of the stride, as smp demands."""
     padding = {"smp": "same", "smp_timm": "symmetric"}.get(scheme, backbone.padding)
     decoder = UNet(
         channels=tuple(channels), separable=False, last_kernel=3, skips_stem=scheme != "smp_tu", activation="relu"
     )
+    stride = backbone.total_stride
     return dataclasses.replace(
         backbone,
+        resolution=stride * -(-backbone.resolution // stride),
         head_channels=0,
         num_classes=num_classes,
         padding=padding,
