@@ -56,7 +56,9 @@ def scale(
     """
     spec = as_spec(spec)
     if spec.decoder is not None:
-        raise SpecError(f"a network to scale must be a classifier; {spec.name} has a decoder: scale its backbone instead")
+        raise SpecError(
+            f"a network to scale must be a classifier; {spec.name} has a decoder: scale its backbone instead"
+        )
     for what, value in (("phi", phi), ("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if value is not None and not (is_number(value) and (value > 0 or what == "phi")):
             wanted = "finite" if what == "phi" else "finite and above 0"

@@ -186,7 +186,7 @@ def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:
 
 
 def default_names(spec: ArchSpec) -> tuple[str, ...]:
-    """Return the names of ImageNet's classes, or a detector's of COCO's, if their number fits, else numbers as names."""
+    """Return the names of ImageNet's classes, of a detector COCO's, if their number fits, else numbers as names."""
     num_classes = spec.num_classes
     if isinstance(spec.decoder, Detector) and num_classes == COCO_CLASSES:
         return coco_names()
