@@ -13,7 +13,7 @@ from effnet.bundle.config import ModelConfig, read_config, write_config, write_d
 from effnet.bundle.formats import Format
 from effnet.errors import EffnetError, InputError
 from effnet.jobs.export_place import move_in, plain_errors, prepare_place
-from effnet.measurement.acceptance import Acceptance, check_max_drop
+from effnet.measurement.acceptance import Acceptance, FigureDrop, check_max_drop
 from effnet.measurement.paired import MAX_DROP, Paired
 from effnet.measurement.proof import Proof, Said, prove
 from effnet.measurement.sample import CALIBRATED, Images, gather
@@ -51,7 +51,7 @@ class Exported:
     scored: int = 0
     part: str = ""
     unscored: str = ""
-    judged: Paired | None = None
+    judged: Paired | FigureDrop | None = None
     several: bool = False
 
 
@@ -161,7 +161,7 @@ def export_each(
     for target in targets:
         check_task(config, target)
         if maps:
-            check_maps(target)
+            check_maps(config, target)
     with alone_in(place):
         settings = quantization or Quantization()
         yield from _export_all(targets, folder, place, config, data, images, settings, max_drop, progress, maps)
@@ -193,7 +193,8 @@ def _export_all(
     maps_eager = eager_maps(module, config, judging.check[:_MAPPED]) if maps else None
     judge = None
     # Only the task can tell whether a lower precision costs right answers.
-    if judging.judged is not None and not embed and config.task_record.right is not None:
+    answers = config.task_record
+    if judging.judged is not None and not embed and (answers.right is not None or answers.figure_drop):
         judge = Acceptance(config=config, state=state, split=judging.judged, max_drop=max_drop, place=place)
     for target in targets:
         result: Exported | EffnetError

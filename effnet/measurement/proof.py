@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effnet.bundle.formats import Format
-from effnet.measurement.acceptance import Acceptance
+from effnet.measurement.acceptance import Acceptance, FigureDrop
 from effnet.measurement.paired import Paired
 from effnet.measurement.sample import Images, accuracy_of
 from effnet.runtimes.predictor import Predictor
@@ -26,7 +26,7 @@ class Proof:
     check: "ExportCheck | FeaturesCheck | None" = None
     accuracy: float | None = None
     scored: int = 0
-    judged: Paired | None = None
+    judged: Paired | FigureDrop | None = None
 
 
 def prove(

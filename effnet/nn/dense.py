@@ -26,10 +26,10 @@ _DISTANCE = 4.0
 class DenseNetwork(Trunk):
     """The network of a spec with a decoder: stem, stages of blocks, and the layers of the decoder.
 
-    Its modules have the names of the layers, or that under which layers share their weights.
+    Its modules have the names of the layers or, if `shared`, that under which layers share their weights.
     """
 
-    def __init__(self, spec: ArchSpec, *, drop_path: float, norm_momentum: float) -> None:
+    def __init__(self, spec: ArchSpec, *, drop_path: float, norm_momentum: float, shared: bool = True) -> None:
         super().__init__()
         if spec.decoder is None:
             raise SpecError(f"{spec.name} must have a decoder; build it with effnet.nn.build")
@@ -37,7 +37,8 @@ class DenseNetwork(Trunk):
         layers = named_layers(spec)
         self.stem, self.stages = make_trunk(spec, layers, drop_path=drop_path, norm_momentum=norm_momentum)
         self.outputs = graph_outputs(spec)
-        self.graph = [(name, layer) for name, layer in layers if not name.startswith(("stem.", "stages."))]
+        decoding = [(name, layer) for name, layer in layers if not name.startswith(("stem.", "stages."))]
+        self.graph = decoding if shared else [(name, layer._replace(weights="")) for name, layer in decoding]
         read = {source for _, layer in self.graph for source in layer.inputs}
         # The layers of the backbone that the decoder reads, by level, and the block that ends in each.
         self.tapped = {level: name for level, name in backbone_taps(spec).items() if name in read}

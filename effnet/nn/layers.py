@@ -50,8 +50,12 @@ class Resize(nn.Module):
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
         """Map [batch, channels, ...] to [batch, channels, height, width], for images of `size`."""
-        height, width = (output_side(side, self.reduction) for side in size)
-        return functional.interpolate(x, size=(height, width), mode="nearest")
+        (height, width), (rows, columns) = x.shape[-2:], (output_side(side, self.reduction) for side in size)
+        if rows % height == 0 and columns % width == 0:
+            return functional.interpolate(x, size=(rows, columns), mode="nearest")
+        # Interpolation computes the pixels with a rounded factor: of 50 to 198 one would be another.
+        x = x[:, :, torch.arange(rows, device=x.device) * height // rows]
+        return x[..., torch.arange(columns, device=x.device) * width // columns]
 
 
 class Concat(nn.Module):

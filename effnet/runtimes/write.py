@@ -59,7 +59,7 @@ def write_export(
     check_float_layers(quantization.float_layers, config.arch)
     check_task(config, target)
     if maps:
-        check_maps(target)
+        check_maps(config, target)
     if target.result == "features":
         config = without_classifier(config)
     else:
@@ -79,21 +79,26 @@ def without_classifier(config: ModelConfig) -> ModelConfig:
 
 def check_task(config: ModelConfig, target: Format) -> None:
     """Raise InputError for a format that the bundle's task does not have."""
+    task, decoded = config.task_record, config.arch.decoder is not None
     if target.result == "features":
+        if decoded:
+            raise InputError(f"embeddings are those of classifiers; this bundle's task is {config.task}")
         return
-    if not RUNTIMES[target.runtime].can_run:
+    if not RUNTIMES[target.runtime].can_run and not decoded:
         config.must_classify(target.name)
-    if target.precision == "int8" and config.task_record.right is None:
+    if target.precision == "int8" and task.right is None and not task.figure_drop:
         raise InputError(
             f"{target.name} is accepted by the right answers that it loses; this bundle's task, {config.task}, does "
             "not say which are right (Task.right): export fp32 or fp16"
         )
 
 
-def check_maps(target: Format) -> None:
-    """Raise InputError for a format that cannot return activation maps."""
+def check_maps(config: ModelConfig, target: Format) -> None:
+    """Raise InputError for a network or a format that cannot return activation maps."""
     if target.result == "features":
         raise InputError("activation maps are those of a classifier; give --maps or --features, not both")
+    if config.arch.decoder is not None:
+        raise InputError(f"activation maps are those of a classifier; this bundle's task is {config.task}")
     if not RUNTIMES[target.runtime].maps:
         known = ", ".join(name for name, runtime in RUNTIMES.items() if runtime.maps)
         raise InputError(f"files of {known} can return activation maps; got {target.name}")

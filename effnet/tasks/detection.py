@@ -34,6 +34,7 @@ TASK = Task(
     labels=OBJECTS,
     output=SCORES,
     figure=Figure(key="ap", title="AP"),
+    figure_drop=0.01,
     check=check_finite,
     answer=find_objects,
     whole=find_objects,

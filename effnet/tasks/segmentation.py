@@ -18,6 +18,7 @@ TASK = Task(
     labels=MASKS,
     output=MASK,
     figure=Figure(key="miou", title="mIoU"),
+    figure_drop=0.01,
     check=check_finite,
     answer=segment_image,
     whole=segment_image,

@@ -149,7 +149,8 @@ class Task:
     file returns. `check(rows, path)` raises BundleError unless rows, float32 [batch, outputs], are such outputs;
     `answer(row, names, top=, threshold=)` returns the answer to one image: at most `top` parts of it, and none if the
     confidence is below `threshold`, if the task has these. `right(rows, targets)` says which rows are right, bool
-    [batch]: by it a lower precision is judged; None if a task has no such answers. `figure` is what selection
+    [batch]: by it a lower precision is judged; None if a task has no such answers: then by the
+    figure, of which it may lose at least `figure_drop`; 0 if a task has no lower precision. `figure` is what selection
     maximises; `balanced_figure` is what it maximises if training gives rare targets the weight of frequent ones, None
     for a task that cannot.
 
@@ -182,6 +183,7 @@ class Task:
     check: Callable[[np.ndarray, Path], None]
     answer: Callable[..., Any]
     right: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    figure_drop: float = 0.0
     learning: str
     scoring: str
     reporting: str

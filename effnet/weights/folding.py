@@ -45,6 +45,16 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
     return {name: array.astype(np.float32) for name, array in folded.items()}
 
 
+def own_weights(spec: ArchSpec, weights: Mapping[str, np.ndarray]) -> Arrays:
+    """Return folded weights that layers which share theirs have under their own names too: int8 changes each layer's."""
+    found = dict(weights)
+    for name, key in parameter_keys(named_layers(spec)).items():
+        for part in ("weight", "bias"):
+            if f"{key}.{part}" in weights:
+                found.setdefault(f"{name}.{part}", weights[f"{key}.{part}"])
+    return found
+
+
 def calibrated_weights(config: ModelConfig, state: Mapping[str, np.ndarray]) -> Arrays:
     """Return folded weights whose logits are already divided by the config's temperatures.
 

@@ -208,7 +208,7 @@ def test_a_process_that_does_not_know_the_task_says_so(trained, monkeypatch):
     monkeypatch.delitem(registry._TASKS, "mean_brightness")
     with pytest.raises(
         BundleError,
-        match=r"a task must be one of classification, several, embedding, detection, segmentation; got 'mean_brightness'; register",
+        match=r"must be one of classification, several, embedding, detection, segmentation; got 'mean_brightness'; reg",
     ):
         read_config(trained.folder)
 

@@ -1,59 +1,19 @@
 """Detectors and segmenters: torch and ONNX Runtime compute the same, folding is exact, levels share their weights."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
+from decoders import NETWORKS, arrays, settled
 
-from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
-from effnet.arch.decoders.record import AnchorHead, Detector, Pyramid, Segmenter, UNet
-from effnet.arch.decoders.usual import with_detector, with_segmenter
 from effnet.nn.dense import build_dense
 from effnet.runtimes.onnxruntime.graph import to_onnx
 from effnet.weights.folding import fold_norms, random_weights, unfold_norms
 
-B0 = dataclasses.replace(get_spec("b0"), resolution=128, head_channels=0, num_classes=3)
-LITE0 = dataclasses.replace(get_spec("lite0"), resolution=160)
-SMP = UNet(channels=(32, 16, 16, 8, 8), separable=False, last_kernel=3, skips_stem=True, activation="relu")
-# At 160 pixels level 5 has 5 places and level 6 has 3: a resize by no whole number.
-NETWORKS = {
-    "points": with_detector(LITE0, 6),
-    "wide": dataclasses.replace(with_detector(LITE0, 6), height=96),
-    "pyramid": with_segmenter(LITE0, 5),
-    "unet": dataclasses.replace(with_segmenter(LITE0, 5, kind="unet"), height=192),
-    "anchors": dataclasses.replace(
-        B0,
-        decoder=Detector(
-            neck=Pyramid(channels=32, cells=2, max_level=7, fusion="fast", redundant_bias=True),
-            head=AnchorHead(repeats=2),
-        ),
-    ),
-    "smp": dataclasses.replace(B0, padding="symmetric", decoder=Segmenter(decoder=SMP)),
-}  # fmt: skip
-
 
 @pytest.fixture(params=NETWORKS)
 def network(request):
-    """A network whose BatchNorm layers and weights are like those of a trained one."""
-    torch.manual_seed(0)
-    found = build_dense(NETWORKS[request.param], seed=1)
-    images = torch.randn(2, 3, *found.spec.input_size)
-    for module in found.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches
-        if isinstance(module, torch.nn.Conv2d) and module.bias is not None:
-            torch.nn.init.normal_(module.bias, std=0.1)
-        if hasattr(module, "weight") and module.weight.shape == (3,):
-            torch.nn.init.normal_(module.weight)  # the weights of a fusion, some negative
-    with torch.no_grad():
-        found.train()(images)
-    return found.eval()
-
-
-def arrays(network):
-    return {name: value.numpy() for name, value in network.state_dict().items()}
+    return settled(NETWORKS[request.param])
 
 
 def test_onnx_runtime_gives_the_outputs_of_torch(network):

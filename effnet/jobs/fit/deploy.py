@@ -35,8 +35,6 @@ from effnet.system.processor import has_vnni
 _REFERENCE = "onnx"
 # The folder beside the bundle in which the quantization steps are made.
 _CLIMB = "ladder"
-# The points of AP or mIoU that a lower precision may lose if no more are allowed: few validation images tell no less.
-LEAST_DROP = 1.0
 _NOT_REACHED = "The time was over before there was a file of int8"
 
 
@@ -104,7 +102,7 @@ def _in_images(bundle: Path, subject: Subject, dataset: Dataset, *, precision: P
         )
         figure = config.task_record.figure
         job.say(f"{found.name} has {figure.in_words(after)} on the validation images, {figure.shown(before)} in fp32")
-        if 100 * (before - after) > max(LEAST_DROP, 100 * target.max_drop):
+        if before - after > max(config.task_record.figure_drop, target.max_drop):
             lost = f"{found.name} loses {100 * (before - after):.2g} points of {figure.title}"
     if lost and target.precision == "auto":
         job.say(f"{lost}: the file is written in fp32")

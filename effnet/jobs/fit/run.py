@@ -135,7 +135,7 @@ def read_data(job: Job) -> Source:
         strict=job.config.strict,
         group_by=job.config.group_by,
         outputs=job.config.outputs,
-        task=TASKS[job.config.task],
+        task=TASKS[getattr(job.config, "task", "auto")],
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
     dataset, report = inspect_and_join(

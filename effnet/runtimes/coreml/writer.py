@@ -23,7 +23,7 @@ from effnet.tasks.task import names_in_file
 
 
 class _Pixels(nn.Module):
-    """The deployed graph with Core ML's input: floats of 0..255 [1, channels, side, side]."""
+    """The deployed graph with Core ML's input: floats of 0..255 [1, channels, height, width]."""
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
@@ -46,15 +46,15 @@ def write(
     """Write model.mlpackage into `folder`, whole or not at all: an fp16 ML program for iOS 15 and later.
 
     Its input `image` is an RGB or grayscale image, as Vision and Xcode's preview pass one; networks with another number
-    of channels take float32 [1, channels, side, side] of 0..255. Its outputs are the most likely class, `classLabel`,
-    and the probability of each class by name. The metadata hold `preprocess` and `class_names` as JSON. It cannot run
+    of channels take float32 [1, channels, height, width] of 0..255. Its outputs are the most likely class,
+    `classLabel`, and the probability of each class by name; with a decoder those of the graph. The metadata hold `preprocess` and `class_names` as JSON. It cannot run
     here, so its numbers are not checked. Several outputs have their own names instead. Raises MissingExtraError without
     coremltools.
     """
     module = _Pixels(deployed_module(config, state)).eval()
     with quiet():
         coremltools = _import()
-        shape = (1, config.preprocess.channels, *(config.preprocess.resolution,) * 2)
+        shape = (1, config.preprocess.channels, *config.arch.size_at(config.preprocess.resolution))
         with torch.no_grad():
             traced = torch.jit.trace(module, torch.zeros(shape))
         model = coremltools.convert(
@@ -89,7 +89,7 @@ def _image(coremltools: Any, shape: tuple[int, ...]) -> Any:
 
 def _outputs(coremltools: Any, config: ModelConfig) -> dict[str, Any]:
     """Return the options of the conversion that name the outputs."""
-    if not config.specs:
+    if not config.specs and config.arch.decoder is None:
         return {"classifier_config": coremltools.ClassifierConfig(list(config.class_names))}
     return {"outputs": [coremltools.TensorType(name=name) for name in names_in_file(config.file_outputs)]}
 

@@ -12,15 +12,16 @@ from effnet.arch.layers import Size, map_sizes, named_layers, same_padding
 from effnet.bundle.config import ModelConfig
 from effnet.nn.layers import ChannelConv, SameConv2d
 from effnet.nn.network import Network, build
+from effnet.runtimes.executorch.decoded import Decoded
 from effnet.tasks.task import Activation, Output
-from effnet.weights.folding import calibrated_weights, pixel_mean, scaled_stem
+from effnet.weights.folding import calibrated_weights, own_weights, pixel_mean, scaled_stem
 
 Rows: TypeAlias = Tensor | tuple[Tensor, ...]
 """What a file returns for images: one output [batch, classes], or several."""
 
 
 class Deployed(nn.Module):
-    """Map images to the output of the task, such as probabilities, or to features if there is no last layer.
+    """Map images to the outputs of the task, such as probabilities, or to features if there is no last layer.
 
     BatchNorm is folded into its convolutions, and the pixels' standard deviation into the first one.
 
@@ -31,7 +32,12 @@ class Deployed(nn.Module):
     mean: Tensor
 
     def __init__(
-        self, network: Network, mean: np.ndarray, *, activation: Activation = "none", maps: nn.Conv2d | None = None
+        self,
+        network: Network | Decoded,
+        mean: np.ndarray,
+        *,
+        activation: Activation = "none",
+        maps: nn.Conv2d | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -40,12 +46,12 @@ class Deployed(nn.Module):
         self.register_buffer("mean", torch.from_numpy(mean)[:, None, None])
 
     def forward(self, image: Tensor) -> Rows:
-        """Map uint8 [batch, side, side, channels] to probabilities [batch, classes], or other outputs."""
+        """Map uint8 [batch, height, width, channels] to probabilities [batch, classes], or other outputs."""
         # ExecuTorch's XNNPACK permutes the axes of floats itself, but not of bytes.
         return self.from_pixels(image.to(torch.float32).permute(0, 3, 1, 2))
 
     def from_pixels(self, pixels: Tensor) -> Rows:
-        """Map float32 [batch, channels, side, side] of 0..255 to probabilities [batch, classes], or other outputs."""
+        """Map float32 [batch, channels, height, width] of 0..255 to probabilities [batch, classes], or other outputs."""
         if self.maps is None:
             return _activated(self.network(pixels - self.mean), self.activation)
         last = self.network.forward_features(pixels - self.mean)
@@ -92,10 +98,15 @@ def deployed_module(config: ModelConfig, state: Mapping[str, np.ndarray], *, map
     Its output is that of the bundle's model.onnx.
     """
     spec, preprocess = config.arch, config.preprocess
-    weights = calibrated_weights(config, state)
+    weights, size = own_weights(spec, calibrated_weights(config, state)), spec.size_at(preprocess.resolution)
     weights["stem.conv.weight"] = scaled_stem(weights, preprocess.std)
+    if spec.decoder is not None:
+        decoded = Decoded(spec, size, weights)
+        _settle(decoded, size)
+        _fill(decoded, weights)
+        return Deployed(decoded, pixel_mean(preprocess.mean)).eval()
     network = build(spec, seed=0)
-    _settle(network, network.spec.size_at(preprocess.resolution))
+    _settle(network, size)
     _fill(network, weights)
     answers, places = config.file_outputs, _places(network.classifier) if maps else None
     if len(answers) > 1:
@@ -135,7 +146,7 @@ class PaddedConv2d(nn.Conv2d):
         return super().forward(functional.pad(input, self.pads))
 
 
-def _settle(network: Network, size: Size) -> None:
+def _settle(network: Network | Decoded, size: Size) -> None:
     """Replace paddings computed from a feature map's side, which not every converter supports, with their values.
 
     If both ends are padded equally, the convolution pads by itself, which is faster than a separate operation.
@@ -159,7 +170,7 @@ def _settle(network: Network, size: Size) -> None:
 
 
 @torch.no_grad()
-def _fill(network: Network, weights: Mapping[str, np.ndarray]) -> None:
+def _fill(network: Network | Decoded, weights: Mapping[str, np.ndarray]) -> None:
     """Write folded weights into `network`; its BatchNorm layers become the identity."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):

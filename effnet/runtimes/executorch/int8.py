@@ -142,7 +142,7 @@ def quantize(module: Deployed, images: np.ndarray, quantization: Quantization) -
 def _within(module: Deployed, float_layers: Sequence[str]) -> set[str]:
     """Return the paths of the float layers in `module`: those named, and all that computes a number."""
     layers = {f"network.{name}" for name in float_layers}
-    heads = module.network.classifier
+    heads = getattr(module.network, "classifier", None)
     if not isinstance(heads, Heads):
         return layers
     path = "network.classifier"

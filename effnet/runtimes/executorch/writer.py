@@ -32,7 +32,7 @@ def write(
 ) -> None:
     """Write model.pte or model.int8.pte into `folder`, whole or not at all.
 
-    Its method `forward` maps one image, uint8 [1, side, side, channels], to probabilities [1, classes]; its methods
+    Its method `forward` maps one image, uint8 [1, height, width, channels], to probabilities [1, classes]; its methods
     `class_names` and `preprocess` return JSON, `network` and `threshold` (if there is one) text. Of several outputs,
     `outputs` returns the metadata as JSON and `tensors` the names in order. Raises
     MissingExtraError if ExecuTorch is not installed, InputError for a quantization setting that it does not support.
@@ -40,8 +40,8 @@ def write(
     module = deployed_module(config, state, maps=maps)
     tensors = (*names_in_file(config.file_outputs), *([MAPS] if maps else []))
     told = model_metadata(config) | ({TENSORS: json.dumps(tensors)} if len(tensors) > 1 else {})
-    side, channels = config.preprocess.resolution, config.preprocess.channels
-    example = (torch.zeros(1, side, side, channels, dtype=torch.uint8),)
+    size = config.arch.size_at(config.preprocess.resolution)
+    example = (torch.zeros(1, *size, config.preprocess.channels, dtype=torch.uint8),)
     with quiet():
         _check_installed()
         graph: torch.nn.Module = module

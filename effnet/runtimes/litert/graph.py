@@ -1,9 +1,10 @@
 """Write a spec and its folded weights directly as a TFLite graph: milliseconds, no torch, no TensorFlow.
 
 The graph takes uint8 images [batch, height, width, channels] under the name `image` and returns `probabilities` [batch,
-classes] or, without a classifier, `features` [batch, channels]; normalisation is inside. Tensors have the names of
-`named_layers`. Of several outputs, each has a linear layer of its own with its columns, named as by `heads_of`: in int8
-a feature map has one range, which would be too wide for the smaller of unlike outputs.
+classes] or, without a classifier, `features` [batch, channels]; with a decoder, the named outputs of `graph_outputs`.
+Normalisation is inside. Tensors have the names of `named_layers`. Of several outputs, each has a linear layer of its
+own with its columns, named as by `heads_of`: in int8 a feature map has one range, which would be too wide for the
+smaller of unlike outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, Layers, named_layers, output_side, readers, same_padding
+from effnet.arch.layers import (
+    INPUT,
+    Layer,
+    Layers,
+    Size,
+    map_sizes,
+    named_layers,
+    parameter_keys,
+    readers,
+    same_padding,
+)
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
+from effnet.runtimes.litert.decoded import add_decoded, add_joined
 from effnet.runtimes.litert.flatbuffer import FUSED, Graph
 from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime.session import IMAGE
@@ -50,14 +62,10 @@ def to_graph(
     """
     if len(mean) != spec.in_channels or len(std) != spec.in_channels:
         raise SpecError(f"mean and std need {spec.in_channels} values each; got {len(mean)} and {len(std)}")
-    side = spec.resolution if resolution is None else resolution
-    if side < 1:
-        raise SpecError(f"resolution must be at least 1 pixel; got {side}")
-    graph = Graph()
-    layers = named_layers(spec)
-    image = graph.tensor(IMAGE, (1, side, side, spec.in_channels), pixels.upper())
+    size, graph, layers = spec.size_at(resolution), Graph(), named_layers(spec)
+    image = graph.tensor(IMAGE, (1, *size, spec.in_channels), pixels.upper())
     names = {INPUT: _add_normalisation(graph, image, mean)}
-    fused = _find_fused(layers)
+    fused, sizes, keys = _find_fused(layers), map_sizes(layers, size), parameter_keys(layers)
     for name, layer in layers:
         inputs = [names[source] for source in layer.inputs]
         match layer.op:
@@ -68,16 +76,20 @@ def to_graph(
             case "act":
                 names[name] = _add_function(graph, name, layer.function, inputs[0], composed=pixels == "float32")
             case "conv":
-                kernel = weights[f"{name}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
-                constants = kernel, weights[f"{name}.bias"]
-                names[name] = _add_conv(graph, name, layer, inputs[0], constants, spec, fused.get(name, ""))
+                key = keys[name]
+                kernel = weights[f"{key}.weight"] if name != "stem.conv" else scaled_stem(weights, std)
+                # In int8 a bias has the scale of its layer's input.
+                constants = key if pixels == "uint8" else name, kernel, weights[f"{key}.bias"]
+                names[name] = _add_conv(graph, name, layer, inputs[0], constants, sizes[name], spec, fused)
             case "linear":
                 names |= _add_heads(graph, name, inputs[0], weights, answers)
             case "channel_conv":
                 names[name] = _add_channel_conv(graph, name, inputs[0], weights[f"{name}.weight"])
+            case "resize" | "concat" | "fuse":
+                names[name] = add_joined(graph, name, layer, inputs, sizes[name], weights)
             case _:
-                names[name] = _add_plain(graph, name, layer, inputs, fused.get(name, ""), spec)
-    outputs = _add_outputs(graph, names, answers) if spec.num_classes else [_as_features(graph, names["pool"])]
+                names[name] = _add_plain(graph, name, layer, inputs, sizes[name], fused.get(name, ""), spec)
+    outputs = _add_outputs(graph, names, spec, answers)
     if maps:
         last = names[dict(layers)["pool"].inputs[0]]
         outputs.append(_add_maps(graph, last, weights["classifier.weight"], shared=pixels == "uint8"))
@@ -94,8 +106,12 @@ def _add_heads(
     return {head: _add_linear(graph, head, x, constants) for head, *constants in named}
 
 
-def _add_outputs(graph: Graph, names: Mapping[str, int], answers: Sequence[Output]) -> list[int]:
+def _add_outputs(graph: Graph, names: Mapping[str, int], spec: ArchSpec, answers: Sequence[Output]) -> list[int]:
     """Add the function of each output, and return their tensors."""
+    if spec.decoder is not None:
+        return add_decoded(graph, names, spec)
+    if not spec.num_classes:
+        return [_as_features(graph, names["pool"])]
     called = zip(heads_of("classifier", answers), names_in_file(answers), answers, strict=True)
     return [_add_answer(graph, names[head], name, answer) for head, name, answer in called]
 
@@ -175,23 +191,25 @@ def _add_conv(
     name: str,
     layer: Layer,
     x: int,
-    constants: tuple[np.ndarray, np.ndarray],
+    constants: tuple[str, np.ndarray, np.ndarray],
+    size: Size,
     spec: ArchSpec,
-    function: str,
+    fused: Mapping[str, str],
 ) -> int:
-    side = graph.shape(x)[1]
+    """Add a convolution; `constants` are the name of its parameters, and these: layers may share them."""
+    key, weight, bias = constants
     x, padding = _pad(graph, name, layer, x, symmetric=spec.padding == "symmetric")
     options = {
         "padding": padding,
         "strideW": layer.stride,
         "strideH": layer.stride,
-        "fusedActivationFunction": graph.activation(function),
+        "fusedActivationFunction": graph.activation(fused.get(name, "")),
     }
     depthwise = layer.groups > 1
     # From out, in, height, width to out, height, width, in or, if depthwise, 1, height, width, out.
-    kernel = constants[0].transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
-    inputs = [x, graph.constant(f"{name}.weight", kernel), graph.constant(f"{name}.bias", constants[1])]
-    shape = (1, *(output_side(side, layer.stride),) * 2, layer.out_channels)
+    kernel = weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
+    inputs = [x, graph.constant(f"{key}.weight", kernel), graph.constant(f"{key}.bias", bias)]
+    shape = (1, *size, layer.out_channels)
     if depthwise:
         return graph.operator(
             "DEPTHWISE_CONV_2D", inputs, name, shape, graph.options("DepthwiseConv2D", depthMultiplier=1, **options)
@@ -204,17 +222,16 @@ def _pad(graph: Graph, name: str, layer: Layer, x: int, *, symmetric: bool, zero
 
     SAME is TensorFlow's rule; it pads symmetrically unless the side is not a multiple of the stride.
     """
-    side, k, stride = graph.shape(x)[1], layer.kernel_size, layer.stride
+    size, k, stride = graph.shape(x)[1:3], layer.kernel_size, layer.stride
     same, valid = graph.schema.Padding.SAME, graph.schema.Padding.VALID
-    padding = same_padding(side, kernel_size=k, stride=stride)
-    before = k // 2
-    if not symmetric or padding[0] == before:
+    paddings, before = [same_padding(side, kernel_size=k, stride=stride) for side in size], k // 2
+    if not symmetric or all(first == before for first, _ in paddings):
         return x, same
     # At the end, no more than the last window reads.
-    after = max(sum(padding) - before, 0)
-    pads = np.array([[0, 0], [before, after], [before, after], [0, 0]], np.int32)
-    shape = (1, *(side + before + after,) * 2, layer.in_channels)
-    inputs = [x, graph.constant(f"pads.{before}.{after}", pads)]
+    pads = [(before, max(sum(padding) - before, 0)) for padding in paddings]
+    shape = (1, *(side + sum(pad) for side, pad in zip(size, pads, strict=True)), layer.in_channels)
+    table = graph.constant("pads." + ".".join(f"{a}.{b}" for a, b in pads), np.array([(0, 0), *pads, (0, 0)], np.int32))
+    inputs = [x, table]
     if zeros:
         return graph.operator("PAD", inputs, f"{name}.pad", shape, graph.options("Pad")), valid
     # Mirroring changes no maximum, since each window that reads it holds the edge already; zeros could change one.
@@ -244,7 +261,9 @@ def _add_channel_conv(graph: Graph, name: str, x: int, kernel: np.ndarray) -> in
     return reshaped(row, name, 1, 1, channels)
 
 
-def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], function: str, spec: ArchSpec) -> int:
+def _add_plain(
+    graph: Graph, name: str, layer: Layer, inputs: list[int], size: Size, function: str, spec: ArchSpec
+) -> int:
     """Add an operation without weights."""
     shape = graph.shape(inputs[0])
     match layer.op:
@@ -254,13 +273,13 @@ def _add_plain(graph: Graph, name: str, layer: Layer, inputs: list[int], functio
             axes = graph.constant("pool.axes", _REDUCED)
             return graph.operator("MEAN", [inputs[0], axes], name, wanted, graph.options("Reducer", keepDims=not last))
         case "max_pool":
-            x, padding = _pad(graph, name, layer, inputs[0], symmetric=True, zeros=spec.activation in FUSED)
+            symmetric, zeros = layer.function != "same", spec.activation in FUSED
+            x, padding = _pad(graph, name, layer, inputs[0], symmetric=symmetric, zeros=zeros)
             k, stride = layer.kernel_size, layer.stride
             options = graph.options(
                 "Pool2D", padding=padding, strideW=stride, strideH=stride, filterWidth=k, filterHeight=k
             )
-            wanted = (1, *(output_side(shape[1], stride),) * 2, layer.out_channels)
-            return graph.operator("MAX_POOL_2D", [x], name, wanted, options)
+            return graph.operator("MAX_POOL_2D", [x], name, (1, *size, layer.out_channels), options)
         case "add":
             options = graph.options("Add", fusedActivationFunction=graph.activation(function))
             return graph.operator("ADD", inputs, name, shape, options)

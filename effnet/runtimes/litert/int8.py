@@ -16,6 +16,7 @@ import numpy as np
 from effnet.arch.layers import named_layers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError, MissingExtraError, nearest
+from effnet.runtimes.litert.decoded import answers_of, float_outputs
 from effnet.runtimes.litert.flatbuffer import load_schema, operator_code, serialise
 from effnet.runtimes.litert.graph import CENTRED, heads_of, scaled_name, to_graph
 from effnet.runtimes.litert.int8_ranges import Progress, Range, observe, quiet, widen
@@ -65,13 +66,13 @@ def to_int8(
     sources = {layer.source for layer in layers}
     ranges, means = observe(model, chosen, method=quantization.method, sources=sources, progress=progress)
     ranges = widen(model, ranges)
-    kept = (*_float_tensors(quantization.float_layers, answers), *([MAPS] if maps else []))
+    kept = (*_float_tensors(spec, quantization.float_layers, answers), *([MAPS] if maps else []))
     if quantization.bias_correction == "fast":
         _correct_biases(layers, means, skip=kept)
     _raise_weights(layers, ranges)
     for layer in layers:
         layer.store()
-    outputs = answers if spec.num_classes else (FEATURES,)
+    outputs = answers_of(spec, answers) if spec.num_classes else (FEATURES,)
     rounded = _quantize(quantizer, serialise(model), ranges, float_layers=(*names_in_file(outputs), *kept))
     return finish(
         _take_bytes(rounded),
@@ -88,8 +89,7 @@ def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0)
 
     Its ranges are those of two random images; its probabilities mean nothing.
     """
-    side = spec.resolution if resolution is None else resolution
-    shape = (_RANDOM_IMAGES, side, side, spec.in_channels)
+    shape = (_RANDOM_IMAGES, *spec.size_at(resolution), spec.in_channels)
     return to_int8(
         spec,
         random_weights(spec, seed=seed),
@@ -97,7 +97,7 @@ def random_int8(spec: ArchSpec, *, resolution: int | None = None, seed: int = 0)
         std=(0.25,) * spec.in_channels,
         images=np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8),
         quantization=Quantization(bias_correction="none"),
-        resolution=side,
+        resolution=resolution,
     )
 
 
@@ -112,8 +112,10 @@ def _check(spec: ArchSpec, quantization: Quantization) -> None:
             raise InputError(f"float_layers must be convolutions or linear layers; got {name!r}{nearest(name, known)}")
 
 
-def _float_tensors(float_layers: Sequence[str], answers: Sequence[Output]) -> tuple[str, ...]:
+def _float_tensors(spec: ArchSpec, float_layers: Sequence[str], answers: Sequence[Output]) -> tuple[str, ...]:
     """Return the outputs of the operators that stay float: those of `float_layers`, and all that computes a number."""
+    if spec.decoder is not None:
+        return (*float_layers, *float_outputs(spec))
     kept = [name for layer in float_layers for name in (heads_of(layer, answers) if layer == "classifier" else [layer])]
     for head, name, answer in zip(heads_of("classifier", answers), names_in_file(answers), answers, strict=True):
         if answer.activation == "none":

@@ -10,6 +10,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.formats import Format
 from effnet.bundle.metadata import described_outputs
+from effnet.runtimes.litert.decoded import answers_of
 from effnet.runtimes.litert.graph import to_graph
 from effnet.runtimes.litert.metadata import finish
 from effnet.system.files import written_whole
@@ -41,7 +42,7 @@ def to_tflite(
     spec's channels, MissingExtraError without ai-edge-litert.
     """
     model = to_graph(spec, weights, mean=mean, std=std, resolution=resolution, answers=answers, maps=maps)
-    outputs = answers if spec.num_classes else (FEATURES,)
+    outputs = answers_of(spec, answers) if spec.num_classes else (FEATURES,)
     return finish(model, name=spec.name, class_names=class_names, details=metadata or {}, answers=outputs, maps=maps)
 
 

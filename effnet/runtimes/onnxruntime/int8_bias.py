@@ -17,7 +17,7 @@ from effnet.runtimes.onnxruntime.int8_graph import levels_here, quantize_weight,
 from effnet.runtimes.onnxruntime.int8_ranges import Ranges
 from effnet.runtimes.onnxruntime.session import IMAGE, open_bytes
 from effnet.runtimes.pipeline import Progress
-from effnet.weights.folding import Arrays, scaled_stem
+from effnet.weights.folding import Arrays, own_weights, scaled_stem
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +40,7 @@ def correct_fast(
 
     A layer's error is its convolution with the weights' rounding errors, on the inputs of the fp32 network.
     """
+    weights = own_weights(spec, weights)
     model = to_onnx(spec, weights, mean=mean, std=std, resolution=resolution)
     errors = _add_errors(model, spec, weights, std, spec.size_at(resolution), float_layers)
     found = _means(expose(model, [f"error.{name}" for name in errors]), images, threads)
@@ -105,6 +106,7 @@ def correct_full(
     errors of all earlier layers. `progress` is called with the layers done and their total.
     """
     given: dict[str, Any] = {"mean": mean, "std": std, "resolution": resolution}
+    weights = own_weights(spec, weights)
     layers = [name for name, layer in named_layers(spec) if layer.op in ("conv", "linear") and name not in float_layers]
     model = to_onnx(spec, weights, **given)
     _add_means(model, layers)

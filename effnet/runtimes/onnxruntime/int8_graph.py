@@ -4,7 +4,7 @@ Quantized tensors lie between QuantizeLinear and DequantizeLinear; ONNX Runtime 
 pairs into one integer kernel. Weights are int8, symmetric, one scale per channel; biases int32; everything else uint8
 with a zero point. Operations that cost nothing in integers are folded away: a ReLU, ReLU6 or hard sigmoid after a
 convolution or sum becomes the range at which its output saturates, and the images go into the first convolution
-unchanged.
+unchanged. The last convolutions of a decoder have a scale each, and are converted to floats before they are joined.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,16 @@ from effnet.runtimes.onnxruntime.graph import (
     pads_of,
     start_graph,
 )
+from effnet.runtimes.onnxruntime.int8_decoded import write_fusion
 from effnet.runtimes.onnxruntime.int8_ranges import HARD_LIMIT, LEVELS, Affine, Ranges, affine
 from effnet.runtimes.onnxruntime.int8_schemes import check_layers, folded_clips, schemes_of
 from effnet.runtimes.onnxruntime.int8_stem import add_apart, add_blocks, add_paired_conv, can_pair, paired_kernel
+from effnet.runtimes.onnxruntime.int8_tensors import Tensor, dequantize, quantize, to_8_bits
 from effnet.runtimes.onnxruntime.session import IMAGE
 from effnet.system.processor import int8_saturates
 from effnet.tasks.classification import PROBABILITIES
 from effnet.tasks.task import Output
-from effnet.weights.folding import scaled_stem
+from effnet.weights.folding import own_weights, scaled_stem
 
 if TYPE_CHECKING:
     import onnx
@@ -43,15 +45,6 @@ WEIGHT_LEVELS, SAFE_LEVELS = 127, 63
 _MAX_OFFSET = 16
 _MAX_BIAS = 2.0**30
 PROBE = "probe"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tensor:
-    """An output in the graph: the name of its fp32 values, and of its quantized values if it has any."""
-
-    values: str
-    quantized: str = ""
-    scheme: Affine | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,7 +60,7 @@ class _Writer:
     weight_levels: int
     sizes: Mapping[str, Size]
     paired: bool
-    tensors: dict[str, _Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 def levels_here() -> int:
@@ -163,7 +156,7 @@ def _start(
     folded, kept = folded_clips(layers), frozenset(float_layers)
     stem, sizes = layers["stem.conv"], map_sizes(layers.items(), size)
     writer = _Writer(
-        spec=spec, graph=graph, weights=dict(weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
+        spec=spec, graph=graph, weights=own_weights(spec, weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
         float_layers=kept, weight_levels=weight_levels or levels_here(), sizes=sizes,
         paired=False,
     )  # fmt: skip
@@ -183,7 +176,7 @@ def _write_image(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -
     zero_point = int(np.clip(np.round((centre.min() + centre.max()) / 2), 0, LEVELS))
     writer.weights = {**writer.weights, "stem.conv.weight": kernel}
     if "stem.conv" in writer.float_layers:
-        writer.tensors[INPUT] = _Tensor(values=add_normalisation(graph, mean))
+        writer.tensors[INPUT] = Tensor(values=add_normalisation(graph, mean))
     elif np.abs(centre - zero_point).max() <= _MAX_OFFSET:
         shift = (kernel.astype(np.float64).sum((2, 3)) * (zero_point - centre)[None]).sum(1)
         bias = (writer.weights["stem.conv.bias"] + shift).astype(np.float32)
@@ -192,14 +185,14 @@ def _write_image(writer: _Writer, mean: Sequence[float], std: Sequence[float]) -
             x = add_blocks(graph, writer.sizes[INPUT], writer.spec.in_channels)
         else:
             x = graph.node("Transpose", [IMAGE], "normalise.nchw", perm=[0, 3, 1, 2])
-        writer.tensors[INPUT] = _dequantize(graph, x, Affine(1.0, zero_point))
+        writer.tensors[INPUT] = dequantize(graph, x, Affine(1.0, zero_point))
     else:
         writer.paired = False
         x = add_normalisation(graph, mean)
-        writer.tensors[INPUT] = _quantize(graph, x, affine(-centre.max(), LEVELS - centre.min()))
+        writer.tensors[INPUT] = quantize(graph, x, affine(-centre.max(), LEVELS - centre.min()))
 
 
-def _write_layer(writer: _Writer, name: str, layer: Layer) -> _Tensor:
+def _write_layer(writer: _Writer, name: str, layer: Layer) -> Tensor:
     inputs = [writer.tensors[source] for source in layer.inputs]
     scheme = writer.schemes.get(name)
     match layer.op:
@@ -213,26 +206,30 @@ def _write_layer(writer: _Writer, name: str, layer: Layer) -> _Tensor:
             return _write_hard_swish(writer, name, inputs[0])
         case "act" if layer.function == "silu" and inputs[0].scheme and scheme:
             return _write_silu(writer, name, inputs[0])
-        case "max_pool" if inputs[0].scheme:
-            x = add_layer(
-                writer.graph, name, layer, [inputs[0].quantized], pads=pads_of(layer, writer.sizes, writer.spec)
-            )
-            return _dequantize(writer.graph, x, inputs[0].scheme)
+        case "max_pool" | "resize" if inputs[0].scheme:
+            pads = pads_of(layer, writer.sizes, writer.spec) if layer.op == "max_pool" else ()
+            x = add_layer(writer.graph, name, layer, [inputs[0].quantized], pads=pads, sizes=writer.sizes)
+            return dequantize(writer.graph, x, inputs[0].scheme)
+        case "fuse" if scheme:
+            return write_fusion(writer.graph, name, inputs, writer.weights[f"{name}.weight"], writer.schemes)
     kernel: tuple[str, ...] = ()
     if layer.op == "channel_conv":  # a few numbers on one pixel, in floats
         kernel = (writer.graph.constant(f"{name}.weight", writer.weights[f"{name}.weight"]),)
+    elif layer.op == "fuse":
+        factors = enumerate(writer.weights[f"{name}.weight"])
+        kernel = tuple(writer.graph.constant(f"{name}.weight{number}", factor) for number, factor in factors)
     x = add_layer(
         writer.graph, name, layer, [tensor.values for tensor in inputs], kernel,
         pads=pads_of(layer, writer.sizes, writer.spec), sizes=writer.sizes, output=f"{name}.float" if scheme else None,
     )  # fmt: skip
-    return _quantize(writer.graph, x, scheme) if scheme else _Tensor(values=x)
+    return quantize(writer.graph, x, scheme) if scheme else Tensor(values=x)
 
 
 def _is_folded(writer: _Writer, act: str) -> bool:
     return any(found == act and source in writer.schemes for source, found in writer.folded.items())
 
 
-def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Tensor:
+def _write_weighted(writer: _Writer, name: str, layer: Layer, x: Tensor) -> Tensor:
     """Add a convolution or a linear layer."""
     graph, scheme = writer.graph, writer.schemes.get(name)
     weight, bias = writer.weights[f"{name}.weight"], writer.weights[f"{name}.bias"]
@@ -247,18 +244,18 @@ def _write_weighted(writer: _Writer, name: str, layer: Layer, x: _Tensor) -> _Te
     if layer.op == "linear" and x.scheme:
         # Flattening a float between two scales would prevent ONNX Runtime from fusing.
         flat = graph.node("Flatten", [x.quantized], f"{name}.flatten", axis=1)
-        source = _dequantize(graph, flat, x.scheme).values
-        return _Tensor(values=graph.node("Gemm", [source, *parameters], name, transB=1))
+        source = dequantize(graph, flat, x.scheme).values
+        return Tensor(values=graph.node("Gemm", [source, *parameters], name, transB=1))
     pads = pads_of(layer, writer.sizes, writer.spec)
     if name == "stem.conv" and writer.paired:
         assert scheme is not None
         out = add_paired_conv(graph, [source, *parameters], pads, f"{name}.float")
         apart = add_apart(
-            graph, _to_8_bits(graph, out, scheme), name, size=writer.sizes[name], channels=layer.out_channels
+            graph, to_8_bits(graph, out, scheme), name, size=writer.sizes[name], channels=layer.out_channels
         )
-        return _dequantize(graph, apart, scheme)
+        return dequantize(graph, apart, scheme)
     out = add_layer(graph, name, layer, [source], parameters, pads=pads, output=f"{name}.float" if scheme else None)
-    return _quantize(graph, out, scheme) if scheme else _Tensor(values=out)
+    return quantize(graph, out, scheme) if scheme else Tensor(values=out)
 
 
 def _gates(writer: _Writer, layer: str) -> bool:
@@ -301,16 +298,16 @@ def _dequantized(graph: Graph, name: str, quantized: np.ndarray, scales: np.ndar
     return graph.node("DequantizeLinear", inputs, name, axis=0)
 
 
-def _write_silu(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
+def _write_silu(writer: _Writer, name: str, x: Tensor) -> Tensor:
     """Add x * sigmoid(x) as a lookup table of 256 values and a product."""
     graph = writer.graph
     gate = graph.node("Sigmoid", [x.values], f"{name}.sigmoid.float")
-    gate = _quantize(graph, gate, affine(0, 1)).values
+    gate = quantize(graph, gate, affine(0, 1)).values
     product = graph.node("Mul", [x.values, gate], f"{name}.float")
-    return _quantize(graph, product, writer.schemes[name])
+    return quantize(graph, product, writer.schemes[name])
 
 
-def _write_hard_swish(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
+def _write_hard_swish(writer: _Writer, name: str, x: Tensor) -> Tensor:
     """Add x * clip(x / 6 + 0.5, 0, 1): the second factor is the same uint8 number, clipped, with another scale.
 
     It saturates at 0 where x does, at -3.
@@ -324,28 +321,6 @@ def _write_hard_swish(writer: _Writer, name: str, x: _Tensor) -> _Tensor:
             graph.constant(f"{name}.{what}", np.array(v, np.uint8)) for what, v in (("least", 0), ("most", top))
         )
         clipped = graph.node("Clip", [x.quantized, least, most], f"{name}.gate")
-    gate = _dequantize(graph, clipped, Affine(scheme.scale / (2 * HARD_LIMIT), 0), name=f"{name}.gate")
+    gate = dequantize(graph, clipped, Affine(scheme.scale / (2 * HARD_LIMIT), 0), name=f"{name}.gate")
     product = graph.node("Mul", [x.values, gate.values], f"{name}.float")
-    return _quantize(graph, product, writer.schemes[name])
-
-
-def _quantize(graph: Graph, values: str, scheme: Affine) -> _Tensor:
-    return _dequantize(graph, _to_8_bits(graph, values, scheme), scheme)
-
-
-def _to_8_bits(graph: Graph, values: str, scheme: Affine) -> str:
-    parameters = [_constant_once(graph, scheme.scale), _constant_once(graph, scheme.zero_point)]
-    return graph.node("QuantizeLinear", [values, *parameters], f"{values.removesuffix('.float')}.quantized")
-
-
-def _dequantize(graph: Graph, quantized: str, scheme: Affine, *, name: str = "") -> _Tensor:
-    parameters = [_constant_once(graph, scheme.scale), _constant_once(graph, scheme.zero_point)]
-    name = f"{name or quantized.removesuffix('.quantized')}.dequantized"
-    values = graph.node("DequantizeLinear", [quantized, *parameters], name)
-    return _Tensor(values=values, quantized=quantized, scheme=scheme)
-
-
-def _constant_once(graph: Graph, value: float | int) -> str:
-    """Return the name of a scale (a float) or a zero point (an int)."""
-    array = np.array(value, np.uint8 if isinstance(value, int) else np.float32)
-    return graph.shared(f"zero_point.{array}" if isinstance(value, int) else f"scale.{array.tobytes().hex()}", array)
+    return quantize(graph, product, writer.schemes[name])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from effnet.arch.layers import named_layers
+from effnet.arch.layers import Layer, named_layers
 from effnet.arch.spec import ArchSpec
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -25,7 +25,7 @@ _LIMITS = {
     "hard_sigmoid": (0.0, 1.0),
 }
 # Keeps every product of two scales a normal float32.
-_LEAST_SCALE = 1e-12
+LEAST_SCALE = 1e-12
 
 
 class Affine(NamedTuple):
@@ -43,7 +43,7 @@ class Affine(NamedTuple):
 def affine(low: float, high: float) -> Affine:
     """Return the finest scale that covers low..high and 0, which must be exact because it pads."""
     low, high = min(float(low), 0.0), max(float(high), 0.0)
-    scale = max(float(np.float32((high - low) / LEVELS)), _LEAST_SCALE)
+    scale = max(float(np.float32((high - low) / LEVELS)), LEAST_SCALE)
     return Affine(scale, round(min(max(-low / scale, 0.0), LEVELS)))
 
 
@@ -82,10 +82,16 @@ def within(function: str, low: float, high: float) -> tuple[float, float]:
     return min(max(low, floor), ceiling), max(min(high, ceiling), floor)
 
 
+def inner_sums(name: str, layer: Layer) -> list[str]:
+    """Return the names of the sums within a fusion of more than two feature maps, as `decoded.add_fusion` has them."""
+    return [f"{name}.sum{number}" for number in range(2, len(layer.inputs))] if layer.op == "fuse" else []
+
+
 def random_ranges(spec: ArchSpec) -> dict[str, tuple[float, float]]:
     """Return plausible ranges of every layer of `spec`, for timing an untrained network."""
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for name, layer in named_layers(spec):
+        found |= dict.fromkeys(inner_sums(name, layer), (-4.0, 4.0))
         if layer.op == "act":
             found[name] = within(layer.function, -4.0, 4.0)
         elif layer.op != "norm":

@@ -7,7 +7,15 @@ import numpy as np
 from effnet.arch.layers import Layer, named_layers, readers
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError, nearest
-from effnet.runtimes.onnxruntime.int8_ranges import Affine, Ranges, affine, hard_swish_input, silu_input, within
+from effnet.runtimes.onnxruntime.int8_ranges import (
+    Affine,
+    Ranges,
+    affine,
+    hard_swish_input,
+    inner_sums,
+    silu_input,
+    within,
+)
 
 # Activations and gates that only clip their input.
 _CLIPS = ("relu", "relu6", "hard_sigmoid")
@@ -32,8 +40,12 @@ def ranged_layers(spec: ArchSpec) -> list[str]:
 
 
 def _ranged(layers: Mapping[str, Layer]) -> list[str]:
-    folded = folded_clips(layers)
-    return [name for name, layer in layers.items() if layer.op not in _FLOAT and name not in folded]
+    folded, found = folded_clips(layers), []
+    for name, layer in layers.items():
+        found += inner_sums(name, layer)
+        if layer.op not in _FLOAT and name not in folded:
+            found.append(name)
+    return found
 
 
 def folded_clips(layers: Mapping[str, Layer]) -> dict[str, str]:
@@ -54,8 +66,8 @@ def schemes_of(
 ) -> dict[str, Affine]:
     """Return scale and zero point of every quantized tensor, by the layer that outputs it; the rest stays float.
 
-    A tensor is quantized if a layer that reads it computes in int8 and neither its writer nor a reader is a float
-    layer.
+    A tensor is quantized if a layer that reads it computes in int8, or it is the last of a convolution, and neither its
+    writer nor a reader is a float layer.
     """
     # BatchNorm is folded into the convolution before it.
     reading = readers(layers.items(), through=("norm",))
@@ -66,6 +78,7 @@ def schemes_of(
         # would convert the whole map to floats.
         beyond = [last for reader in after if layers[reader].op == "channel_conv" for last in reading[reader]]
         wanted = any(reader in found or layers[reader].op in ("conv", "linear") for reader in (*after, *beyond))
+        wanted = wanted or (layer.op == "conv" and not after)  # the last one of a decoder
         if layer.op in _FLOAT or not wanted or not float_layers.isdisjoint((name, *after)):
             continue
         if name in folded:
@@ -74,6 +87,7 @@ def schemes_of(
             found[name] = _before(layers[after[0]].function, ranges[name], found[after[0]])
         else:
             found[name] = affine(*within(layer.function, *ranges[name]))
+        found |= {inner: affine(*ranges[inner]) for inner in inner_sums(name, layer)}
     return found
 
 

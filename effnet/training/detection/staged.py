@@ -9,7 +9,6 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.nn.dense import DenseNetwork
 from effnet.progress import Listener
-from effnet.training.detection.inputs import input_sides
 from effnet.training.detection.kept import kept_dataset, kept_recipe, kept_views_within
 from effnet.training.device import pick_device
 from effnet.training.loop import TrainResult, train
@@ -32,14 +31,14 @@ def train_detector(
 ) -> TrainResult:
     """Train `model`, whose backbone is pretrained, in place; see `effnet.training.loop.train`.
 
-    If `recipe.boxes.kept_views` is 0 there is no first stage. It is resumed as the second one is. `deadline_seconds`
-    are those of both together: the first takes at most half.
+    There is no first stage if `recipe.boxes.kept_views` is 0, or if not even one view of each image fits into memory:
+    with so many images it gains nothing. It is resumed as the second one is. `deadline_seconds` are those of both
+    together: the first takes at most half.
     """
     device = device or pick_device()
     spent = 0.0
-    if recipe.boxes.kept_views:
-        model.to(device)
-        views = kept_views_within(model, len(dataset.train), recipe, input_sides(preprocess))
+    model.to(device)
+    if views := kept_views_within(model, len(dataset.train), recipe, preprocess.size):
         recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, kept_views=views))
         first = train(
             model,
