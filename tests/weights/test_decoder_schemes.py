@@ -20,6 +20,7 @@ from effnet.weights.schemes.smp import unet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+_NODE = "fpn_cells/cell_0/fnode0"
 D0, LITE0 = (get_spec(f"efficientdet_{name}", num_classes=3) for name in ("d0", "lite0"))
 
 
@@ -62,9 +63,9 @@ def test_effnets_own_names_and_shapes_are_those_of_the_module(spec):
         ("tensorflow", "neck.p6.norm.running_var", "resample_p6/bn/moving_variance"),
         ("tensorflow", "neck.cells.0.5.in0.conv.weight", "fpn_cells/cell_0/fnode5/resample_0_2_10/conv2d/kernel"),
         ("tensorflow", "neck.cells.1.4.fuse.weight", "fpn_cells/cell_1/fnode4/WSM"),
-        ("tensorflow", "neck.cells.0.0.depthwise.weight", "fpn_cells/cell_0/fnode0/op_after_combine5/conv/depthwise_kernel"),
-        ("tensorflow", "neck.cells.0.0.pointwise.weight", "fpn_cells/cell_0/fnode0/op_after_combine5/conv/pointwise_kernel"),
-        ("tensorflow", "neck.cells.0.0.norm.weight", "fpn_cells/cell_0/fnode0/op_after_combine5/bn/gamma"),
+        ("tensorflow", "neck.cells.0.0.depthwise.weight", f"{_NODE}/op_after_combine5/conv/depthwise_kernel"),
+        ("tensorflow", "neck.cells.0.0.pointwise.weight", f"{_NODE}/op_after_combine5/conv/pointwise_kernel"),
+        ("tensorflow", "neck.cells.0.0.norm.weight", f"{_NODE}/op_after_combine5/bn/gamma"),
         ("tensorflow", "head.scores.1.pointwise.bias", "class_net/class-1/bias"),
         ("tensorflow", "head.scores.1.norm.p3.bias", "class_net/class-1-bn-3/beta"),
         ("tensorflow", "head.boxes.last.depthwise.weight", "box_net/box-predict/depthwise_kernel"),
@@ -152,7 +153,13 @@ def test_a_fit_can_begin_with_the_backbone_of_a_detector(tmp_path):
     assert "only its backbone is used" in found.notes[-1]
 
 
-ENCODERS = [("smp", "b0"), ("smp_timm", "efficientnet_b0"), ("smp_timm", "lite1"), ("smp_tu", "tf_efficientnet_lite0"), ("smp_tu", "efficientnet_b1")]  # fmt: skip
+ENCODERS = [
+    ("smp", "b0"),
+    ("smp_timm", "efficientnet_b0"),
+    ("smp_timm", "lite1"),
+    ("smp_tu", "tf_efficientnet_lite0"),
+    ("smp_tu", "efficientnet_b1"),
+]
 
 
 @pytest.mark.parametrize("scheme, encoder", ENCODERS)
@@ -189,9 +196,10 @@ def test_an_encoder_that_smp_pads_in_its_own_way_is_refused():
     arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in foreign_shapes(spec, "smp").items()}
     with pytest.raises(WeightsError, match="train timm-efficientnet-b1 or efficientnet-b0 instead"):
         identify(arrays, name_hint="unet.pth")
+    spec = unet(get_spec("b1"), scheme="smp_tu", num_classes=1)
+    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in foreign_shapes(spec, "smp_tu").items()}
     with pytest.raises(WeightsError, match="only its full name tells padding"):
-        spec = unet(get_spec("b1"), scheme="smp_tu", num_classes=1)
-        identify({k: np.zeros(s, np.float32) for k, s in foreign_shapes(spec, "smp_tu").items()}, name_hint="unet.pth")
+        identify(arrays, name_hint="unet.pth")
 
 
 @pytest.mark.parametrize("scheme", ["timm", "torchvision", "lukemelas", "keras", *SMP])
