@@ -36,7 +36,9 @@ def _add_resize(graph: Graph, name: str, x: int, shape: tuple[int, ...]) -> int:
     exact = [_is_exact(before, after) for before, after in ((height, rows), (width, columns))]
     if all(exact):
         wanted = graph.constant(f"size.{rows}x{columns}", np.array(shape[1:3], np.int32))
-        return graph.operator("RESIZE_NEAREST_NEIGHBOR", [x, wanted], name, shape, graph.options("ResizeNearestNeighbor"))
+        return graph.operator(
+            "RESIZE_NEAREST_NEIGHBOR", [x, wanted], name, shape, graph.options("ResizeNearestNeighbor")
+        )
     x = _gathered(graph, f"{name}.rows", x, 1, rows)
     return _gathered(graph, name, x, 2, columns)
 

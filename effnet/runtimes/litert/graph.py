@@ -12,7 +12,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from effnet.arch.layers import INPUT, Layer, Layers, Size, map_sizes, named_layers, parameter_keys, readers, same_padding
+from effnet.arch.layers import (
+    INPUT,
+    Layer,
+    Layers,
+    Size,
+    map_sizes,
+    named_layers,
+    parameter_keys,
+    readers,
+    same_padding,
+)
 from effnet.arch.spec import ArchSpec
 from effnet.errors import SpecError
 from effnet.runtimes.litert.decoded import add_decoded, add_joined
