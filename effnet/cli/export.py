@@ -134,9 +134,8 @@ def in_words(found: Any) -> str:
         scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"
         text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.judged is not None:
-        what = getattr(found.judged, "figure", None)
-        drop, number = 100 * found.judged.drop, found.judged.images
-        text += f"; {what.title if what else 'accuracy'} drop against fp32 {drop:+.2f} pp on {number} labelled images"
+        drop = f"{found.judged.title} drop against fp32 {100 * found.judged.drop:+.2f} pp"
+        text += f"; {drop} on {found.judged.images} labelled images"
     elif found.format.precision != "fp32" and found.random:
         text += "; accuracy not measured: give --data"
     if found.unscored:
