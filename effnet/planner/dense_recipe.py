@@ -1,18 +1,20 @@
 """The recipes of detectors and segmenters, by the data and the start of the backbone."""
 
+import dataclasses
 import math
 
 from effnet.arch.decoders.record import Detector
 from effnet.arch.spec import ArchSpec
 from effnet.training.recipe.boxes import Boxes
 from effnet.training.recipe.masks import Masks
-from effnet.training.recipe.schema import Augment, Model, Optimizer, Recipe, Train
+from effnet.training.recipe.schema import Augment, Loss, Model, Optimizer, Recipe, Train
 
 # Epochs without a time limit: few images need many.
 _VIEWS, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 12, 150
 _BATCH = 8
 # Views of each image on whose kept feature maps the decoder is trained first.
 _KEPT_VIEWS = 4
+_JITTER, _MASKS_LR = 0.3, 2e-3
 
 
 def dense_epochs(num_train: int) -> int:
@@ -41,7 +43,7 @@ def dense_recipe(spec: ArchSpec, *, epochs: int, mirror_safe: bool, pretrained: 
     early stages, and no epoch may be worse than the first.
     """
     detects = pretrained and isinstance(spec.decoder, Detector)
-    return Recipe(
+    recipe = Recipe(
         train=Train(
             epochs=epochs,
             batch_size=_BATCH,
@@ -55,7 +57,22 @@ def dense_recipe(spec: ArchSpec, *, epochs: int, mirror_safe: bool, pretrained: 
         ),
         model=Model(dropout=0.0),
         optimizer=Optimizer(weight_decay=0.05),
-        augment=Augment(flip=mirror_safe, jitter=0.3 if isinstance(spec.decoder, Detector) else 0.0),
+        augment=Augment(flip=mirror_safe, jitter=_JITTER),
         boxes=Boxes(kept_views=_KEPT_VIEWS if pretrained else 0),
-        masks=Masks(),
+    )
+    return recipe if isinstance(spec.decoder, Detector) else _for_masks(recipe)
+
+
+def _for_masks(recipe: Recipe) -> Recipe:
+    """Return the recipe of a segmenter.
+
+    Pixels are many and rare classes are few of them: without weights, 300 seconds of processor time on aerial images
+    left a class of 5 % of the pixels at an IoU of 0. Bilinear views are those of prediction.
+    """
+    return dataclasses.replace(
+        recipe,
+        train=dataclasses.replace(recipe.train, lr=_MASKS_LR),
+        augment=dataclasses.replace(recipe.augment, interpolation="bilinear"),
+        loss=Loss(label_smoothing=0.0),
+        masks=Masks(class_weights=0.5),
     )
