@@ -68,9 +68,8 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def load_module(folder: str | os.PathLike[str]) -> Network | DenseNetwork:
     """Return the bundle's network with its weights, in evaluation mode.
 
-    Its input is normalised images [batch, channels, height, width]; it returns logits, or of a network with a decoder
-    the named outputs. Raises BundleError if
-    a weight is missing, unknown or of another shape.
+    Its input is normalised images [batch, channels, height, width]; it returns logits, a detector or a segmenter its
+    outputs by name. Raises BundleError if a weight is missing, unknown or of another shape.
     """
     config, state, where = read_config(folder), load_state(folder), str(Path(folder) / WEIGHTS)
     total = cost(config.arch)
