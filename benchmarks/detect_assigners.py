@@ -51,19 +51,20 @@ def main() -> None:
         path = str(shared("data", name))
         for seed in range(args.n):
             dataset = split_listing(listing_of(read_annotated(path), name=name, root=path), seed=seed)
-            recipe = dense_recipe(dataset.task, epochs=1, mirror_safe=True, pretrained=True, seed=seed)
-            kept = kept_dataset(made(weights, dataset, seed).eval(), dataset, recipe, preprocess, device=DEVICE)
+            model = made(weights, dataset, seed)
+            recipe = dense_recipe(model.spec, epochs=1, mirror_safe=True, pretrained=True, seed=seed)
+            kept = kept_dataset(model, dataset, recipe, preprocess, device=DEVICE)
             kept.views.get(), kept.held_out.get()  # not in the time of either
             for assigner in ASSIGNERS:
                 start = time.process_time()
-                model = trained(made(weights, dataset, seed), kept, recipe, preprocess, assigner)
+                found = trained(made(weights, dataset, seed), kept, recipe, preprocess, assigner)
                 seconds = time.process_time() - start
                 learning = bound(dataset)
                 held_out = learning.inputs.held_out(dataset.test, recipe, preprocess, batch_size=8, limit=0)
-                found = learning.validate(model, held_out(), preprocess, DEVICE)
-                for key, value in (("ap50", 100 * found.ap50), ("ap", 100 * found.ap), ("cpu_seconds", seconds)):
+                result = learning.validate(found, held_out(), preprocess, DEVICE)
+                for key, value in (("ap50", 100 * result.ap50), ("ap", 100 * result.ap), ("cpu_seconds", seconds)):
                     samples[f"{name}_{assigner}_{key}"].append(value)
-                print(name, seed, assigner, found.words, f"{seconds:.0f} s", flush=True)
+                print(name, seed, assigner, result.words, f"{seconds:.0f} s", flush=True)
     gains = [
         first - second
         for name in SETS

@@ -125,17 +125,17 @@ def in_words(found: Any) -> str:
             f"{text}embeddings of {found.check.images} {kind} differ by at most {found.check.relative_error:.1e} of "
             f"their length, least cosine {found.check.cosine:.6f}; {found.size_bytes / 1e6:.2f} MB"
         )
-    value, same = ("value", "answers") if found.several else ("probability", "class")
-    text += (
-        f"largest difference of a {value} {found.check.max_difference:.1e}, "
-        f"same {same} on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
-    )
+    value, same = ("value", "answers") if found.several or found.in_image else ("probability", "class")
+    agreed = f"same {same} on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
+    if found.in_image:
+        agreed = f"{percent(found.check.agreement, 1)} of the answers on {found.check.images} {kind} are the same"
+    text += f"largest difference of a {value} {found.check.max_difference:.1e}, {agreed}"
     if found.accuracy is not None:
         scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"
         text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"
     if found.judged is not None:
-        what = getattr(found.judged, "figure", None)
-        text += f"; {what.title if what else 'accuracy'} drop against fp32 {100 * found.judged.drop:+.2f} pp on {found.judged.images} labelled images"
+        drop = f"{found.judged.title} drop against fp32 {100 * found.judged.drop:+.2f} pp"
+        text += f"; {drop} on {found.judged.images} labelled images"
     elif found.format.precision != "fp32" and found.random:
         text += "; accuracy not measured: give --data"
     if found.unscored:

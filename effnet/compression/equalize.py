@@ -9,6 +9,7 @@ import numpy as np
 
 from effnet.arch.layers import Layer, named_layers, readers
 from effnet.arch.spec import ArchSpec
+from effnet.compression.classifies import must_classify
 from effnet.errors import SpecError
 from effnet.weights.folding import Arrays
 
@@ -21,9 +22,10 @@ def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int =
 
     If only a ReLU lies between two convolutions (and squeeze-and-excitation, which preserves a channel's scale), the
     first may scale a channel down by a factor that the second undoes. ECA prevents it: its kernel mixes adjacent
-    channels. Raises SpecError for any other activation: ReLU6 clips at a constant and SiLU is not scale-equivariant, so
-    no factor passes through them.
+    channels. Raises SpecError for a network with a decoder, and for any other activation: ReLU6 clips at a constant and
+    SiLU is not scale-equivariant, so no factor passes through them.
     """
+    must_classify(spec, "equalization")
     if spec.activation != "relu":
         raise SpecError(
             f"equalization needs the activation relu, which is scale-equivariant; {spec.name} has {spec.activation}"

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from effnet.arch.layers import INPUT, named_layers, readers
 from effnet.arch.spec import ArchSpec
+from effnet.compression.classifies import must_classify
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS
@@ -151,8 +152,9 @@ def round_(network: Network, *, float_layers: Sequence[str] = (), weight_levels:
     """Make `network` compute like its int8 export, in place; call `calibrate_` next.
 
     `weight_levels` is the export's largest weight. Weights keep their names, the ranges are added under `ranges.`. The
-    fused kernels do not support fake quantization and must stay off.
+    fused kernels do not support fake quantization and must stay off. Raises SpecError for a network with a decoder.
     """
+    must_classify(network.spec, "quantization-aware training")
     kept = set(float_layers)
     for name, module in network.named_modules():
         if type(module) in _ROUNDED and name not in kept:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from effnet.arch.channels import last_norms, tied_widths
 from effnet.arch.layers import layer_widths, named_layers, readers
 from effnet.arch.spec import ArchSpec
+from effnet.compression.classifies import must_classify
 from effnet.errors import InputError
 from effnet.nn.network import Network
 from effnet.training.losses import Batch, LossFn
@@ -98,9 +99,10 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
     shortcut.
     Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", eq. 7,
     without its normalisation, which the later paper (2019, section 3.1) drops as well. The network runs in evaluation
-    mode. Raises InputError without any batch.
+    mode. Raises InputError without any batch, SpecError for a network with a decoder.
     """
     spec = network.spec
+    must_classify(spec, "importance by Taylor expansion")
     points = _points(spec)
     ends = {norm: block for block, norm in last_norms(spec).items()}
     totals: dict[str, Tensor] = {}

@@ -9,6 +9,7 @@ from torch.nn import functional
 from effnet.arch.channels import Keep, kept_blocks, kept_widths
 from effnet.arch.layers import layer_widths, same_padding
 from effnet.bundle.weights import state_arrays
+from effnet.compression.classifies import must_classify
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 from effnet.weights.adapt import Arrays
@@ -30,7 +31,9 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
     inputs are matched by the layers before them. Only a depthwise layer with a smaller kernel than the original's is
     re-fitted as well; blocks of `pruned` may also lack squeeze-and-excitation or have another activation.
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
+    Raises SpecError for a network with a decoder.
     """
+    must_classify(original.spec, "re-fitting by least squares")
     original.eval()
     pruned.eval()
     solver = Refit(original, keep)

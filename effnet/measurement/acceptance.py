@@ -56,14 +56,19 @@ class FigureDrop:
     after: float
 
     @property
+    def title(self) -> str:
+        """What drops."""
+        return self.figure.title
+
+    @property
     def drop(self) -> float:
         """What the figure loses; below 0 for an improvement, NaN if the images do not define it."""
         return self.figure.better(self.before) - self.figure.better(self.after)
 
     def sentence(self) -> str:
         """Return the change in words."""
-        shown, title = self.figure.shown, self.figure.title
-        return f"has {title} {shown(self.after)} on {self.images} images, and fp32 has {shown(self.before)}"
+        shown = self.figure.shown
+        return f"has {self.title} {shown(self.after)} on {self.images} images, and fp32 has {shown(self.before)}"
 
     def refusal(self, max_drop: float) -> str:
         """Return why a file is rejected: it loses more than `max_drop`; an empty string if it does not."""

@@ -30,6 +30,11 @@ class Paired:
     output: str = ""
 
     @property
+    def title(self) -> str:
+        """What drops."""
+        return "accuracy"
+
+    @property
     def drop(self) -> float:
         """The share of images lost minus the share gained; below 0 for an improvement."""
         return sum((lost - gained) / images for images, lost, gained in self._parts) / len(self._parts)

@@ -46,7 +46,10 @@ def fold_norms(spec: ArchSpec, state: Mapping[str, np.ndarray]) -> Arrays:
 
 
 def own_weights(spec: ArchSpec, weights: Mapping[str, np.ndarray]) -> Arrays:
-    """Return folded weights that layers which share theirs have under their own names too: int8 changes each layer's."""
+    """Return folded weights that layers which share theirs have under their own names too.
+
+    Quantization changes the weights and biases of each layer on its own.
+    """
     found = dict(weights)
     for name, key in parameter_keys(named_layers(spec)).items():
         for part in ("weight", "bias"):

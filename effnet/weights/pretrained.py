@@ -182,10 +182,10 @@ def _from_file(path: Path, *, model: str | None) -> Pretrained:
 def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str) -> Pretrained:
     preprocess = for_network(preprocess, found)
     return Pretrained(
-        spec=dataclasses.replace(found.spec, resolution=preprocess.resolution),
+        spec=dataclasses.replace(found.spec, resolution=preprocess.resolution, height=preprocess.height),
         state=found.state,
         preprocess=preprocess,
-        class_names=default_names(found.spec.num_classes),
+        class_names=default_names(found.spec),
         licence=entry.licence if entry else "",
         source=source,
         published=entry.id if entry else "",

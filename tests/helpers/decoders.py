@@ -19,6 +19,7 @@ from effnet.tasks.registry import register
 
 B0 = dataclasses.replace(get_spec("b0"), resolution=128, head_channels=0, num_classes=3)
 LITE0 = dataclasses.replace(get_spec("lite0"), resolution=160)
+SMP = UNet(channels=(32, 16, 16, 8, 8), separable=False, last_kernel=3, skips_stem=True, activation="relu")
 # At 160 pixels level 5 has 5 places and level 6 has 3: a resize by no whole number.
 NETWORKS = {
     "points": with_detector(LITE0, 6),
@@ -34,9 +35,7 @@ NETWORKS = {
     ),
     "smp": dataclasses.replace(
         B0, padding="symmetric",
-        decoder=Segmenter(
-            decoder=UNet(channels=(32, 16, 16, 8, 8), separable=False, last_kernel=3, skips_stem=True, activation="relu")
-        ),
+        decoder=Segmenter(decoder=SMP),
     ),
 }  # fmt: skip
 

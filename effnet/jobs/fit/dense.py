@@ -38,7 +38,7 @@ def dense_attempt(job: Job, dataset: Dataset, index: int, candidate: Candidate) 
     assert candidate.preprocess is not None
     epochs = job.config.epochs or job.asked.value("train.epochs") or dense_epochs(len(dataset.train))
     chosen = dense_recipe(
-        dataset.task,
+        candidate.spec,
         epochs=epochs,
         mirror_safe=dataset.mirror_safe,
         pretrained=bool(candidate.weights),

@@ -47,9 +47,9 @@ def write(
 
     Its input `image` is an RGB or grayscale image, as Vision and Xcode's preview pass one; networks with another number
     of channels take float32 [1, channels, height, width] of 0..255. Its outputs are the most likely class,
-    `classLabel`, and the probability of each class by name; with a decoder those of the graph. The metadata hold `preprocess` and `class_names` as JSON. It cannot run
-    here, so its numbers are not checked. Several outputs have their own names instead. Raises MissingExtraError without
-    coremltools.
+    `classLabel`, and the probability of each class by name; several outputs, and those of a decoder, have their own
+    names instead. The metadata hold `preprocess` and `class_names` as JSON. It cannot run here, so its numbers are not
+    checked. Raises MissingExtraError without coremltools.
     """
     module = _Pixels(deployed_module(config, state)).eval()
     with quiet():

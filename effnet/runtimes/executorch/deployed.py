@@ -51,7 +51,7 @@ class Deployed(nn.Module):
         return self.from_pixels(image.to(torch.float32).permute(0, 3, 1, 2))
 
     def from_pixels(self, pixels: Tensor) -> Rows:
-        """Map float32 [batch, channels, height, width] of 0..255 to probabilities [batch, classes], or other outputs."""
+        """Map float32 [batch, channels, height, width] of 0..255 to probabilities [batch, classes], or others."""
         if self.maps is None:
             return _activated(self.network(pixels - self.mean), self.activation)
         last = self.network.forward_features(pixels - self.mean)

@@ -9,6 +9,9 @@ from effnet.arch.spec import ArchSpec
 from effnet.runtimes.litert.flatbuffer import Graph
 from effnet.tasks.task import Output
 
+# LiteRT aborts the process at an int8 factor of 0, whose step would be 0; this one changes no number.
+_LEAST_FACTOR = 1e-6
+
 
 def add_joined(
     graph: Graph, name: str, layer: Layer, inputs: Sequence[int], size: Size, weights: Mapping[str, np.ndarray]
@@ -23,7 +26,7 @@ def add_joined(
     # The sum of feature maps, each times its factor.
     x = -1
     for number, (source, factor) in enumerate(zip(inputs, weights[f"{name}.weight"], strict=True)):
-        factors = graph.constant(f"{name}.weight{number}", np.array([factor], np.float32))
+        factors = graph.constant(f"{name}.weight{number}", np.array([max(factor, _LEAST_FACTOR)], np.float32))
         term = graph.operator("MUL", [source, factors], f"{name}.term{number}", shape, graph.options("Mul"))
         called = name if number == len(inputs) - 1 else f"{name}.sum{number}"
         x = term if x < 0 else graph.operator("ADD", [x, term], called, shape, graph.options("Add"))

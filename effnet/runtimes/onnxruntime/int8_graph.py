@@ -156,9 +156,9 @@ def _start(
     folded, kept = folded_clips(layers), frozenset(float_layers)
     stem, sizes = layers["stem.conv"], map_sizes(layers.items(), size)
     writer = _Writer(
-        spec=spec, graph=graph, weights=own_weights(spec, weights), schemes=schemes_of(layers, folded, ranges, kept), folded=folded,
-        float_layers=kept, weight_levels=weight_levels or levels_here(), sizes=sizes,
-        paired=False,
+        spec=spec, graph=graph, weights=own_weights(spec, weights),
+        schemes=schemes_of(layers, folded, ranges, kept), folded=folded, float_layers=kept,
+        weight_levels=weight_levels or levels_here(), sizes=sizes, paired=False,
     )  # fmt: skip
     writer.paired = pair_stem and "stem.conv" in writer.schemes and can_pair(stem, size, pads_of(stem, sizes, spec))
     _write_image(writer, mean, std)

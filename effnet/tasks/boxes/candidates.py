@@ -59,7 +59,8 @@ def detect(
     """Return the objects in one image, in pixels of the input, from raw boxes [places, 4] and logits [places, classes].
 
     With `soft`, a box lowers the scores of those that it overlaps, whatever `iou` is, instead of dropping them; so did
-    EfficientDet for its published AP, with `one_class` too. Boxes without an area, and values that are not finite, as of a damaged network, are left out.
+    EfficientDet for its published AP, with `one_class` too. Boxes without an area, and values that are not finite, as
+    of a damaged network, are left out.
     """
     if boxes.shape != (len(logits), 4):
         raise DataError(f"boxes must be [{len(logits)}, 4], one of each row of the logits; got {list(boxes.shape)}")

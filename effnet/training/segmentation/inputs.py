@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.mask_labels import header_of
 from effnet.data.datasets import Split, loaded_image
-from effnet.data.images.decode import Decoding, ImageHeader, image_header
+from effnet.data.images.decode import Decoding
 from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Preprocess, resample
-from effnet.data.sources import encoded, source_name
 from effnet.errors import ImageError
 from effnet.tasks.masks.plan import Plan, plan, windows
 from effnet.training.input.own import HeldOut
@@ -207,15 +207,10 @@ def read_pair(split: Split, index: int, preprocess: Preprocess) -> tuple[np.ndar
 
     Raises ImageError if the image cannot be decoded, DataError if its mask cannot be used.
     """
-    source, label = split.sources[index], split.labels[index]
     decoding = Decoding(channels=preprocess.channels, value_range=preprocess.value_range)
     with loaded_image(split, index, decoding) as found:
         image = np.array(found)
-    if isinstance(source, np.ndarray):
-        header = ImageHeader(width=image.shape[1], height=image.shape[0], channels=image.shape[2], format="", mode="")
-    else:
-        header = image_header(encoded(source), name=source_name(source, ""))
-    return image, label.read(header)
+    return image, split.labels[index].read(header_of(split, index, image))
 
 
 def foreground_of(labels: np.ndarray) -> np.ndarray:

@@ -206,7 +206,7 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_images, finished):
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"max_params": 13_000}, r"fit.max_params was 10800, now 13000"),
+        ({"max_params": 13_000}, r"--set fit\.max_params was 10800, now 13000"),
         ({"seed": 1, "threads": 2}, r"--set fit\.threads was 1, now 2; --seed was 0, now 1"),
         ({"epochs": None, "minutes": 1.0}, r"--epochs was 1, now None; --minutes was None, now 1.0"),
     ],

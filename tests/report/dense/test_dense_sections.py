@@ -7,8 +7,6 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from dense import (
-    DETECTION,
-    SEGMENTATION,
     dense_report,
     detection_score,
     made_boxes,
@@ -26,17 +24,9 @@ from effnet.measurement.detection.score import score
 from effnet.report.annotations import class_counts, object_facts, pixel_facts
 from effnet.report.detection.plots import precision_recall_svg, sizes_svg
 from effnet.report.plot_confusion import confusion_svg
-from effnet.tasks import registry
-from effnet.tasks.drawing.colours import BLUE, VERMILLION
 
 ANIMALS = ("cat", "dog", "owl")
 LAND = ("background", "road", "lake")
-
-
-@pytest.fixture(autouse=True)
-def tasks(monkeypatch):
-    for task in (DETECTION, SEGMENTATION):
-        monkeypatch.setitem(registry._TASKS, task.name, task)
 
 
 def drawn(page):
@@ -65,7 +55,7 @@ def test_the_page_of_a_detector_says_what_was_measured():
     assert f"cat {100 * cat.ap:.1f} % {100 * cat.ap50:.1f} %" in words
     worst = test.mistakes[0]
     assert f"{worst.right} found, {worst.missed} missed, {worst.wrong} wrong folder/{worst.index}.png" in words
-    assert "Annotations" not in words
+    assert "What was irregular" not in words
     assert page_of(some, draws=False).tags["svg"] == 0
 
 
@@ -75,26 +65,26 @@ def test_the_worst_images_show_what_is_missed_and_what_is_wrong():
     found = score(truths, answers, ANIMALS, input_size=(320, 320), threshold=0.5)
     some = dense_report(found, ANIMALS)
     images = [np.full((300, 400, 3), 128, np.uint8) for _ in found.mistakes]
-    page = page_of(some, images=images)
+    page = page_of(some, images=images, draws=False)
     shown = drawn(page)
     assert len(shown) == 2 * len(found.mistakes)
     assert f"This page holds {len(found.mistakes)} of your test images" in words_of(page)
     for worst, true, answer in zip(found.mistakes, shown[::2], shown[1::2], strict=True):
         for drawing, rows in ((true, worst.objects), (answer, worst.found)):
             for row in rows:
-                left, top, right, bottom = row.box
+                left, _, right, bottom = row.box
                 if right - left < 30 or left < 5 or right > 395 or bottom > 295:
                     continue
-                colour = BLUE if row.right else VERMILLION
-                line = drawing[round(bottom) - 2, round(left) + 3 : round(right) - 3].astype(int)
-                near = np.abs(line - colour).max(1) < 70  # JPEG, and other boxes that cross
-                assert near.mean() > 0.3, (row, line[:5])
+                line = drawing[round(bottom) - 1, round(left) + 3 : round(right) - 3].astype(int)
+                redder = np.median(line[:, 0] - line[:, 2])  # of vermillion, not of blue; JPEG mixes the colours
+                assert redder < -20 if row.right else redder > 20, (row, line[:5])
 
 
 def test_images_of_any_scale_and_bands_are_drawn_on():
     found = detection_score(images=4)
     for shape in ((1500, 2000, 3), (30, 40), (150, 200, 1), (75, 100, 4)):
-        shown = drawn(page_of(dense_report(found, ANIMALS), images=[np.zeros(shape, np.uint8)] * len(found.mistakes)))
+        images = [np.zeros(shape, np.uint8)] * len(found.mistakes)
+        shown = drawn(page_of(dense_report(found, ANIMALS), images=images, draws=False))
         assert len(shown) == 2 * len(found.mistakes)
         assert max(max(image.shape) for image in shown) <= 480
 
@@ -111,7 +101,7 @@ def test_the_findings_of_the_reader_are_a_table():
     small = small_objects(data.images, height=96, width=96)
     facts = object_facts(data, small)
     some = dense_report(detection_score(), ANIMALS, annotations=facts)
-    words = words_of(page_of(some))
+    words = words_of(page_of(some, draws=False))
     assert "Finding Times First places 2 images have an EXIF rotation. 2 a.jpg; b|c.jpg" in words
     assert f"{small.sentence} {small.count}" in words
     assert "F1 Objects Images In train In test" in words
@@ -129,7 +119,7 @@ def test_a_class_without_objects_in_train_is_marked():
     assert class_counts(facts, 3)["unseen"] == []
     some = dense_report(detection_score(), ANIMALS, annotations=facts)
     some["dataset"]["annotations"]["counts"] = {split: list(each) for split, each in counts.items()}
-    assert words_of(page_of(some)).count("none in train") == 1
+    assert words_of(page_of(some, draws=False)).count("none in train") == 1
     assert class_counts(None, 3) == {"heads": [], "rows": [[], [], []], "unseen": []}
 
 
@@ -150,7 +140,7 @@ def test_a_detector_that_finds_nothing_still_has_a_page():
         score(made_boxes(1, ANIMALS, seed=6), nothing[:1], ANIMALS, input_size=(64, 128)),
     ):
         some = dense_report(found, ANIMALS)
-        page_of(some)
+        page_of(some, draws=False)
         card_of(some, tag="object-detection")
     assert precision_recall_svg(found) is None
 
@@ -165,7 +155,7 @@ def test_many_objects_are_stated_beside_coco_s_limit():
         areas=np.full(150, 144.0),
     )  # fmt: skip
     found = score(truths, noisy_boxes(truths, 1), ("nucleus",), input_size=(320, 320), threshold=0.5)
-    words = words_of(page_of(dense_report(found, ("nucleus",))))
+    words = words_of(page_of(dense_report(found, ("nucleus",)), draws=False))
     assert (
         "An image has up to 150 objects of a class, so the best 200 of its detections count; with COCO's 100" in words
     )
@@ -193,7 +183,7 @@ def test_the_page_of_a_segmenter_says_what_was_measured():
     assert page.tags["svg"] == 4  # candidates, two curves; confusions
     shown = drawn(page)
     assert len(shown) == 2 * len(score.mistakes)
-    assert not (shown[0].astype(int) - shown[1]).any() == (score.mistakes[0].accuracy == 1)
+    assert (np.abs(shown[0].astype(int) - shown[1]) > 60).any()  # its masks differ
     card = card_of(some, tag="image-segmentation")
     assert "- 1 mask has 3 pixels between two classes." in card
     assert "\n- mean_iou\n" in card
@@ -201,7 +191,8 @@ def test_the_page_of_a_segmenter_says_what_was_measured():
 
 def test_the_background_is_not_tinted_and_has_no_colour():
     score = segmentation_score(images=1)
-    page = page_of(dense_report(score, LAND), images=[np.full((60, 96, 3), 128, np.uint8)])
+    image = np.full((60, 96, 3), 128, np.uint8)
+    page = page_of(dense_report(score, LAND), images=[image], draws=False)
     chips = [value for tag, name, value in page.attributes if (tag, name) == ("i", "style") and "background" in value]
     assert len(chips) == 2
 
@@ -210,7 +201,7 @@ def test_the_background_is_not_tinted_and_has_no_colour():
 def test_nasty_names_break_neither_page_nor_card(kind):
     names = tuple(f"{name}{i}" for i, name in enumerate(NASTY))
     if kind == "detector":
-        some, tag = dense_report(detection_score(names, images=8), names), "object-detection"
+        some, tag = dense_report(detection_score(names, images=3), names), "object-detection"
     else:
         some, tag = dense_report(segmentation_score(names, images=2), names), "image-segmentation"
     some["test"]["mistakes"][0]["source"] = NASTY[1]
@@ -220,12 +211,12 @@ def test_nasty_names_break_neither_page_nor_card(kind):
 
 def test_many_classes_come_weakest_first():
     names = tuple(f"class {i}" for i in range(25))
-    found = detection_score(names, images=40)
-    words = words_of(page_of(dense_report(found, names)))
+    found = detection_score(names, images=25)
+    words = words_of(page_of(dense_report(found, names), draws=False))
     weakest = min((each for each in found.per_class if each.ap is not None), key=lambda each: each.ap)
     assert words.index(f"{weakest.name} ") < words.index("The other 15 classes")
     found = segmentation_score(names, images=3)
-    words = words_of(page_of(dense_report(found, names)))
+    words = words_of(page_of(dense_report(found, names), draws=False))
     weakest = min((each for each in found.per_class if each.iou is not None), key=lambda each: each.iou)
     assert words.index(f"{weakest.name} ", words.index("The weakest classes")) < words.index("The other 15 classes")
 

@@ -26,7 +26,7 @@ RECIPE = with_values(
     {
         "train.epochs": 6, "train.batch_size": 4, "train.lr": 0.02, "train.ema_decay": 0.9, "augment.jitter": 0.2,
         "augment.interpolation": "bilinear", "loss.label_smoothing": 0.0, "masks.quarter_turns": True,
-        "balance.method": "weight", "balance.strength": 0.5,
+        "masks.class_weights": 0.5,
     },
 )  # fmt: skip
 
