@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from effnet.arch.decoders.record import Segmenter, UNet
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import ArchSpec, Padding
 from effnet.errors import WeightsError
 from effnet.weights.schemes import lukemelas, timm
 from effnet.weights.schemes.shared import LayerNames, parametrised, refuse
@@ -37,7 +37,8 @@ _PARTS = {"conv": "0", "norm": "1"}
 
 def unet(backbone: ArchSpec, *, scheme: str, num_classes: int, channels: Sequence[int] = CHANNELS) -> ArchSpec:
     """Return smp's U-Net on this encoder, its side rounded up to a multiple of the stride, as smp demands."""
-    padding = {"smp": "same", "smp_timm": "symmetric"}.get(scheme, backbone.padding)
+    known: dict[str, Padding] = {"smp": "same", "smp_timm": "symmetric"}
+    padding = known.get(scheme, backbone.padding)
     decoder = UNet(
         channels=tuple(channels),
         separable=False,
