@@ -250,7 +250,9 @@ def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tm
     np.testing.assert_allclose([row["box"] for row in found], expected.boxes, atol=1e-2)
     np.testing.assert_allclose([row["score"] for row in found], expected.scores, atol=1e-6)
     assert [row["kind"] for row in found] == expected.classes.tolist()
-    wanted = [letterbox(h, w, input_height=height, input_width=width) for w, h in ((1, 1), (7, 900), (333, 250), (4000, 3000))]
+    wanted = [
+        letterbox(h, w, input_height=height, input_width=width) for w, h in ((1, 1), (7, 900), (333, 250), (4000, 3000))
+    ]
     assert inner == [{"width": box.inner_width, "height": box.inner_height} for box in wanted]
 
 
@@ -293,5 +295,7 @@ def test_the_cpp_program_finds_the_predictors_objects(program, detector, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     model = effnet.load(detector)
     (expected,) = model.predict(detector / "exact.png")
-    rows = [(name, float(score), np.array(box, float)) for name, score, *box in map(str.split, done.stdout.splitlines())]
+    rows = [
+        (name, float(score), np.array(box, float)) for name, score, *box in map(str.split, done.stdout.splitlines())
+    ]
     assert_objects(rows, expected, model.config.class_names, score=1e-4, pixels=0.1)
