@@ -228,6 +228,7 @@ def raw_outputs(*, height, width, classes=3):
 
 
 SIZES = [(96, 160), (200, 136)]
+IMAGES = [(1, 1), (7, 900), (333, 250), (4000, 3000)]
 
 
 @pytest.mark.parametrize("height, width", SIZES)
@@ -240,7 +241,7 @@ def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tm
     script = f"""
         import {{ detect, letterbox }} from "./boxes.mjs";
         const given = {json.dumps(given)};
-        const inner = [[1, 1], [7, 900], [333, 250], [4000, 3000]].map(([w, h]) => letterbox(w, h, given));
+        const inner = {json.dumps(IMAGES)}.map(([w, h]) => letterbox(w, h, given));
         console.log(JSON.stringify([detect(given.raw, given.logits, given, {{ threshold: 0.3 }}), inner]));
     """
     (tmp_path / "test.mjs").write_text(script)
@@ -260,7 +261,8 @@ CPP = """
 #include <cstdio>
 #include "boxes.h"
 int main(int, char** words) {
-  const int64_t height = std::stol(words[2]), width = std::stol(words[3]), places = int64_t(cells(height, width).size());
+  const int64_t height = std::stol(words[2]), width = std::stol(words[3]);
+  const int64_t places = int64_t(cells(height, width).size());
   std::vector<float> numbers(size_t(places) * 7);
   std::FILE* file = std::fopen(words[1], "rb");
   if (std::fread(numbers.data(), 4, numbers.size(), file) != numbers.size()) return 1;

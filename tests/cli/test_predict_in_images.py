@@ -1,4 +1,4 @@
-"""predict of detectors and segmenters: every format holds the predictor's answers, and what they cannot do is refused."""
+"""predict of detectors and segmenters: every format holds the predictor's answers; what they lack is refused."""
 
 import csv
 import io
@@ -36,7 +36,8 @@ def run(place, run_cli, monkeypatch):
 
 def found_in(folder):
     paths = sorted((folder / "coins" / "images").iterdir())
-    return dict(zip([f"coins/images/{path.name}" for path in paths], effnet.load(folder / "detector").predict(paths)))
+    found = effnet.load(folder / "detector").predict(paths)
+    return {f"coins/images/{path.name}": one for path, one in zip(paths, found, strict=True)}
 
 
 def test_rows_hold_the_predictors_objects(run, place):
