@@ -1,4 +1,4 @@
-"""predict of detectors and segmenters: every format holds the predictor's answers; what they lack is refused."""
+"""`effnet predict` of detectors and segmenters: every format, drawings, and options that do not fit."""
 
 import csv
 import io
@@ -6,125 +6,101 @@ import json
 
 import numpy as np
 import pytest
-from annotated_sets import write_coins, write_terrain
-from dense_bundles import write_detector, write_segmenter
 from PIL import Image
 
-import effnet
-from effnet.data.annotated.read import read_annotated
+from effnet.arch.catalog import get_spec
+from effnet.arch.decoders.usual import with_detector, with_segmenter
+from effnet.arch.scale import scale
+from effnet.bundle.config import ModelConfig, write_config
+from effnet.bundle.weights import save_bundle, state_arrays
+from effnet.data.preprocess import Preprocess
+from effnet.nn.dense import build_dense
+from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.tasks.registry import task_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+NAMES = ("cat", "dog")
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a detector, a segmenter, and images for both."""
-    folder = tmp_path_factory.mktemp("in-images")
-    write_detector(folder / "detector")
-    write_segmenter(folder / "segmenter")
-    write_coins(folder / "coins", images=12)
-    write_terrain(folder / "terrain", images=2)
+
+@pytest.fixture(scope="module", params=["detection", "segmentation"])
+def bundle(request, tmp_path_factory):
+    backbone = scale(get_spec("b0"), phi=-16, resolution=64)
+    spec = (with_detector if request.param == "detection" else with_segmenter)(backbone, len(NAMES))
+    preprocess = Preprocess(
+        resolution=64, mode="corner", crop=1.0, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    folder = tmp_path_factory.mktemp(request.param) / "bundle"
+    config = ModelConfig(arch=spec, preprocess=preprocess, class_names=NAMES, task=task_for(spec), threshold=0.001)
+    state = state_arrays(build_dense(spec, seed=0))
+    save_bundle(folder, config, state)
+    export_onnx(folder, config, state)
+    write_config(config, folder)
     return folder
 
 
-@pytest.fixture
-def run(place, run_cli, monkeypatch):
-    """Return a runner of the command line within the folder."""
-    monkeypatch.chdir(place)
-    return run_cli
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for name in ("a/1.png", "b/1.png"):
+        (folder / name).parent.mkdir()
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (50, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
 
 
-def found_in(folder):
-    paths = sorted((folder / "coins" / "images").iterdir())
-    found = effnet.load(folder / "detector").predict(paths)
-    return {f"coins/images/{path.name}": one for path, one in zip(paths, found, strict=True)}
+def detects(bundle):
+    return bundle.parent.name.startswith("detection")
 
 
-def test_rows_hold_the_predictors_objects(run, place):
-    rows = list(csv.DictReader(io.StringIO(run("predict", "detector", "coins/images", "--format", "csv").out)))
-    expected = [(path, one, i) for path, one in found_in(place).items() for i in range(len(one))]
-    assert len(rows) == len(expected) > 10
-    for row, (path, one, i) in zip(rows, expected, strict=True):
-        assert (row["path"], row["label"]) == (path, ("button", "coin")[one.classes[i]])
-        sides = [float(row[side]) for side in ("left", "top", "right", "bottom")]
-        np.testing.assert_allclose([float(row["score"]), *sides], [one.scores[i], *one.boxes[i]], atol=1e-3)
-    images = json.loads(run("predict", "detector", "coins/images", "--format", "json").out)
-    assert [len(image["objects"]) for image in images] == [len(one) for one in found_in(place).values()]
+def test_json_and_csv_have_every_answer_in_pixels_of_the_image(bundle, images, run_cli):
+    rows = json.loads(run_cli("predict", bundle, images, "--format", "json").out)
+    assert [(row["width"], row["height"]) for row in rows] == [(80, 50)] * 2
+    table = list(csv.DictReader(io.StringIO(run_cli("predict", bundle, images, "--format", "csv").out)))
+    if detects(bundle):
+        assert len(table) == sum(len(row["objects"]) for row in rows) > 0
+        boxes = np.array([[float(line[side]) for side in ("left", "top", "right", "bottom")] for line in table])
+        assert (boxes.min(0) >= 0).all()
+        assert (boxes.max(0) <= (80, 50, 80, 50)).all()
+    else:
+        assert sum(float(line["share"]) for line in table) == pytest.approx(2)
 
 
-def test_the_table_counts_objects_from_the_threshold_on(run, place):
-    table = run("predict", "detector", "coins/images/00.jpg").out
-    counts = np.bincount(found_in(place)["coins/images/00.jpg"].classes, minlength=2)
-    assert ", ".join(f"{n} {name}" for n, name in zip(counts, ("button", "coin"), strict=True) if n) in table
-    assert "no objects" in run("predict", "detector", "coins/images/00.jpg", "--threshold", "0.999").out
+def test_files_and_drawings_of_images_of_one_name_do_not_overwrite_each_other(bundle, images, run_cli, tmp_path):
+    form = "yolo" if detects(bundle) else "png"
+    run_cli("predict", bundle, images, "--format", form, "--out", tmp_path / "out", "--draw", tmp_path / "drawn")
+    suffix = "txt" if detects(bundle) else "png"
+    assert len(list((tmp_path / "out").rglob(f"1.{suffix}"))) == 2
+    assert len(list((tmp_path / "drawn").rglob("1.jpg"))) == 2
+    if not detects(bundle):
+        with Image.open(next((tmp_path / "out").rglob("1.png"))) as mask:
+            assert mask.size == (80, 50)
 
 
-def test_coco_rows_take_the_numbers_of_annotations(run, place, tmp_path):
-    images = [{"id": 70 + i, "file_name": f"{i:02d}.jpg", "width": 160, "height": 120} for i in range(12)]
-    categories = [{"id": 5, "name": "coin"}, {"id": 9, "name": "button"}]
-    data = {"images": images, "categories": categories, "annotations": []}
-    (tmp_path / "own.json").write_text(json.dumps(data))
-    words = ("predict", "detector", "coins/images", "--format", "coco")
-    rows = json.loads(run(*words, "--annotations", tmp_path / "own.json").out)
-    assert {row["image_id"] for row in rows} <= set(range(70, 82))
-    one = found_in(place)["coins/images/01.jpg"]
-    own = [row for row in rows if row["image_id"] == 71]
-    assert [row["category_id"] for row in own] == [(9, 5)[kind] for kind in one.classes]
-    left, top, right, bottom = one.boxes.T
-    boxes = np.stack((left, top, right - left, bottom - top), 1)
-    np.testing.assert_allclose([row["bbox"] for row in own], boxes, atol=1e-2)
+def test_coco_results_say_which_image_is_which(bundle, images, run_cli, tmp_path):
+    words = ("predict", bundle, images, "--format", "coco")
+    if not detects(bundle):
+        assert "must be one of table, json, csv, png" in run_cli(*words).err
+        return
+    assert "give the file that has them" in run_cli(*words).err
+    run_cli(*words, "--out", tmp_path / "found.json")
+    results = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    known = json.loads((tmp_path / "found.images.json").read_text(encoding="utf-8"))
+    assert {row["image_id"] for row in results} <= {image["id"] for image in known["images"]}
+    assert [category["name"] for category in known["categories"]] == list(NAMES)
 
 
-def test_files_are_written_for_each_image(run, place, tmp_path):
-    run(
-        "predict",
-        "detector",
-        "coins/images",
-        "--format",
-        "yolo",
-        "--out",
-        tmp_path / "made",
-        "--draw",
-        tmp_path / "drawn",
-    )
-    assert len(list((tmp_path / "drawn").iterdir())) == 12
-    with Image.open(tmp_path / "drawn" / "00.jpg") as drawn:
-        assert drawn.width == 320  # enlarged, so that the names can be read
-    lines = (tmp_path / "made" / "labels" / "00.txt").read_text().splitlines()
-    assert len(lines) == len(found_in(place)["coins/images/00.jpg"])
-    run("predict", "segmenter", "terrain/images", "--format", "png", "--out", tmp_path / "masks")
-    (found,) = effnet.load(place / "segmenter").predict(place / "terrain" / "images" / "scene0_0.jpg")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "masks" / "scene0_0.png")), found.mask)
+def test_the_options_of_objects_are_refused_for_classes(small_bundle, run_cli, tmp_path):
+    image = tmp_path / "1.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(image)
+    found = run_cli("predict", small_bundle, image, "--draw", tmp_path / "drawn")
+    assert "are for objects and masks" in found.err
+    assert not (tmp_path / "drawn").exists()
 
 
-def test_written_labels_are_annotations_again(run, place, tmp_path):
-    """What predict writes for YOLO is read by fit, as a first guess that a person corrects."""
-    (tmp_path / "images").mkdir()
-    for path in (place / "coins" / "images").iterdir():
-        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
-    run("predict", "detector", tmp_path / "images", "--format", "yolo", "--out", tmp_path)
-    again = read_annotated(str(tmp_path))
-    assert (again.format, again.class_names, again.findings) == ("yolo", ("button", "coin"), ())
-    expected = found_in(place)
-    for image in again.images:
-        one = expected[f"coins/images/{image.path[-6:]}"]
-        assert image.classes.tolist() == one.classes.tolist()
-        np.testing.assert_allclose(image.boxes, one.boxes, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("predict", "detector", "coins/images", "--out", "x"), "--out takes json, csv, coco, yolo, not a table"),
-        (("predict", "detector", "coins/images", "--format", "yolo"), "give their folder, --out DIR"),
-        (("predict", "detector", "coins/images", "--format", "png"), "must be one of table, json, csv, coco, yolo"),
-        (("predict", "segmenter", "terrain/images", "--format", "coco"), "must be one of table, json, csv, png"),
-        (("explain", "detector", "coins/images/00.jpg"), "explain shows where a classifier looked"),
-        (("data", "shard", "coins", "shards"), "shards hold classes or several outputs; these data are for detection"),
-        (("train", "coins", "--epochs", "1", "--out", "y"), "name a bundle or a spec of such a network"),
-    ],
-)
-def test_what_they_cannot_do_is_refused(run, words, message):
-    ran = run(*words)
-    assert ran.code in (1, 2), ran
-    assert message in " ".join(ran.err.split())
+def test_an_unreadable_image_is_said_and_the_others_are_answered(bundle, images, run_cli, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    found = run_cli("predict", bundle, bad, images / "a" / "1.png", "--format", "json")
+    assert "1 image was not readable" in found.err
+    assert len(json.loads(found.out)) == 1
