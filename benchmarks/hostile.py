@@ -55,7 +55,7 @@ def make_bundle(folder: Path) -> Path:
     """Return a bundle with a real fit of the digits and an export in every format, made in separate processes."""
     bundle = folder / "bundle"
     for words in (
-        ("fit", "digits", "--max-params", "20000", "--epochs", "1", "--weights", "none", "--out", bundle),
+        ("fit", "digits", "--set", "fit.max_params=20000", "--epochs", "1", "--weights", "none", "--out", bundle),
         ("export", bundle, "--to", "all", "--data", "digits", "--set", "images=16", "--max-drop", "100"),
     ):
         subprocess.run([sys.executable, "-m", "effnet", *map(str, words)], check=True, env=environment({}),

@@ -41,6 +41,45 @@ def import_keras() -> ModuleType:
     return keras
 
 
+def import_effdet() -> ModuleType:
+    """Import effdet, without compiling its functions; raises ModuleNotFoundError if it is absent.
+
+    If torchvision's compiled part does not match torch, the same suppression is computed here.
+    """
+    _declare_missing_operators()
+    torch.jit._state.disable()
+    try:
+        effdet = _import("effdet", "effdet.anchors", "effdet.bench", "effdet.config", "effdet.loss", "effdet.version")
+    finally:
+        torch.jit._state.enable()
+    if _DECLARED:
+        effdet.anchors.batched_nms = _batched_nms
+    return effdet
+
+
+def import_smp() -> ModuleType:
+    """Import segmentation_models_pytorch; raises ModuleNotFoundError if it is absent."""
+    _declare_missing_operators()
+    return _import("segmentation_models_pytorch")
+
+
+def _batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:  # fmt: skip
+    """Return the places that torchvision's batched_nms keeps, by its algorithm: within a class, one after the other."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas, kept = sides[:, 0] * sides[:, 1], []
+    left = torch.argsort(scores, descending=True, stable=True)
+    while len(left):
+        first, left = left[0], left[1:]
+        kept.append(first)
+        low, high = torch.maximum(boxes[first, :2], boxes[left, :2]), torch.minimum(boxes[first, 2:], boxes[left, 2:])
+        shared = (high - low).clamp(min=0).prod(1)
+        over = shared / (areas[first] + areas[left] - shared) > iou_threshold
+        left = left[~(over & (idxs[left] == idxs[first]))]
+    return torch.stack(kept) if kept else torch.empty(0, dtype=torch.long)
+
+
 def _import(name: str, *parts: str) -> ModuleType:
     with _quiet():
         module = importlib.import_module(name)

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.harness import RECORDS, ROOT
 from benchmarks.sentences import says, unit_of
-from effnet.arch.catalog import FAMILIES, get_spec, published
+from effnet.arch.catalog import DETECTORS, FAMILIES, get_spec, published, published_ap
 from effnet.arch.cost import cost
 
 # The rows of the README: the record, what is compared, and the named baseline.
@@ -38,6 +38,21 @@ def networks_table() -> str:
             top1, source = (f"{found.top1:g} %", found.source) if found else ("", "")
             gmacs = f"{total.macs / 1e9:.3f}"
             lines.append(f"| `{name}` | {total.params:,} | {gmacs} | {spec.resolution} | {top1} | {source} |")
+    return "\n".join(lines)
+
+
+def detectors_table() -> str:
+    """Return the table of every named detector in Markdown."""
+    lines = [
+        "| name | parameters | GMACs | resolution | AP | AP, test-dev | AP50, test-dev |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name in DETECTORS:
+        spec, found = get_spec(name), published_ap(name)
+        total = cost(spec)
+        aps = (found.val, found.test, found.test_50) if found else ()
+        cells = " | ".join("" if ap is None else f"{ap:g} %" for ap in aps)
+        lines.append(f"| `{name}` | {total.params:,} | {total.macs / 1e9:.3f} | {spec.resolution} | {cells} |")
     return "\n".join(lines)
 
 
@@ -131,7 +146,7 @@ def _type_text(hint: Any) -> str:
 # The generated parts of each file.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": results_table},
-    "docs/models.md": {"networks": networks_table},
+    "docs/models.md": {"networks": networks_table, "detectors": detectors_table},
     "docs/benchmarks.md": {"figures": figures_table},
     "docs/reference/cli.md": {"cli": command_pages},
     "docs/reference/python.md": {"api": api_page},

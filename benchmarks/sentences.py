@@ -301,4 +301,11 @@ _SENTENCES: dict[str, Callable[[Record], str]] = {
     "several_int8": _several_int8,
     "tags": _tags,
     "find": _find,
+    "detect_parity": lambda record: (
+        f"raw outputs of {record['n']} EfficientDets with the random weights of effdet 0.4.1: the largest difference"
+    ),
+    "segment_parity": lambda record: (
+        f"U-Nets on {record['n']} encoders with the random weights of segmentation_models_pytorch 0.6: the largest "
+        "difference of a logit"
+    ),
 }

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.attacks.ground import Attack, Command, Ground
 
-_QUICK = ("--max-params", "20000", "--epochs", "1", "--weights", "none")
-_LONG = ("--max-params", "20000", "--epochs", "200", "--weights", "none")
+_QUICK = ("--set", "fit.max_params=20000", "--epochs", "1", "--weights", "none")
+_LONG = ("--set", "fit.max_params=20000", "--epochs", "200", "--weights", "none")
 
 
 def two(*words: str, inside: bool = False) -> Callable[[Ground], Sequence[Command]]:

@@ -38,7 +38,7 @@ def names(ground: Ground) -> Sequence[Command]:
     """Class and file names with control characters, markup and formulas."""
     data = _images(ground, (_ESCAPES, "<script>alert(1)</script>".replace("/", "\u2044"), "=1+1", "a\nb", "\u202eabc"))
     out = ground.path("out")
-    fit = ("fit", data, "--max-params", "20000", "--epochs", "1", "--weights", "none", "--out", out)
+    fit = ("fit", data, "--set", "fit.max_params=20000", "--epochs", "1", "--weights", "none", "--out", out)
     lacks = ("\x1b[31m", "\x1b]", "\u202e")
     file = next((data / _ESCAPES).iterdir())
     return (
@@ -156,8 +156,8 @@ def plans(ground: Ground) -> Sequence[Command]:
         words = (
             "fit",
             "digits",
-            "--max-params",
-            "20000",
+            "--set",
+            "fit.max_params=20000",
             "--epochs",
             "1",
             "--weights",

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.attacks.ground import Attack, Command, Ground
 
 # The network is inferred from the file, or given; either way these files are useless.
-_FIT = ("--model", "lite0", "--max-params", "9M", "--epochs", "1")
+_FIT = ("--model", "lite0", "--set", "fit.max_params=9M", "--epochs", "1")
 
 
 # A program that reads weights; the arrays are printed, which shows copied data.

@@ -9,7 +9,7 @@ from benchmarks.attacks.ground import Command, Ground
 
 Pixels = np.ndarray
 # Time of a fit of these data: seconds, from scratch.
-QUICK = ("--max-params", "20000", "--weights", "none", "--epochs")
+QUICK = ("--set", "fit.max_params=20000", "--weights", "none", "--epochs")
 
 
 def plain(brightness: float, rng: np.random.Generator, *, height: int = 32, width: int = 32) -> Pixels:

@@ -83,10 +83,11 @@ class Body:
 
     Methods append layers in execution order and return the name of the last one, which others may read. Convolutions
     name the width that they write; `widths` holds the name and the channels of every output's width. Of a network with
-    a decoder, `taps` are the last layers of the backbone by level, 0 the stem's, and `outputs` are its named outputs.
+    a decoder, `taps` are the last layers of the backbone by level, 0 the stem's, and `outputs` are its named outputs;
+    `ends` are the level and the last layer of each block.
     """
 
-    __slots__ = ("_function", "_known", "_prefix", "block", "layers", "outputs", "spec", "taps", "widths")
+    __slots__ = ("_function", "_known", "_prefix", "block", "ends", "layers", "outputs", "spec", "taps", "widths")
 
     block: "BlockSpec"
 
@@ -95,6 +96,7 @@ class Body:
         self.layers: Layers = []
         self.widths: dict[str, tuple[str, int]] = {INPUT: (INPUT, spec.in_channels)}
         self.taps: dict[int, str] = {}
+        self.ends: list[tuple[int, str]] = []
         self.outputs: tuple[GraphOutput, ...] = ()
 
     def enter(self, prefix: str, **known: tuple[str, int]) -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from effnet.arch.cost import cost, layer_costs
+from effnet.arch.decoders.record import Detector, PointHead, Pyramid, UNet
 from effnet.arch.layers import output_side
 from effnet.arch.spec import ArchSpec, BlockSpec, as_spec
 
@@ -37,11 +38,41 @@ def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRo
             StageRow(operator=_operator(blocks), resolution=side, stride=stride, channels=width, layers=len(blocks))
         )
         side = output_side(side, stride)
+    if spec.decoder is not None:
+        return rows + _decoder_rows(spec, resolution=spec.resolution if resolution is None else resolution)
     if spec.head_channels:
         rows.append(StageRow(operator="conv1", resolution=side, stride=1, channels=spec.head_channels, layers=1))
     if spec.num_classes:
         rows.append(StageRow(operator="pool, linear", resolution=side, stride=1, channels=spec.num_classes, layers=1))
     return rows
+
+
+def _decoder_rows(spec: ArchSpec, *, resolution: int) -> list[StageRow]:
+    """Return the rows of a decoder; their resolution is that of its largest feature map."""
+
+    def row(operator: str, level: int, channels: int, layers: int) -> StageRow:
+        side = output_side(resolution, 2**level)
+        return StageRow(operator=operator, resolution=side, stride=1, channels=channels, layers=layers)
+
+    def pyramid(neck: Pyramid) -> StageRow:
+        name = f"feature pyramid, levels {neck.min_level} to {neck.max_level}"
+        return row(name, neck.min_level, neck.channels, neck.cells)
+
+    decoder = spec.decoder
+    if isinstance(decoder, Detector):
+        priors = decoder.head.priors
+        name = "points" if isinstance(decoder.head, PointHead) else f"{priors} anchors a cell"
+        heads = row(f"heads, {name}", decoder.neck.min_level, spec.num_classes * priors, decoder.head.repeats + 1)
+        return [pyramid(decoder.neck), heads]
+    assert decoder is not None
+    found = decoder.decoder
+    if isinstance(found, UNet):
+        last = spec.total_stride.bit_length() - 1 - len(found.channels)
+        widths = ", ".join(map(str, found.channels))
+        blocks = row(f"U-Net of {widths} channels", last, found.channels[-1], len(found.channels))
+        return [blocks, row(f"conv{found.last_kernel}", last, spec.num_classes, 1)]
+    summed = row("sum of the levels, separable conv3", found.to_level, found.channels, 1)
+    return [pyramid(found.neck), summed, row("conv1", found.to_level, spec.num_classes, 1)]
 
 
 def _operator(blocks: tuple[BlockSpec, ...]) -> str:

@@ -88,7 +88,9 @@ def _written(spec: "ArchSpec") -> Body:
             if len(body.widths) != len(body.layers) + 1:
                 raise SpecError(f"every layer of a {block.kind} block must have its own name; {prefix} repeats one")
             stride *= block.stride
-            body.taps[stride.bit_length() - 1] = x
+            level = stride.bit_length() - 1
+            body.taps[level] = x
+            body.ends.append((level, x))
     if spec.decoder is not None:
         append_decoder(body)
         return body

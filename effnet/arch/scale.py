@@ -46,7 +46,8 @@ def scale(
 
     `phi` is any real number; negative values give smaller networks. `width` and `depth` (factors) and
     `resolution` (pixels) override phi. Shortcuts are kept as stored: scaling creates none.
-    Source: arXiv 1905.11946v5, eq. 3. Raises SpecError for factors that are not positive or absurdly large.
+    Source: arXiv 1905.11946v5, eq. 3. Raises SpecError for factors that are not positive or absurdly large, and for a
+    network with a decoder, which has no such rule.
 
     >>> from effnet.arch.cost import cost
     >>> larger = scale("b0", phi=1)
@@ -54,6 +55,10 @@ def scale(
     (258, 9109994)
     """
     spec = as_spec(spec)
+    if spec.decoder is not None:
+        raise SpecError(
+            f"a network to scale must be a classifier; {spec.name} has a decoder: scale its backbone instead"
+        )
     for what, value in (("phi", phi), ("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if value is not None and not (is_number(value) and (value > 0 or what == "phi")):
             wanted = "finite" if what == "phi" else "finite and above 0"

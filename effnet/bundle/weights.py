@@ -14,7 +14,8 @@ from effnet.bundle.declared import to_32_bit
 from effnet.bundle.names import WEIGHTS
 from effnet.bundle.safetensors_file import load_safetensors
 from effnet.errors import BundleError, WeightsError
-from effnet.nn.network import Network, build
+from effnet.nn.dense import DenseNetwork, build_network
+from effnet.nn.network import Network
 from effnet.system.files import written_whole
 
 
@@ -64,11 +65,11 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return {name: to_32_bit(array) for name, array in arrays.items()}, metadata
 
 
-def load_module(folder: str | os.PathLike[str]) -> Network:
+def load_module(folder: str | os.PathLike[str]) -> Network | DenseNetwork:
     """Return the bundle's network with its weights, in evaluation mode.
 
-    Its input is normalised images [batch, channels, height, width]; it returns logits. Raises BundleError if
-    a weight is missing, unknown or of another shape.
+    Its input is normalised images [batch, channels, height, width]; it returns logits, a detector or a segmenter its
+    outputs by name. Raises BundleError if a weight is missing, unknown or of another shape.
     """
     config, state, where = read_config(folder), load_state(folder), str(Path(folder) / WEIGHTS)
     total = cost(config.arch)
@@ -77,7 +78,7 @@ def load_module(folder: str | os.PathLike[str]) -> Network:
         wanted > 2 * found + 1_000_000
     ):  # checked before memory is allocated for the architecture of config.json; names are compared below
         raise BundleError(f"{where} must hold the {wanted:,} weights of its architecture; it has {found:,}")
-    network = build(config.arch)
+    network = build_network(config.arch)
     network.preprocess = config.preprocess
     load_arrays_(network, state, where=where)
     return network.eval()

@@ -125,11 +125,11 @@ def in_words(found: Any) -> str:
             f"{text}embeddings of {found.check.images} {kind} differ by at most {found.check.relative_error:.1e} of "
             f"their length, least cosine {found.check.cosine:.6f}; {found.size_bytes / 1e6:.2f} MB"
         )
-    value, same = ("value", "answers") if found.several else ("probability", "class")
-    text += (
-        f"largest difference of a {value} {found.check.max_difference:.1e}, "
-        f"same {same} on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
-    )
+    value, same = ("value", "answers") if found.several or found.in_image else ("probability", "class")
+    agreed = f"same {same} on {percent(found.check.agreement, 1)} of {found.check.images} {kind}"
+    if found.in_image:
+        agreed = f"{percent(found.check.agreement, 1)} of the answers on {found.check.images} {kind} are the same"
+    text += f"largest difference of a {value} {found.check.max_difference:.1e}, {agreed}"
     if found.accuracy is not None:
         scored = f"{found.scored} {'images of these data' if found.part == 'all' else 'test images'}"
         text += f"; accuracy {percent(found.accuracy)} on {scored}, {found.size_bytes / 1e6:.2f} MB"

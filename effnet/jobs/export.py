@@ -39,7 +39,8 @@ class Exported:
     `check` compares it with the eager network, on random images if `random`; None if the runtime cannot run here.
     `accuracy` is measured in the runtime itself on the `scored` images of the split `part`; None without data.
     `unscored` says why there is none although data were given. `judged` is the accuracy drop from quantization on
-    labelled images; None for fp32, and without such images. If `several`, the file has several outputs.
+    labelled images; None for fp32, and without such images. If `several`, the file has several outputs; if `in_image`,
+    the answers are objects or masks.
     """
 
     format: Format
@@ -53,6 +54,7 @@ class Exported:
     unscored: str = ""
     judged: Paired | FigureDrop | None = None
     several: bool = False
+    in_image: bool = False
 
 
 @overload
@@ -264,6 +266,7 @@ def _export_one(
         unscored=judging.unscored,
         judged=judged,
         several=len(config.file_outputs) > 1,
+        in_image=config.arch.decoder is not None,
     )
 
 

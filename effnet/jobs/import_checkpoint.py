@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from effnet.arch.families.efficientdet import COCO_CLASSES
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.config_fields import Origin
 from effnet.data.preprocess import Preprocess
@@ -15,6 +16,7 @@ from effnet.jobs.new_bundle import new_bundle, write_bundle
 from effnet.report.card_published import imported_card, published_card
 from effnet.system.lock import SCRATCH
 from effnet.system.text import printable
+from effnet.tasks.registry import task_for
 from effnet.weights.catalog import PublishedWeights, preprocess_of
 from effnet.weights.hub_config import is_bundle, read_hub_config, weights_in
 from effnet.weights.locate import no_classifier
@@ -26,7 +28,7 @@ from effnet.weights.network_file import (
     published_file,
     read_network,
 )
-from effnet.weights.own_classes import ClassOrder, read_classes
+from effnet.weights.own_classes import COCO, ClassOrder, read_classes
 from effnet.weights.readers.archive import is_archive_file, unpack
 
 
@@ -59,6 +61,8 @@ def import_checkpoint(
 
     The bundle has the name and accuracy of published weights only if a hash proves that the file is theirs. Raises
     WeightsError if the file cannot be read or matched with a network, InputError if the classes do not fit.
+
+    A detector of 90 classes has COCO's unless others are given: the outputs are counted from 0, without a background.
     """
     source = Path(path)
     if is_bundle(source):
@@ -88,7 +92,7 @@ def import_checkpoint(
 def _checked(preprocess: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that are set; raise before a file is read if no Preprocess can have them."""
     given = {key: value for key, value in preprocess.items() if value is not None}
-    if given.get("mode") == "pad":
+    if given.get("mode") in ("pad", "corner"):
         given = {"crop": 1.0} | given
     channels = len(given.get("mean") or given.get("std") or (0,) * 3)
     Preprocess.from_dict({"resolution": 1, "mean": (0.0,) * channels, "std": (1.0,) * channels} | given)
@@ -134,14 +138,16 @@ def _config(
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     from effnet.system.machine import versions
 
-    names, of = read_classes(
-        classes, told=found.told_names, count=found.spec.num_classes, where=source.name, order=order
-    )
+    told, task = found.told_names, task_for(found.spec)
+    if task == "detection" and classes is None and not told and found.spec.num_classes == COCO_CLASSES:
+        classes = COCO
+    names, of = read_classes(classes, told=told, count=found.spec.num_classes, where=source.name, order=order)
     try:
         config = ModelConfig(
-            arch=replace(found.spec, resolution=preprocess.resolution),
+            arch=replace(found.spec, resolution=preprocess.resolution, height=preprocess.height),
             preprocess=preprocess,
             class_names=names,
+            task=task,
             versions=versions(),
             origin=Origin(
                 source=proven.id if proven else f"imported from {source.name}", published=proven.id if proven else ""

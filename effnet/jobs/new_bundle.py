@@ -16,7 +16,8 @@ from effnet.system.cache import file_digest
 from effnet.system.lock import alone_in
 from effnet.system.signals import held_interrupts
 
-_IMAGES = 4
+# The images of the check; networks with a decoder are so large that one must do.
+_IMAGES, _LARGE_IMAGES = 4, 1
 
 
 @contextmanager
@@ -81,6 +82,7 @@ def _check(folder: Path, config: ModelConfig) -> None:
     from effnet.measurement.verify import check_export
     from effnet.runtimes.predictor import Predictor
 
-    side, channels = config.preprocess.resolution, config.preprocess.channels
-    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, channels), dtype=np.uint8)
+    number = _IMAGES if config.arch.decoder is None else _LARGE_IMAGES
+    shape = (number, *config.preprocess.size, config.preprocess.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     check_export(load_module(folder), Predictor(folder), images)

@@ -62,8 +62,8 @@ def answers_on(
 def outside_ms(predictor: Predictor, split: Split) -> float:
     """Return the time from the network's outputs to the objects or the mask of an image, in milliseconds.
 
-    It is the median over images of the fastest of a few rounds, since other processes can only slow one down. It is part of every latency of a detector or a segmenter; decoding and resizing an image is not, as for a
-    classifier.
+    It is the median over images of the fastest of a few rounds, since other processes can only slow one down. It is
+    part of every latency of a detector or a segmenter; decoding and resizing an image is not, as for a classifier.
     """
     config = predictor.config
     whole = config.task_record.whole

@@ -1,6 +1,6 @@
 """Check an exported file against its source module on the same images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,14 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from effnet.arch.decoders.record import Detector
 from effnet.bundle.config import ModelConfig
 from effnet.data.preprocess import normalize
 from effnet.errors import BudgetError, BundleError, EffnetError
+from effnet.measurement.detection.matching import overlaps
 from effnet.nn.dense import DenseNetwork
 from effnet.nn.network import Network
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import features_beside
-from effnet.tasks.task import Output
+from effnet.tasks.boxes.candidates import detect
+from effnet.tasks.boxes.whole import LEAST_SCORE, decoder_of
+from effnet.tasks.task import Output, parted
+
+Outputs = Mapping[str, np.ndarray]
 
 # Float rounding errors, summed over a few hundred layers, stay well below this.
 TOLERANCE = 1e-3
@@ -30,7 +36,8 @@ class ExportCheck:
 
     Of a classifier they are those of a probability, and of equal top classes. Differences of a number are in units of
     its output's scale. Images agree if each output has the same top class, or the same tags above 0.5; a number counts
-    if there is nothing else, and agrees within the tolerance.
+    if there is nothing else, and agrees within the tolerance. Of a detector, `agreement` is the share of the objects
+    that both find, of a segmenter that of the places with the same class.
     """
 
     images: int
@@ -151,6 +158,9 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
                 f"{part.difference:.2g} on {len(images)} images. This is a bug in effnet: please report it with the "
                 "bundle's config.json"
             )
+    if predictor.config.arch.decoder is not None:
+        same = same_in_images(parted(eager, outputs), parted(exported, outputs), predictor.config)
+        return ExportCheck(images=len(images), max_difference=max(part.difference for part in found), agreement=same)
     named = [part.agrees for output, part in zip(outputs, found, strict=True) if output.activation != "none"]
     agrees = np.stack(named or [part.agrees for part in found])
     return ExportCheck(
@@ -158,6 +168,27 @@ def compare(eager: np.ndarray, predictor: Predictor, images: np.ndarray) -> Expo
         max_difference=max(part.difference for part in found),
         agreement=float(agrees.all(0).mean()),
     )
+
+
+def same_in_images(first: Outputs, second: Outputs, config: ModelConfig) -> float:
+    """Return the share of the objects that both outputs have, or of the places with the same class in both.
+
+    Objects are the same if they are of one class, and overlap by half of their union at least; those below the
+    bundle's threshold do not count.
+    """
+    if "mask" in first:
+        return float((first["mask"].argmax(1) == second["mask"].argmax(1)).mean())
+    decoder = config.arch.decoder
+    assert isinstance(decoder, Detector)
+    decode, least = decoder_of(decoder, config.preprocess.size), config.threshold or LEAST_SCORE
+    same = total = 0
+    for parts in zip(first["boxes"], first["scores"], second["boxes"], second["scores"], strict=True):
+        ours, theirs = (detect(*pair, decode, threshold=least) for pair in (parts[:2], parts[2:]))
+        total += len(ours) + len(theirs)
+        shares = overlaps(ours.boxes.astype(np.float64), theirs.boxes.astype(np.float64), np.zeros(len(theirs), bool))
+        fits = (shares >= 0.5) & (ours.classes[:, None] == theirs.classes[None])
+        same += int(fits.any(1).sum() + fits.any(0).sum())
+    return same / total if total else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,10 +8,16 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig
 from effnet.data.preprocess import Preprocess
 from effnet.system.text import markdown
+from effnet.tasks.registry import task_for
 from effnet.weights.catalog import PublishedWeights
 
 # Licences by their names in the hub's metadata.
 _HUB_LICENCES = ("apache-2.0", "bsd-3-clause", "mit")
+_PIPELINES = {
+    "classification": "image-classification",
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
+}
 UNKNOWN_LICENCE = "unknown: ask the author of the weights"
 """Text for the licence of weights that are not published ones."""
 
@@ -55,7 +61,7 @@ def imported_card(config: ModelConfig, *, folder: str, notes: Sequence[str] = ()
 
 
 def _metadata(spec: ArchSpec, entry: PublishedWeights | None) -> str:
-    task = "image-classification" if spec.num_classes else "image-feature-extraction"
+    task = _PIPELINES[task_for(spec)] if spec.num_classes else "image-feature-extraction"
     lines = ["---", "library_name: effnet", f"pipeline_tag: {task}"]
     lines += [f"license: {entry.licence}"] if entry and entry.licence in _HUB_LICENCES else []
     resnet = spec.lineage.network in FAMILIES["ResNet"]
@@ -109,6 +115,10 @@ def _preprocessing(preprocess: Preprocess, spec: ArchSpec) -> str:
     elif preprocess.mode == "pad":
         resize = f"resized so that its longer side is {side} pixels, then padded to {side} x {side}"
         resize += " with the mean colour"
+    elif preprocess.mode == "corner":
+        height, width = preprocess.size
+        resize = f"resized as large as fits into {width} x {height} pixels and placed at the top left; the rest has the"
+        resize += " mean colour"
     else:
         resize = f"resized so that its shorter side is {int(side / crop)} pixels; the middle {side} x {side} are kept"
     applied = ", and `effnet predict` applies it" if spec.num_classes else ""

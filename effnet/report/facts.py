@@ -103,11 +103,10 @@ class CandidateRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFacts:
-    """The head on frozen features, and the provenance of its pretrained weights.
+class WeightsFacts:
+    """The provenance of pretrained weights.
 
     `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.
-    `features` is the number of features, `computed` of them not from the cache.
     """
 
     weights: str
@@ -119,6 +118,15 @@ class HeadFacts:
     hub: str
     top1: float | None
     top1_resolution: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFacts(WeightsFacts):
+    """The head on frozen features, and the provenance of its pretrained weights.
+
+    `features` is the number of features, `computed` of them not from the cache.
+    """
+
     penalty: float | None
     views: int
     images: int
@@ -151,7 +159,9 @@ class EpochRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
-    """How the network was trained; `head` is None for training from scratch, `recipe` for a head alone.
+    """How the network was trained; `recipe` is None for a head alone.
+
+    `head` is None for training from scratch, and for a decoder on a pretrained backbone, whose weights are `start`.
 
     A network that was modified after training has the share `kept` of `kept_of`, the new `activation`, empty if it
     stayed, and the `recovery_seconds` of fine-tuning; the file lacks them for any other.
@@ -170,7 +180,13 @@ class TrainingFacts:
     kept_of: Count | None = field(default=None, metadata=OPTIONAL)
     activation: str | None = field(default=None, metadata=OPTIONAL)
     recovery_seconds: float | None = field(default=None, metadata=OPTIONAL)
+    start: WeightsFacts | None = field(default=None, metadata=OPTIONAL)
     recipe: Mapping[str, Any] | None
+
+    @property
+    def pretrained(self) -> WeightsFacts | None:
+        """The weights from which training started, None if there were none."""
+        return self.head or self.start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

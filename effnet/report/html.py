@@ -135,7 +135,7 @@ def render_card(report: Report) -> str:
             "method": origin.method_sentence(report),
             "base_model": _base_model(report),
             "weights_name": origin.weights_name(report),
-            "licence": origin.licence_words(report.training.head),
+            "licence": origin.licence_words(report.training.pretrained),
             "predict_command": f"effnet predict BUNDLE {'image.jpg' if sound is None else 'sound.wav'}",
             "side": report.network.resolution,
             "channels": channels,
@@ -156,7 +156,7 @@ def _base_model(report: Report) -> Any:
     """Return the repository of the pretrained weights on the hub, for the card's metadata, or None."""
     from markupsafe import Markup
 
-    hub = report.training.head.hub if report.training.head else ""
+    hub = report.training.pretrained.hub if report.training.pretrained else ""
     return Markup(hub) if re.fullmatch(r"[\w.-]+/[\w.-]+", hub, re.ASCII) else None
 
 

@@ -2,7 +2,7 @@
 
 from effnet.measurement.budget import LABELS
 from effnet.report.card_published import UNKNOWN_LICENCE
-from effnet.report.facts import HeadFacts, TrainingFacts
+from effnet.report.facts import HeadFacts, TrainingFacts, WeightsFacts
 from effnet.report.model import Report
 from effnet.report.text import ABSENT, duration, integer, percent, significant
 from effnet.tasks.registry import find_task
@@ -15,7 +15,9 @@ def method_sentence(report: Report) -> str:
     passes = f"{epochs} epoch{'s' if epochs != 1 else ''}"
     head = f"head on the frozen features of {weights_name(report)}"
     kept = f"; the weights of epoch {best} were kept" if best else ""
-    if training.method == "head":
+    if training.start is not None:
+        found = f"A new decoder on the weights of {weights_name(report)}, trained for {passes}{kept}."
+    elif training.method == "head":
         found = f"A linear {head}."
     elif training.method == "finetune":
         kept = kept or "; none was better than the head alone, which was kept"
@@ -43,7 +45,8 @@ def _changes(training: TrainingFacts) -> str:
 
 def weights_name(report: Report) -> str:
     """Return the id of the pretrained weights, or the name of their file; empty for a network from scratch."""
-    return report.training.head.name if report.training.head else ""
+    found = report.training.pretrained
+    return found.name if found else ""
 
 
 def _penalty(value: float | None) -> str:
@@ -54,13 +57,18 @@ def _penalty(value: float | None) -> str:
 
 def origin_rows(report: Report) -> list[tuple[str, str]]:
     """Return the facts on pretrained weights and on the head, each with its label; none if trained from scratch."""
-    head = report.training.head
-    if head is None:
+    start, head = report.training.pretrained, report.training.head
+    if start is None:
         return []
+    rows = [
+        ("Pretrained weights", start.name),
+        ("Their licence", licence_words(start)),
+        ("Their published accuracy", _published(start)),
+    ]
+    if head is None:
+        return rows
     return [
-        ("Pretrained weights", head.name),
-        ("Their licence", licence_words(head)),
-        ("Their published accuracy", _published(head)),
+        *rows,
         (f"Head: validation {find_task(report.task).figure.title}", _accuracy(head)),
         ("Head: penalty", _penalty(head.penalty)),
         ("Head: training images", integer(head.images) + (f", {head.views} views of each" if head.views > 1 else "")),
@@ -69,11 +77,11 @@ def origin_rows(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def licence_words(head: HeadFacts | None) -> str:
+def licence_words(found: WeightsFacts | None) -> str:
     """Return the licence of the pretrained weights, with its source, or that it is unknown."""
-    if head is None or not head.licence:
+    if found is None or not found.licence:
         return UNKNOWN_LICENCE
-    return f"{head.licence} ({head.licence_source})" if head.licence_source else head.licence
+    return f"{found.licence} ({found.licence_source})" if found.licence_source else found.licence
 
 
 def _accuracy(head: HeadFacts) -> str:
@@ -81,11 +89,11 @@ def _accuracy(head: HeadFacts) -> str:
     return plain if balanced in (ABSENT, plain) else f"{plain} (balanced {balanced})"
 
 
-def _published(head: HeadFacts) -> str:
-    if head.top1 is None:
+def _published(found: WeightsFacts) -> str:
+    if found.top1 is None:
         return "none known"
-    at = f" at {head.top1_resolution} pixels" if head.top1_resolution else ""
-    return f"{significant(head.top1)}\xa0% of ImageNet{at}"
+    at = f" at {found.top1_resolution} pixels" if found.top1_resolution else ""
+    return f"{significant(found.top1)}\xa0% of ImageNet{at}"
 
 
 def _features(head: HeadFacts) -> str:

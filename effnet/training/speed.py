@@ -16,12 +16,13 @@ from effnet.training.device import fast_arithmetic, pick_device, to_input
 from effnet.training.distributed.ranks import ALONE
 from effnet.training.ema import move_average_, update_average_
 from effnet.training.input.shares import Portions
+from effnet.training.learning import learning_of, own_input
 from effnet.training.losses import Batch, cross_entropy
 from effnet.training.optim import make_optimizer
 from effnet.training.position import Position
 from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe, Train
-from effnet.training.state import make_state, network_for
+from effnet.training.state import any_network_for, make_state
 from effnet.training.step import Stepper
 
 _MIN_SECONDS, _MAX_STEPS = 0.4, 6
@@ -72,10 +73,15 @@ def run_speed(spec: ArchSpec, dataset: Dataset, recipe: Recipe, preprocess: Prep
     It takes a second, or two steps if these take longer.
     """
     device = pick_device()
-    state = make_state(network_for(spec, recipe), recipe, device)
-    stepper = Stepper(state, recipe, preprocess, cross_entropy(), device)
-    portions, position = Portions(dataset, recipe, preprocess, ALONE), Position()
-    first, images_seen, start = recipe_at(recipe, 0), 0, 0.0
+    state = make_state(any_network_for(spec, recipe), recipe, device)
+    learning = learning_of(dataset)
+    own = own_input(learning)
+    loss_fn = cross_entropy()
+    if own is not None:  # whose targets are no classes
+        loss_fn = learning.loss_of(dataset, recipe, preprocess=preprocess, device=device)
+    stepper = Stepper(state, recipe, preprocess, loss_fn, device)
+    portions, position = Portions(dataset, recipe, preprocess, ALONE, own), Position()
+    first, images_seen, start, began = recipe_at(recipe, 0), 0, 0.0, time.perf_counter()
     with fast_arithmetic(), contextlib.closing(portions.batches(first, position)) as batches:
         for number, (images, labels) in enumerate(batches):
             stepper.step(images, labels, first, number=number, rate=0.0)
@@ -87,4 +93,7 @@ def run_speed(spec: ArchSpec, dataset: Dataset, recipe: Recipe, preprocess: Prep
             if time.perf_counter() - start > _RUN_SECONDS:
                 break
     seconds = time.perf_counter() - start
-    return images_seen / seconds if images_seen and seconds > 0 else train_speed(spec, device=device)
+    if images_seen and seconds > 0:
+        return images_seen / seconds
+    # One batch, in which the warm-up is included.
+    return len(labels) / max(1e-9, time.perf_counter() - began) if own else train_speed(spec, device=device)

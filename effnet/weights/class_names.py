@@ -1,7 +1,8 @@
 """The names of ImageNet's classes: the first lemma of each WordNet synset, in the order that published weights use.
 
 Source: WordNet 3.0; the order of ILSVRC 2012 (1000 classes), of Google's ImageNet-21k (21,843) and of timm's
-ImageNet-12k (11,821), as timm and torchvision list them.
+ImageNet-12k (11,821), as timm and torchvision list them. Of COCO: the names of the ids 1 to 90 in the labels of 2014
+(cocodataset.org), ten of which no image has.
 """
 
 import gzip
@@ -28,6 +29,12 @@ def class_names(num_classes: int) -> tuple[str, ...] | None:
         case 21843:
             return _distinct(tuple((wnid, lemma) for wnid, lemma, _ in _imagenet_21k()))
     return None
+
+
+@cache
+def coco_names() -> tuple[str, ...]:
+    """Return the names of COCO's ids 1 to 90: output i of a detector is id i + 1."""
+    return tuple((_DATA / "coco.txt").read_text(encoding="utf-8").splitlines())
 
 
 def wnid_names() -> dict[str, str]:

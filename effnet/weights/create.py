@@ -14,7 +14,7 @@ from effnet.nn.network import FeatureMaps, Network, build
 from effnet.weights.adapt import adapt_statistics, has_folded_norms
 from effnet.weights.catalog import of_network, preprocess_of
 from effnet.weights.hub_config import is_bundle
-from effnet.weights.network_file import named_or_none
+from effnet.weights.network_file import default_preprocess, named_or_none
 from effnet.weights.pretrained import Pretrained, adapted, find_source, load_pretrained, load_published
 
 _WITH_BACKGROUND = 1001
@@ -109,11 +109,6 @@ def _untrained(
         in_channels=spec.in_channels if in_chans is None else in_chans,
     )
     return spec, _for_channels(preprocess, spec.in_channels)
-
-
-def default_preprocess(spec: ArchSpec) -> Preprocess:
-    """Return ImageNet's usual preprocessing for a network without weights."""
-    return _for_channels(Preprocess(resolution=spec.resolution), spec.in_channels)
 
 
 def _for_channels(preprocess: Preprocess, channels: int) -> Preprocess:

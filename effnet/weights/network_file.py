@@ -6,12 +6,14 @@ from pathlib import Path
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
+from effnet.arch.decoders.record import Detector
+from effnet.arch.families.efficientdet import COCO_CLASSES
 from effnet.arch.spec import ArchSpec
 from effnet.data.preprocess import Preprocess
 from effnet.errors import SpecError, WeightsError
 from effnet.weights.adapt import Arrays, adapt_statistics, drop_background
 from effnet.weights.catalog import PublishedWeights, entries, named, of_network, preprocess_of
-from effnet.weights.class_names import class_names
+from effnet.weights.class_names import class_names, coco_names
 from effnet.weights.download import is_published
 from effnet.weights.identify import identify
 from effnet.weights.locate import Found, find_network
@@ -118,7 +120,26 @@ def preprocess_for(found: NetworkFile, *, model: str | None, path: Path) -> Prep
             f"{path} holds {found.spec.name}, and the published weights of this network differ in preprocessing "
             f"(mean, deviation, crop or interpolation); name those that these are, or started from: {ids}"
         )
-    return preprocess_of(choices[0]) if choices else Preprocess(resolution=found.spec.resolution)
+    return preprocess_of(choices[0]) if choices else default_preprocess(found.spec)
+
+
+def default_preprocess(spec: ArchSpec) -> Preprocess:
+    """Return the usual preprocessing of a network without weights: ImageNet's.
+
+    With a decoder, the whole image is in the upper left corner; EfficientDet-Lite has a mean of 127 and a deviation of
+    128. Source: google/automl, efficientdet/hparams_config.py and dataloader.py.
+    """
+    preprocess = Preprocess(resolution=spec.resolution)
+    if spec.decoder is not None:
+        preprocess = Preprocess(
+            resolution=spec.resolution, height=spec.height, mode="corner", crop=1.0, interpolation="bilinear"
+        )
+    if isinstance(spec.decoder, Detector) and spec.activation == "relu6":
+        preprocess = dataclasses.replace(preprocess, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    if spec.in_channels == preprocess.channels:
+        return preprocess
+    mean, std = (adapt_statistics(v, channels=spec.in_channels) for v in (preprocess.mean, preprocess.std))
+    return dataclasses.replace(preprocess, mean=mean, std=std)
 
 
 def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) -> tuple[Preprocess, str]:
@@ -128,7 +149,8 @@ def preprocess_for_import(found: NetworkFile, *, model: str | None, path: Path) 
     """
     choices = _preprocess_choices(found, model, found.told_model, path.name, path.stem)
     if not choices:
-        return Preprocess(resolution=found.spec.resolution), "ImageNet, at the network's own resolution"
+        kind = "ImageNet" if found.spec.decoder is None else "networks with a decoder: whole images"
+        return default_preprocess(found.spec), f"{kind}, at the network's own resolution"
     ids = [entry.id for entry in entries()]
     first, *others = sorted(choices, key=lambda entry: ids.index(entry.id))
     differ = (
@@ -163,8 +185,12 @@ def for_network(preprocess: Preprocess, found: NetworkFile) -> Preprocess:
     return dataclasses.replace(preprocess, mean=mean, std=std)
 
 
-def default_names(num_classes: int) -> tuple[str, ...]:
-    """Return the names of ImageNet's classes if the number fits, else numbers as names."""
+def default_names(spec: ArchSpec) -> tuple[str, ...]:
+    """Return the names of ImageNet's classes, of a detector COCO's, if their number fits, else numbers as names."""
+    num_classes = spec.num_classes
+    if isinstance(spec.decoder, Detector) and num_classes == COCO_CLASSES:
+        return coco_names()
     # The background among 1001 classes is already removed.
-    names = class_names(num_classes) if num_classes not in (0, _WITH_BACKGROUND) else None
+    known = num_classes not in (0, _WITH_BACKGROUND) and spec.decoder is None
+    names = class_names(num_classes) if known else None
     return names if names is not None else tuple(f"class {i}" for i in range(num_classes))

@@ -15,9 +15,10 @@ from effnet.errors import DataError, InputError, nearest
 from effnet.system.files import parse_json, read_bytes
 from effnet.system.text import printable
 from effnet.weights.class_names import class_names as imagenet_names
+from effnet.weights.class_names import coco_names
 
 ClassOrder = Literal["imagefolder", "timm"]
-IMAGENET = "imagenet"
+IMAGENET, COCO = "imagenet", "coco"
 
 _MAX_BYTES = 10**7
 _NAMES = (".txt", ".json", ".names")
@@ -36,7 +37,7 @@ def read_classes(
     """Return the names of the `count` classes of the checkpoint `where`, and their source in words.
 
     `classes` are the names in the order of the outputs, or a file of them (a line a class; JSON as a list or as
-    {name: number}), or "imagenet", or labelled data, whose classes are sorted as torchvision's ImageFolder
+    {name: number}), or "imagenet" or "coco", or labelled data, whose classes are sorted as torchvision's ImageFolder
     ("imagefolder") or timm's reader ("timm") sorts them. `told` are the names in the checkpoint itself, used if no
     others are given. Raises InputError if there are none, if their number differs, or if their order is unknown.
     """
@@ -78,6 +79,10 @@ def _read(source: str, *, count: int, order: ClassOrder | None) -> tuple[tuple[s
         if names is None:
             raise InputError(f"ImageNet has 1,000 classes (or 11,821, or 21,843), and the checkpoint has {count:,}")
         return names, "ImageNet, in its usual order"
+    if source == COCO and not path.exists():
+        if count != len(coco_names()):
+            raise InputError(f"COCO's ids are 1 to {len(coco_names())}, and the checkpoint has {count:,} classes")
+        return coco_names(), "COCO, by its ids"
     if path.suffix.lower() in _NAMES and not path.is_dir():
         if order is not None:
             raise InputError("--class-order is for classes of data; a file of names has its own order")

@@ -182,16 +182,32 @@ def _from_file(path: Path, *, model: str | None) -> Pretrained:
 def _describe(found: NetworkFile, preprocess: Preprocess, *, entry: PublishedWeights | None, source: str) -> Pretrained:
     preprocess = for_network(preprocess, found)
     return Pretrained(
-        spec=dataclasses.replace(found.spec, resolution=preprocess.resolution),
+        spec=dataclasses.replace(found.spec, resolution=preprocess.resolution, height=preprocess.height),
         state=found.state,
         preprocess=preprocess,
-        class_names=default_names(found.spec.num_classes),
+        class_names=default_names(found.spec),
         licence=entry.licence if entry else "",
         source=source,
         published=entry.id if entry else "",
         top1=entry.top1 if entry else None,
         notes=found.notes,
     )
+
+
+def load_backbone(what: str, *, model: str | None = None, progress: Progress | None = None) -> Pretrained:
+    """Return the weights named by `what`, as `load_pretrained` does; of a detector or a U-Net only the backbone.
+
+    A backbone has no classes, and a note says what it was part of.
+    """
+    found = load_pretrained(what, model=model, progress=progress)
+    if found.spec.decoder is None:
+        return found
+    spec = dataclasses.replace(found.spec, decoder=None, num_classes=0, height=0)
+    state = {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
+    note = f"it is {found.spec.name} with a decoder; only its backbone is used"
+    return dataclasses.replace(
+        found, spec=spec, state=state, class_names=(), top1=None, notes=(*found.notes, note)
+    )  # fmt: skip
 
 
 def adapted(found: Pretrained, *, num_classes: int | None, in_channels: int, resolution: int) -> Pretrained:

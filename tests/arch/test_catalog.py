@@ -2,7 +2,16 @@ import dataclasses
 
 import pytest
 
-from effnet.arch.catalog import FAMILIES, NAMES, default_dropout, get_spec, published
+from effnet.arch.catalog import (
+    DETECTOR_FAMILIES,
+    DETECTORS,
+    FAMILIES,
+    NAMES,
+    default_dropout,
+    get_spec,
+    published,
+    published_ap,
+)
 from effnet.arch.cost import cost
 from effnet.errors import SpecError
 
@@ -42,6 +51,10 @@ WIDE = ("symmetric", 1e-3)
         ("timm/resnet18.a1_in1k", "resnet18", TIMM),
         ("torchvision/resnet152", "resnet152", TIMM),
         ("  B0 ", "b0", OFFICIAL),
+        ("efficientdet_d0", "efficientdet_d0", OFFICIAL),
+        ("tf_efficientdet_lite3x", "efficientdet_lite3x", OFFICIAL),
+        ("effdet/tf_efficientdet_d7x", "efficientdet_d7x", OFFICIAL),
+        ("efficientdet-d4", "efficientdet_d4", OFFICIAL),
     ],
 )
 def test_a_peers_name_means_that_peers_padding_and_epsilon(name, short, dialect):
@@ -83,6 +96,8 @@ def test_each_family_has_its_activation(prefix, activation):
         ("edgetpu", "'edgetpu_"),
         ("timm/resnet51", "'resnet5"),
         ("google/resnet50", "'resnet50'"),
+        ("efficientdet_d8", "'efficientdet_d"),
+        ("effdet/efficientdet_d6", "'efficientdet_d6'"),
     ],
 )
 def test_an_unknown_name_suggests_the_nearest(name, hint):
@@ -129,6 +144,32 @@ def test_every_network_has_a_published_accuracy_with_its_source(name):
     assert 65 < found.top1 < 90
     assert found.resolution == get_spec(name).resolution
     assert found.source
+
+
+def test_effdets_own_detectors_differ_from_the_official_ones():
+    own, official = get_spec("effdet/efficientdet_d0"), get_spec("efficientdet_d0")
+    assert (own.padding, own.norm_epsilon) == TIMM
+    assert cost(own).params == 3_877_763
+    neck = dataclasses.replace(own.decoder.neck, redundant_bias=True)
+    changes = {"padding": "same", "norm_epsilon": 1e-3, "decoder": dataclasses.replace(own.decoder, neck=neck)}
+    assert dataclasses.replace(own, **changes) == official
+
+
+def test_every_detector_has_cocos_classes_and_a_published_ap():
+    assert [name for names in DETECTOR_FAMILIES.values() for name in names] == list(DETECTORS)
+    for name in DETECTORS:
+        assert (get_spec(name).num_classes, published(name)) == (90, None)
+        assert published_ap(name).resolution == get_spec(name).resolution
+    assert get_spec("efficientdet_d1", num_classes=3, in_channels=1).num_classes == 3
+    assert published_ap("b0") is None
+
+
+def test_published_aps_are_those_of_automl():
+    """Source: efficientdet/README.md: the larger a network, the better."""
+    d, lite = ([published_ap(name).val for name in names] for names in DETECTOR_FAMILIES.values())
+    assert d == [34.3, 40.2, 43.5, 46.8, 49.3, 51.2, 52.1, 53.4, 54.4]
+    assert lite == [26.41, 31.50, 35.06, 38.77, 42.64, 43.18]
+    assert (published_ap("tf_efficientdet_d7x").test, published_ap("efficientdet_d0").test_50) == (55.1, 53.0)
 
 
 def test_published_accuracies_of_the_paper():

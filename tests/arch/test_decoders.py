@@ -4,14 +4,17 @@ import dataclasses
 
 import pytest
 
-from effnet.arch.catalog import get_spec
+from effnet.arch.catalog import DETECTORS, get_spec
 from effnet.arch.channels import keep_from, kept_spec, kept_widths, tied_widths, width_channels
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.cost import cost
 from effnet.arch.decoders.record import AnchorHead, Detector, Pyramid, Segmenter, UNet
 from effnet.arch.decoders.usual import with_detector, with_segmenter
 from effnet.arch.layers import layer_widths, named_layers, output_shapes
+from effnet.arch.scale import scale
 from effnet.errors import SpecError
+from effnet.nas.stages import rows_of
+from effnet.weights.schemes.smp import unet
 
 # Parameters by google/automl's efficientdet_arch_test.py (D7x's are counted), MACs of convolutions in millions.
 PUBLISHED = [
@@ -33,6 +36,10 @@ PUBLISHED = [
 ]
 
 
+# Google/automl's anchor scales other than 4.
+SCALES = {"efficientdet_d7": 5.0, **{f"efficientdet_lite{size}": 3.0 for size in ("0", "1", "2", "3x")}}
+
+
 def efficientdet(backbone, side, channels, cells, repeats, fusion, levels, *, classes=90, bias=True):
     neck = Pyramid(channels=channels, cells=cells, max_level=levels, fusion=fusion, redundant_bias=bias)
     decoder = Detector(neck=neck, head=AnchorHead(repeats=repeats))
@@ -45,6 +52,15 @@ def efficientdet(backbone, side, channels, cells, repeats, fusion, levels, *, cl
 def test_every_efficientdet_has_the_published_parameters_and_multiply_accumulates(row):
     found = cost(efficientdet(*row[:7]))
     assert (found.params, round(found.macs / 1e6)) == row[7:]
+
+
+@pytest.mark.parametrize("name, row", list(zip(DETECTORS, PUBLISHED, strict=True)), ids=lambda value: str(value)[:20])
+def test_the_networks_of_the_catalog_are_the_published_ones(name, row):
+    spec = get_spec(name)
+    expected = efficientdet(*row[:7])
+    head = dataclasses.replace(expected.decoder.head, scale=SCALES.get(name, 4.0))
+    assert spec == dataclasses.replace(expected, decoder=dataclasses.replace(expected.decoder, head=head))
+    assert spec.title == f"EfficientDet-{name.removeprefix('efficientdet_').capitalize()}, {row[1]} px"
 
 
 def test_classes_and_redundant_biases_change_the_counts_as_published():
@@ -110,6 +126,31 @@ def test_pruning_reaches_what_the_decoder_reads_and_leaves_the_decoder():
 def test_a_decoder_needs_a_network_without_a_head(change, message):
     with pytest.raises(SpecError, match=message):
         dataclasses.replace(with_detector(get_spec("b0"), 3), **change)
+
+
+def test_a_unet_may_read_a_level_before_its_last_block():
+    spec = unet(get_spec("b0"), scheme="smp", num_classes=1)
+    skips = dict(named_layers(spec))["decoder.0.concat"].inputs
+    assert skips == ("decoder.0.resize", "stages.4.0.project.norm")
+    assert spec_from_dict(spec_to_dict(spec)) == spec
+    wrong = dataclasses.replace(spec.decoder.decoder, early=((4, 3),))
+    with pytest.raises(SpecError, match="block 3 of the backbone must have a feature map of stride 16"):
+        named_layers(dataclasses.replace(spec, decoder=Segmenter(decoder=wrong)))
+    with pytest.raises(SpecError, match="early must be pairs"):
+        dataclasses.replace(wrong, early=((4,),))
+
+
+def test_pools_pad_as_the_convolutions_do():
+    for name, function in (("efficientdet_d0", "same"), ("effdet/efficientdet_d0", "")):
+        pools = [layer for _, layer in named_layers(get_spec(name)) if layer.op == "max_pool"]
+        assert {layer.function for layer in pools} == {function}
+
+
+def test_scaling_is_for_networks_without_a_decoder():
+    with pytest.raises(SpecError, match="must be a classifier; efficientdet_d0 has a decoder: scale its backbone"):
+        scale("efficientdet_d0", phi=1)
+    with pytest.raises(SpecError, match="the base of a search must be a classifier; efficientdet_d0 has a decoder"):
+        rows_of(get_spec("efficientdet_d0"))
 
 
 def test_a_decoder_needs_the_levels_that_it_reads():

@@ -168,8 +168,18 @@ def test_every_verb_that_writes_is_refused_where_another_process_writes(small_bu
     out = tmp_path / "out"
     fresh = ("--out", out)
     commands = [
-        ("fit", "digits", "--max-params", "1M", "--epochs", 1, *fresh),
-        ("fit", "digits", "--weights", small_bundle, "--set", "fit.strategy=head", "--max-params", "1M", *fresh),
+        ("fit", "digits", "--set", "fit.max_params=1M", "--epochs", 1, *fresh),
+        (
+            "fit",
+            "digits",
+            "--weights",
+            small_bundle,
+            "--set",
+            "fit.strategy=head",
+            "--set",
+            "fit.max_params=1M",
+            *fresh,
+        ),
         ("train", "digits", "--epochs", 1, *fresh),
         ("prune", small_bundle, "digits", *fresh),
         ("quantize", small_bundle, "digits", *fresh),

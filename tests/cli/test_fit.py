@@ -56,8 +56,8 @@ def test_options_out_of_range_are_refused(verb, words, message, tiny_images, tmp
         (["--max-size-mb", 0], "the budget of size on disk must be positive and finite; got 0.0"),
         (["--max-memory-mb", "inf"], "the budget of peak memory must be positive and finite; got inf"),
         (["--max-macs", 0], "the budget of MACs must be positive and finite; got 0.0"),
-        (["--max-params", "-5M"], "an amount must be a positive number, with k, M or G after it or nothing"),
-        (["--max-params", ""], "an amount must be a positive number, with k, M or G after it or nothing"),
+        (["--set", "fit.max_params=-5M"], "an amount must be a positive number, with k, M or G after it or nothing"),
+        (["--set", "fit.max_params="], "an amount must be a positive number, with k, M or G after it or nothing"),
     ],
 )
 def test_budgets_out_of_range_are_refused(words, message, tiny_images, tmp_path, run_cli):
@@ -113,7 +113,7 @@ def test_data_that_cannot_be_learned_from_are_refused(folders, message, tiny_ima
 
 
 def test_a_budget_that_nothing_keeps_ends_with_code_3_and_the_nearest_that_can_be_kept(run_cli, tmp_path):
-    ran = run_cli("fit", "digits", "--max-params", "100", "--out", tmp_path / "out")
+    ran = run_cli("fit", "digits", "--set", "fit.max_params=100", "--out", tmp_path / "out")
     assert ran.code == 3
     assert re.search(r"^effnet: no network .* parameters of at most 100: .*, so ask for [\d,]+ or more\n$", ran.err)
     assert not (tmp_path / "out").exists()
@@ -127,7 +127,7 @@ def test_an_unknown_network_is_suggested_before_anything_is_read(run_cli, tmp_pa
 
 def test_a_fit_says_what_it_does_and_what_came_of_it(run_cli, tiny_images, tmp_path):
     out = tmp_path / "out"
-    ran = run_cli("fit", tiny_images, "--max-params", "12k", "--max-macs", "200k", "--epochs", 2, "--out", out)
+    ran = run_cli("fit", tiny_images, "--set", "fit.max_params=12k", "--max-macs", "200k", "--epochs", 2, "--out", out)
     assert (ran.code, ran.err) == (0, "")
     for words in (
         "Reading",
@@ -178,7 +178,7 @@ def test_a_fit_on_a_file_of_weights_says_whose_it_is_and_what_became_of_every_wi
 
 
 def test_ctrl_c_ends_a_fit_with_code_130_and_says_how_to_go_on(tiny_images, tmp_path):
-    words = ["fit", str(tiny_images), "--max-params", "4k", "--epochs", "5000", "--out", str(tmp_path / "out")]
+    words = ["fit", str(tiny_images), "--set", "fit.max_params=4k", "--epochs", "5000", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [sys.executable, "-m", "effnet", *words],
         stdout=subprocess.PIPE,

@@ -7,6 +7,7 @@ import pytest
 from messages import refused
 
 import effnet
+from effnet.arch.catalog import DETECTORS
 from effnet.arch.codec import spec_to_dict
 from effnet.training.memory.predict import training_memory
 from effnet.training.recipe.schema import Recipe, Train
@@ -14,7 +15,9 @@ from effnet.training.recipe.schema import Recipe, Train
 
 def test_models_lists_every_named_network(run_cli):
     rows = json.loads(run_cli("models", "list", "--format", "json").out)
-    assert [row["name"] for row in rows] == list(effnet.NAMES)
+    classifiers = [row["name"] for row in rows if row["task"] == "classification"]
+    assert classifiers == list(effnet.NAMES)
+    assert [row["name"] for row in rows] == [*classifiers, *DETECTORS]
     b0 = rows[0]
     assert (b0["name"], b0["params"], b0["resolution"]) == ("b0", 5_288_548, 224)
     assert b0["top1"] == effnet.published("b0").top1
@@ -23,6 +26,32 @@ def test_models_lists_every_named_network(run_cli):
     assert "5.29M" in table
     lite0 = next(row for row in rows if row["name"] == "lite0")
     assert "timm/tf_efficientnet_lite0.in1k" in [weights["id"] for weights in lite0["weights"]]
+
+
+def test_models_lists_detectors_with_their_ap(run_cli):
+    rows = json.loads(run_cli("models", "list", "--task", "detection", "--format", "json").out)
+    assert [row["name"] for row in rows] == list(DETECTORS)
+    assert (rows[0]["params"], rows[0]["ap"], rows[0]["ap50_test"], rows[0]["weights"]) == (3_880_067, 34.3, 53.0, [])
+    table = run_cli("models", "list", "--family", "efficientdet_lite").out
+    assert "efficientdet_lite3x" in table
+    assert "42.64" in table
+    assert "efficientdet_d0" not in table
+    assert "resnet18" not in table
+    assert "resnet18" not in run_cli("models", "list", "--task", "detection").out
+    told = refused(run_cli("models", "list", "--task", "detection", "--family", "v1"))
+    assert told == "--family v1 has no networks for detection; leave out one of the two"
+
+
+def test_verbs_show_a_detector_or_say_that_they_take_none(run_cli):
+    shown = run_cli("models", "show", "efficientdet_lite0").out
+    assert shown.startswith("efficientdet_lite0: 3 x 320 x 320 -> 90 classes\nparams 3243470")
+    assert "feature pyramid, levels 3 to 7" in shown
+    assert json.loads(run_cli("models", "cost", "efficientdet_lite0", "--format", "json").out)["macs"] == 973_589_696
+    told = refused(run_cli("models", "cost", "efficientdet_lite0", "--training"))
+    assert told.startswith("--training predicts the memory of classifiers; efficientdet_lite0 has a decoder")
+    for asked in (("--phi", 1), ("--grid",)):
+        told = refused(run_cli("models", "scale", "efficientdet_lite0", *asked))
+        assert told.startswith("a network to scale must be a classifier; efficientdet_lite0 has a decoder")
 
 
 def test_show_prints_the_stages_then_every_layer(run_cli):

@@ -207,7 +207,8 @@ def test_data_of_another_task_are_refused(trained, model):
 def test_a_process_that_does_not_know_the_task_says_so(trained, monkeypatch):
     monkeypatch.delitem(registry._TASKS, "mean_brightness")
     with pytest.raises(
-        BundleError, match=r"a task must be one of classification, several, embedding; got 'mean_brightness'; register"
+        BundleError,
+        match=r"must be one of classification, several, embedding, detection, segmentation; got 'mean_brightness'; reg",
     ):
         read_config(trained.folder)
 

@@ -9,26 +9,8 @@ from pages import sample
 from effnet.measurement.detection import score as detection
 from effnet.measurement.segmentation import score as segmentation
 from effnet.system.records import to_data
-from effnet.tasks import classification
-from effnet.tasks.task import Figure
-
-DETECTION = replace(
-    classification.TASK,
-    name="detection",
-    figure=Figure(key="ap", title="AP"),
-    balanced_figure=None,
-    output=replace(classification.TASK.output, titled="an object detector"),
-    scoring="effnet.measurement.detection.score",
-    reporting="effnet.report.detection.section",
-)
-SEGMENTATION = replace(
-    DETECTION,
-    name="segmentation",
-    figure=Figure(key="miou", title="mIoU"),
-    output=replace(classification.TASK.output, titled="a segmenter"),
-    scoring="effnet.measurement.segmentation.score",
-    reporting="effnet.report.segmentation.section",
-)
+from effnet.tasks import detection as detection_task
+from effnet.tasks import segmentation as segmentation_task
 
 
 def noisy_boxes(truths, num_classes, *, seed=0, drop=0.2, extra=0.3, jitter=0.08, swap=0.08):
@@ -96,7 +78,7 @@ def segmentation_score(names=("background", "road", "lake"), *, images=6, seed=0
 
 def dense_report(score, names, *, annotations=None):
     """Return a whole report of a detector or segmenter as report.json holds it."""
-    task = DETECTION if isinstance(score, detection.DetectionScore) else SEGMENTATION
+    task = (detection_task if isinstance(score, detection.DetectionScore) else segmentation_task).TASK
     some = {key: value for key, value in sample().items() if not key.startswith("test_")}
     epochs = [
         {key: value for key, value in epoch.items() if key != "val_accuracy"} | {f"val_{task.figure.key}": 0.5}

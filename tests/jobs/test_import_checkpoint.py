@@ -12,7 +12,7 @@ import effnet
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import state_arrays
 from effnet.errors import DataError, InputError, WeightsError
-from effnet.jobs.fit.head import _origin
+from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.import_checkpoint import import_checkpoint
 from effnet.weights.catalog import find, preprocess_of
 from effnet.weights.schemes import from_effnet
@@ -78,7 +78,7 @@ def test_it_is_scored_and_exported_and_a_fit_says_whose_it_is(bundle, photos, ru
     model = effnet.load(bundle)
     assert row["probability"] == pytest.approx(model.probabilities(model.prepare(path)[None]).max(), abs=1e-4)
     assert run_cli("export", bundle, "--to", "onnx-w8", "--data", photos, "--max-drop", "99").code == 0
-    assert _origin(effnet.load_pretrained(str(bundle))) == {
+    assert origin_facts(effnet.load_pretrained(str(bundle))) == {
         "weights": str(bundle), "name": "bundle", "network": "tf_efficientnet_lite0", "licence": "",
         "licence_source": "", "origin": "", "hub": "", "top1": None, "top1_resolution": None,
     }  # fmt: skip

@@ -20,7 +20,10 @@ def test_the_file_is_read_and_written_alike():
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"task": "captioning"}, "a task must be one of classification, several, embedding; got 'captioning'"),
+        (
+            {"task": "captioning"},
+            "a task must be one of classification, several, embedding, detection, segmentation; got 'captioning'",
+        ),
         ({"test_accuracy": 0.5}, r"must repeat .*'test_accuracy': 0.9889.* of its test; got .*'test_accuracy': 0.5"),
         ({"test_loss": 1.0}, "must repeat .* of its test; got .*test_loss"),
         ({"test": {}}, "the report.test lacks images, accuracy"),

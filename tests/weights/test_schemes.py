@@ -14,10 +14,18 @@ from effnet.arch.layers import named_layers
 from effnet.bundle.weights import state_arrays
 from effnet.errors import WeightsError
 from effnet.nn.network import build
-from effnet.weights.schemes import SCHEMES, detect_scheme, foreign_names, foreign_shapes, from_effnet, to_effnet
+from effnet.weights.schemes import (
+    COMPOSED,
+    SCHEMES,
+    detect_scheme,
+    foreign_names,
+    foreign_shapes,
+    from_effnet,
+    to_effnet,
+)
 from effnet.weights.schemes.shared import RESNET_KINDS
 
-FOREIGN = [scheme for scheme in SCHEMES if scheme != "effnet"]
+FOREIGN = [scheme for scheme in SCHEMES if scheme not in ("effnet", *COMPOSED)]
 _DEPTHWISE = "blocks_3/depthwise_conv2d/depthwise_kernel"
 SMALL = effnet.scale(get_spec("b0", num_classes=7), phi=-20, resolution=16)
 

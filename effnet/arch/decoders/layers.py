@@ -190,6 +190,10 @@ def _append_unet(body: Body, decoder: "UNet") -> None:
     level = body.spec.total_stride.bit_length() - 1
     if len(decoder.channels) > level:
         raise SpecError(f"a U-Net on this backbone must have at most {level} blocks; got {len(decoder.channels)}")
+    for early, block in decoder.early:
+        if block >= len(body.ends) or body.ends[block][0] != early:
+            raise SpecError(f"block {block} of the backbone must have a feature map of stride {2**early}; it has not")
+        body.taps[early] = body.ends[block][1]
     x = _tap(body, level)
     for number, channels in enumerate(decoder.channels):
         level -= 1

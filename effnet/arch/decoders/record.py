@@ -133,6 +133,7 @@ class UNet:
 
     `channels` are those of its blocks. With `separable`, their convolutions are depthwise and pointwise. The last one,
     with a kernel of `last_kernel`, gives the classes. `skips_stem` reads the stem at level 1, not the first stage.
+    `early` are levels that are read before their last block: pairs of a level and the number of a block of the network.
     `activation` is that of the decoder, the network's if empty.
     Source: Ronneberger et al. 2015, arXiv 1505.04597; segmentation_models_pytorch, decoders/unet.
     """
@@ -142,9 +143,14 @@ class UNet:
     last_kernel: int = 1
     skips_stem: bool = False
     activation: str = ""
+    early: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "early", tuple(tuple(pair) for pair in self.early))
+        for pair in self.early:
+            if len(pair) != 2 or not all(type(number) is int and number >= 0 for number in pair):
+                raise SpecError(f"early must be pairs of a level and a block's number; got {shown(self.early)}")
         if not 1 <= len(self.channels) <= _MOST_LEVEL:
             raise SpecError(f"a U-Net must have 1 to {_MOST_LEVEL} blocks; got {len(self.channels)}")
         for width in self.channels:

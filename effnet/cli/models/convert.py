@@ -11,7 +11,11 @@ from effnet.cli.console import print_text
 def convert(
     weights: Annotated[str, typer.Argument(metavar="ID|FILE|BUNDLE", help="As for `effnet fit --weights`.")],
     to: Annotated[
-        str, typer.Option(metavar="SCHEME", help="timm, torchvision, lukemelas, keras, tensorflow or effnet.")
+        str,
+        typer.Option(
+            metavar="SCHEME",
+            help="timm, torchvision, lukemelas, keras, tensorflow, effdet, smp, smp_timm, smp_tu or effnet.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
     model: Annotated[str, typer.Option(help="Architecture of FILE, if it cannot be inferred.")] = "",

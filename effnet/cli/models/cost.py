@@ -6,6 +6,7 @@ import typer
 
 from effnet.cli.console import amount, print_json, print_table
 from effnet.cli.options import Format, Output, Resolution, Subject
+from effnet.errors import InputError
 
 if TYPE_CHECKING:
     from effnet.arch.spec import ArchSpec
@@ -29,6 +30,8 @@ def cost(
 
 def _training_bytes(spec: "ArchSpec", batch: int, resolution: int | None) -> dict[str, int]:
     """Return the memory of fp32 training with AdamW on a CPU: with fused kernels, without, with recomputation."""
+    if spec.decoder is not None:
+        raise InputError(f"--training predicts the memory of classifiers; {spec.name} has a decoder: leave it out")
     from effnet.training.memory.predict import training_memory
     from effnet.training.recipe.schema import Recipe, Train
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="Weights saved by timm, torchvision, Keras, Lightning, ..."),
+        typer.Argument(
+            metavar="CHECKPOINT", help="Weights saved by timm, torchvision, Keras, effdet, smp, Lightning, ..."
+        ),
     ],
     classes: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|DATA",
-            help="Class names in the order of the outputs (.txt, .json), or the training data, or imagenet.",
+            help="Class names in the order of the outputs (.txt, .json), or the training data, imagenet or coco.",
         ),
     ] = None,
     class_order: Annotated[
@@ -38,8 +40,8 @@ def import_(
             "--set",
             metavar="FIELD=VALUE",
             help="Set a field of the preprocessing: resolution, mean and std (as R,G,B, of pixels scaled to 0..1), "
-            "crop (fraction of the shorter side), mode (center, squash, pad), interpolation (nearest, bilinear, "
-            "bicubic, lanczos); repeatable.",
+            "crop (fraction of the shorter side), mode (center, squash, pad, corner), interpolation (nearest, "
+            "bilinear, bicubic, lanczos); repeatable.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; effnet-NAME by default.")] = None,

@@ -1,6 +1,6 @@
 """The codes of masks: numbers or colours, as files hold them and as tables name them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 
 """The pixels around one, as rows down and columns across."""
 
 Kind = Literal["index", "colour"]
+
+# Greys below this are rather the numbers of classes than their colours.
+_DARK = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +107,11 @@ def read_codes(path: str, kind: Kind) -> np.ndarray:
 def discover_code(paths: Sequence[str], *, class_names: Sequence[str] = ()) -> MaskCode:
     """Return the code of masks without a table: the values that fill areas, not only edges, in any of them.
 
-    Numbers are assumed unless a mask has colours. Of several numbers, 255 is ignored, as Pascal VOC does; 0 and 255
-    alone are two classes. `class_names` belong to the codes in ascending order.
+    Numbers are assumed unless a mask has colours. Of several numbers, 255 is ignored, as Pascal VOC does, also if it
+    only draws lines; 0 and 255 alone are two classes. `class_names` belong to the codes in ascending order.
 
     Raises:
-        DataError: there are more than 254 codes, or names do not match them.
+        DataError: there are more than 254 codes, names do not match them, or some masks have numbers, others colours.
     """
     kind: Kind = "index"
     try:
@@ -116,6 +119,7 @@ def discover_code(paths: Sequence[str], *, class_names: Sequence[str] = ()) -> M
     except ImageError:
         kind = "colour"
         found = _areas(paths, kind)
+        _refuse_numbers(paths, found)
     if not 0 < len(found) <= MOST_CLASSES + 1:
         raise DataError(
             f"masks must have 1 to {MOST_CLASSES} classes; the {len(paths):,} masks, such as {printable(paths[0])}, "
@@ -137,8 +141,24 @@ def _header(width: int, height: int, orientation: int) -> ImageHeader:
     return ImageHeader(width=width, height=height, channels=1, format="", mode="", orientation=orientation)
 
 
+def _refuse_numbers(paths: Sequence[str], found: Collection[int]) -> None:
+    """Raise DataError if some of these masks, which have colours, have grey numbers instead: each would be a class."""
+    numbers = {code & 255 for code in found if 0 < code & 255 < _DARK and code == (code & 255) * 0x010101}
+    for path in paths if numbers else ():
+        try:
+            values = read_codes(path, "index")
+        except ImageError:
+            continue
+        shades = read_codes(path, "colour")
+        if (shades == values * 0x010101).all() and (held := numbers & set(np.unique(values).tolist())):
+            raise DataError(
+                f"masks must all have numbers, or all colours; {printable(path)} has numbers, such as {min(held)}, and "
+                "others have colours: write all of them in one way"
+            )
+
+
 def _areas(paths: Sequence[str], kind: Kind) -> set[int]:
-    """Return the codes of pixels that have the same code as all around them."""
+    """Return the codes of pixels that have the same code as all around them; of numbers also 255 anywhere."""
     present = np.zeros(2**24, bool)
     for path in paths:
         codes = read_codes(path, kind)
@@ -148,4 +168,6 @@ def _areas(paths: Sequence[str], kind: Kind) -> set[int]:
         for down, across in NEIGHBOURS:
             same &= codes[1 + down : height - 1 + down, 1 + across : width - 1 + across] == inner
         present[inner[same]] = True
+        if kind == "index" and not present[IGNORE]:
+            present[IGNORE] = (codes == IGNORE).any()
     return set(np.flatnonzero(present).tolist())

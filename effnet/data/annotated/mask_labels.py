@@ -8,6 +8,7 @@ ignored. As targets they are an array of objects, [images]: masks are read when 
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from PIL import Image
 from effnet.data.annotated.mask_codes import IGNORE, MOST_CLASSES, MaskCode
 from effnet.data.annotated.mask_set import MaskSet
 from effnet.data.annotated.masks import count_pixels, draw_mask, read_mask
-from effnet.data.annotated.record import AnnotatedSet
+from effnet.data.annotated.record import AnnotatedSet, Finding
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.data.labels import LabelKind, Names, class_name
 from effnet.data.sources import Listing, Part, encoded, source_name
@@ -27,6 +28,9 @@ from effnet.system.text import brief, printable
 
 if TYPE_CHECKING:
     from effnet.data.datasets import Split
+
+# Fewer masks cannot be split into three parts.
+_LEAST_SHARED = 3
 
 BACKGROUND = "background"
 """The class of pixels where no object is, in masks that are drawn from objects."""
@@ -82,7 +86,8 @@ def listing_of_masks(found: MaskSet, *, name: str, root: str = "") -> Listing:
             )
             for split, images in found.parts.items()
         },
-        notes=tuple(finding.sentence for finding in found.findings),
+        notes=_notes(found.findings),
+        findings=found.findings,
         root=root,
         channels=3,
         class_names=code.class_names,
@@ -104,11 +109,20 @@ def listing_of_drawn(found: AnnotatedSet, *, name: str, root: str = "", backgrou
             )
             for split, images in found.parts.items()
         },
-        notes=tuple(finding.sentence for finding in found.findings),
+        notes=_notes(found.findings),
+        findings=found.findings,
         root=root,
         channels=3,
         class_names=names,
         label_kind=MASKS,
+    )
+
+
+def _notes(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return what a reader found, each with its first example."""
+    return tuple(
+        f"{each.sentence} The first: {printable(each.examples[0])}" if each.examples else each.sentence
+        for each in findings
     )
 
 
@@ -163,13 +177,22 @@ def to_text(target: MaskLabel, names: Names) -> str:
     return ", ".join(f"{target.pixels[i] / total:.0%} {names[i]}" for i in order if target.pixels[i])
 
 
-def _strata(texts: Sequence[str]) -> list[tuple[str, ...]]:
+def _present(texts: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the classes in each mask."""
     found = []
     for text in texts:
         label = json.loads(text)
         found.append(tuple(name for name, count in zip(label["codes"], label["pixels"], strict=False) if count))
     return found
+
+
+def _strata(texts: Sequence[str]) -> list[str]:
+    """Return the class of each mask that is in the fewest, as most hold the frequent ones; "" if few masks share it."""
+    present = _present(texts)
+    counts = Counter(name for names in present for name in names)
+    rarest = [min(names, key=lambda name: (counts[name], name), default="") for names in present]
+    shared = Counter(rarest)
+    return [name if shared[name] >= _LEAST_SHARED else "" for name in rarest]
 
 
 def _name(parts: Mapping[str, Part], order: Sequence[str], strict: bool) -> tuple[Names, list[str]]:
@@ -183,7 +206,7 @@ def _name(parts: Mapping[str, Part], order: Sequence[str], strict: bool) -> tupl
             f"masks must have at least 2 classes, such as {BACKGROUND} and another; they have {len(names)}: "
             f"{', '.join(map(printable, names))}. Is one of them taken for pixels to be ignored?"
         )
-    learnt = {name for present in _strata(train.labels) for name in present}
+    learnt = {name for present in _present(train.labels) for name in present}
     absent = [name for name in names if name not in learnt]
     shown = ", ".join(map(printable, absent))
     if absent and strict:

@@ -1,7 +1,7 @@
 """Read a folder of images with masks, and report what cannot be used."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from effnet.system.text import brief, printable
 
 IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
 """The names, in lower case, of rows of a class table whose pixels count nowhere."""
+
+# A code of a smaller share of all pixels, in a smaller share of the masks, is no class if no table names it.
+_RARE_PIXELS, _RARE_MASKS = 0.0005, 0.1
 
 _NAMES, _VALUES, _COLOURS = (
     ("name", "class", "label", "class_name"),
@@ -56,7 +59,8 @@ class MaskSet:
 def read_mask_set(path: str, *, code: MaskCode | None = None, class_names: Sequence[str] = ()) -> MaskSet:
     """Return the images of a folder with their masks; every mask is decoded, to count its pixels.
 
-    Without a `code`, it is found from the masks; `class_names` then belong to its codes in ascending order.
+    Without a `code`, it is found from the masks; `class_names` then belong to its codes in ascending order. Without
+    these either, codes of few pixels in few masks are ignored: they are mistakes of whoever drew the masks.
 
     Raises:
         DataError: the folder holds no masks, none can be used, or their code cannot be found.
@@ -69,6 +73,7 @@ def read_mask_set(path: str, *, code: MaskCode | None = None, class_names: Seque
             f"{printable(path)} must hold images and masks of the same names, as in images/1.jpg and masks/1.png, but "
             f"it holds {holds.why}"
         )
+    guessed = code is None and not class_names
     code = code or discover_code([index.absolute(mask) for mask in pairs.values()], class_names=class_names)
     found, reports = Findings(), dict[str, Mask]()
     parts: dict[str, list[MaskedImage]] = {}
@@ -91,8 +96,45 @@ def read_mask_set(path: str, *, code: MaskCode | None = None, class_names: Seque
     if not parts:
         why = " ".join(f"{each.sentence} The first: {printable(each.examples[0])}." for each in found.all())
         raise DataError(f"{printable(path)} must hold at least one image with a mask; {why}")
-    findings = (*found.all(), *_sentences(reports), *_absent(counts, code))
-    return MaskSet(parts={s: tuple(p) for s, p in parts.items()}, code=code, counts=counts, findings=findings)
+    every = MaskSet(parts={s: tuple(p) for s, p in parts.items()}, code=code, counts=counts)
+    whole, rare = _without_rare(every) if guessed else (every, [])
+    return replace(whole, findings=(*found.all(), *_sentences(reports), *rare, *_absent(whole.counts, whole.code)))
+
+
+def _without_rare(found: MaskSet) -> tuple[MaskSet, list[Finding]]:
+    """Return a set whose codes of very few pixels in few masks are ignored, and the finding that says so."""
+    pixels = np.array([image.pixels for part in found.parts.values() for image in part])
+    few = pixels.sum(0) < _RARE_PIXELS * pixels.sum()
+    rare = few & ((pixels > 0).sum(0) < _RARE_MASKS * len(pixels))
+    rare[-1] = False
+    kept = np.flatnonzero(~rare[:-1])
+    if not rare.any() or len(kept) < 2:
+        return found, []
+    code = found.code
+    named = [code.class_names[i] for i in np.flatnonzero(rare)]
+    smaller = MaskCode(
+        kind=code.kind,
+        class_names=tuple(code.class_names[i] for i in kept),
+        codes=tuple(code.codes[i] for i in kept),
+        ignored=(*code.ignored, *(code.codes[i] for i in np.flatnonzero(rare))),
+    )
+
+    def merged(counts: np.ndarray) -> np.ndarray:
+        return np.append(counts[kept], counts[rare].sum() + counts[-1])
+
+    parts = {
+        split: tuple(replace(each, pixels=tuple(merged(np.array(each.pixels)).tolist())) for each in part)
+        for split, part in found.parts.items()
+    }
+    counts = {split: merged(own) for split, own in found.counts.items()}
+    holds = "1 code of masks has" if len(named) == 1 else f"{len(named):,} codes of masks have"
+    masks = int((pixels[:, rare] > 0).any(1).sum())
+    sentence = (
+        f"{holds} too few pixels for a class, {int(pixels[:, rare].sum()):,} in {masks:,} of {len(pixels):,} masks: "
+        "they are ignored. Give the table of the classes if they mean something."
+    )
+    finding = Finding(kind="rare code", count=len(named), sentence=sentence, examples=tuple(named[:5]))
+    return replace(found, parts=parts, code=smaller, counts=counts), [finding]
 
 
 def read_class_table(path: str) -> MaskCode:

@@ -30,7 +30,7 @@ from effnet.training.distributed.team import follow, lead
 from effnet.training.transfer.features import extract, make_extractor
 from effnet.training.transfer.ridge import Map, fit_map
 from effnet.weights.adapt import Arrays
-from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
+from effnet.weights.pretrained import Pretrained, adapted, load_backbone
 from effnet.words.encoder import Encoded, Encoder, Remembered
 from effnet.words.read import Words, open_words
 from effnet.words.space import Space
@@ -173,7 +173,7 @@ def _known_only(dataset: Dataset, encoder: Encoder) -> tuple[Dataset, tuple[str,
 
 
 def _pretrained(config: AlignConfig, dataset: Dataset, *, width: int) -> Pretrained:
-    found = load_pretrained(os.fspath(config.weights))
+    found = load_backbone(os.fspath(config.weights))
     if config.resize and config.resize != found.preprocess.mode:
         crop = found.preprocess.crop if config.resize == "center" else 1.0
         prepared = dataclasses.replace(found.preprocess, mode=config.resize, crop=crop)

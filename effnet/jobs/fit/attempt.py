@@ -19,7 +19,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
 from effnet.jobs.fit.costs import costed
-from effnet.jobs.fit.dense import started, with_threshold
+from effnet.jobs.fit.dense import learn_in_images, with_threshold
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
@@ -45,7 +45,6 @@ from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
-from effnet.training.detection.staged import train_detector
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
@@ -237,24 +236,19 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         if learned.recipe is not None:
             write_recipe(learned.recipe, job.out)
         return learned
-    recipe = attempt.recipe
-    job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
-    write_recipe(recipe, job.out)
-    model: Any
-    if spec.decoder is not None:
-        model = started(spec, attempt, weights=candidate.weights, model=str(job.config.model) or None)
-    else:
-        model = network_for(spec, recipe)
-        if recipe.model.zero_classifier:
-            zero_classifier_(model)
     seconds = None if job.time_limit is None else 66 * job.time_limit
     if job.deadline.limited:
         seconds = trained_seconds(folder) + left()
-    if dataset.task == "detection" and candidate.weights and job.ranks.size == 1:
-        training = train_detector(
-            model, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
+    if spec.decoder is not None:
+        return learn_in_images(
+            spec, attempt, dataset, weights=candidate.weights, seconds=seconds, folder=folder, job=job
         )
-        return Learned(method="finetune", training=training, recipe=recipe)
+    recipe = attempt.recipe
+    job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
+    write_recipe(recipe, job.out)
+    model = network_for(spec, recipe)
+    if recipe.model.zero_classifier:
+        zero_classifier_(model)
     training = train_together(
         Training(
             model=model,
@@ -268,7 +262,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         job.ranks,
         listener=job.listener,
     )
-    return Learned(method="finetune" if candidate.weights else "scratch", training=training, recipe=recipe)
+    return Learned(method="scratch", training=training, recipe=recipe)
 
 
 def _calibrated(

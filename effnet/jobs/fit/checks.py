@@ -41,9 +41,9 @@ def check(job: Job) -> None:
     if job.config.resize not in get_args(Resize):
         hint = nearest(str(job.config.resize), get_args(Resize))
         raise InputError(f"fit.resize must be one of {', '.join(get_args(Resize))}; got {job.config.resize!r}{hint}")
-    if job.config.task not in TASKS:
-        hint = nearest(str(job.config.task), TASKS)
-        raise InputError(f"task must be one of {', '.join(TASKS)}; got {job.config.task!r}{hint}")
+    if (task := getattr(job.config, "task", "auto")) not in TASKS:
+        hint = nearest(str(task), TASKS)
+        raise InputError(f"task must be one of {', '.join(TASKS)}; got {task!r}{hint}")
     check_cost(job.config.cost)
     if job.abstain.unknown_from is not None:
         unknown_images(job.abstain.unknown_from)

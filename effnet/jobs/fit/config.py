@@ -103,10 +103,6 @@ class JobConfig:
         "Columns of a manifest to learn, such as gender,year; default: label:NAME, tags:NAME, number:NAME and label.",
         default="", main=True, metavar="A,B,...", write=_words,
     )  # fmt: skip
-    task: "TaskName" = option(
-        "What to learn: classify, detect (boxes), segment (masks), or auto: what DATA are annotated with.",
-        default="auto", main=True, metavar="auto|classify|detect|segment",
-    )  # fmt: skip
     seed: int | None = option("Seed of split, weights and augmentation; default: the recipe's, or 0.", main=True)
     channels: int | None = option("Input channels; by default detected from the data.")
     strict: bool = option("Fail if a file cannot be used.", default=False)
@@ -148,9 +144,7 @@ class DeviceConfig(JobConfig):
     batch: ClassVar[None] = None  # the recipe decides
 
     max_latency_ms: float | None = option("Maximum median latency of one image in the runtime, in ms.", main=True)
-    max_params: float | None = option(
-        "Maximum number of parameters, such as 1M.", main=True, metavar="COUNT", read=_amount
-    )
+    max_params: float | None = option("Maximum number of parameters, such as 1M.", metavar="COUNT", read=_amount)
     max_macs: float | None = option(
         "Maximum multiply-accumulates (MACs) of one image, such as 50M.", main=True, metavar="COUNT", read=_amount
     )
@@ -189,6 +183,10 @@ class FitConfig(DeviceConfig):
 
     VERB: ClassVar[str] = "fit"
 
+    task: "TaskName" = option(
+        "What to learn: classify, detect (boxes), segment (masks), or auto: what DATA are annotated with.",
+        default="auto", main=True, metavar="auto|classify|detect|segment",
+    )  # fmt: skip
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )

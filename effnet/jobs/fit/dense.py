@@ -1,19 +1,24 @@
 """What a fit does otherwise for detectors and segmenters: the recipe, the start of training, and their proof."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig, write_config
+from effnet.bundle.config import ModelConfig, write_config, write_text
+from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
+from effnet.jobs.fit.finetune import Learned
+from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.resume import Attempt
+from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.measurement.evaluate import evaluate
 from effnet.nn.dense import DenseNetwork
 from effnet.planner.dense_recipe import dense_epochs, dense_recipe
@@ -23,13 +28,21 @@ from effnet.runtimes.predictor import Predictor
 from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.tasks.masks.enlarge import classes_of
+from effnet.training.detection.staged import train_detector
+from effnet.training.distributed.team import Training, train_together
+from effnet.training.recipe.read import read_recipe
+from effnet.training.recipe.schema import Recipe
+from effnet.training.speed import run_speed
 from effnet.training.state import any_network_for
-from effnet.weights.adapt import Arrays
-from effnet.weights.pretrained import adapted, load_pretrained
+from effnet.weights.pretrained import adapted, load_backbone
 
 # What the time outside the network is guessed from before there is one: the side of the input, and the places with an
 # object, several for each.
 _TYPICAL_SIDE, _TYPICAL_OBJECTS, _ROUNDS = 320, 100, 7
+# The share of the time that epochs are planned to fill: the last one must not be cut short, and where the decoder is
+# trained first, that has its part. A validation image costs a third of one in training.
+_FILLED, _ALL_SHARE, _VALIDATION = 0.9, 0.6, 3
+_LEAST_EPOCHS = 2
 
 
 def dense_attempt(job: Job, dataset: Dataset, index: int, candidate: Candidate) -> Attempt:
@@ -37,7 +50,7 @@ def dense_attempt(job: Job, dataset: Dataset, index: int, candidate: Candidate) 
     assert candidate.preprocess is not None
     epochs = job.config.epochs or job.asked.value("train.epochs") or dense_epochs(len(dataset.train))
     chosen = dense_recipe(
-        dataset.task,
+        candidate.spec,
         epochs=epochs,
         mirror_safe=dataset.mirror_safe,
         pretrained=bool(candidate.weights),
@@ -80,25 +93,78 @@ def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> fl
     return 1e3 * min(taken)
 
 
-def started(spec: ArchSpec, attempt: Attempt, *, weights: str, model: str | None) -> DenseNetwork:
-    """Return the network to train: its backbone has the pretrained `weights`, if there are any."""
+def started(
+    spec: ArchSpec, attempt: Attempt, *, weights: str, model: str | None
+) -> tuple[DenseNetwork, dict[str, Any] | None]:
+    """Return the network to train, and the facts of the pretrained `weights` of its backbone, if there are any."""
     network = any_network_for(spec, attempt.recipe)
     assert isinstance(network, DenseNetwork)
-    if weights:
-        state = backbone_state(spec, weights=weights, model=model)
-        load_arrays_(network, state_arrays(network) | state, where=weights)
-    return network
+    if not weights:
+        return network, None
+    read = load_backbone(weights, model=model)
+    found = adapted(read, num_classes=None, in_channels=spec.in_channels, resolution=spec.resolution)
+    state = {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
+    load_arrays_(network, state_arrays(network) | state, where=weights)
+    return network, origin_facts(read)
 
 
-def backbone_state(spec: ArchSpec, *, weights: str, model: str | None) -> Arrays:
-    """Return the pretrained arrays of the stem and the stages, for the channels of `spec`."""
-    found = adapted(
-        load_pretrained(weights, model=model),
-        num_classes=None,
-        in_channels=spec.in_channels,
-        resolution=spec.resolution,
-    )
-    return {name: array for name, array in found.state.items() if name.startswith(("stem.", "stages."))}
+def learn_in_images(
+    spec: ArchSpec,
+    attempt: Attempt,
+    dataset: Dataset,
+    *,
+    weights: str,
+    seconds: float | None,
+    folder: Path,
+    job: Job,
+) -> Learned:
+    """Train a detector or a segmenter in `folder`, or resume its training there, within `seconds` if they are limited.
+
+    Its backbone starts from the pretrained `weights`, if there are any.
+    """
+    network, start = started(spec, attempt, weights=weights, model=str(job.config.model) or None)
+    recipe = timed_recipe(spec, attempt, dataset, seconds=seconds, folder=folder)
+    job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
+    write_recipe(recipe, job.out)
+    if dataset.task == "detection" and weights and job.ranks.size == 1:
+        training = train_detector(
+            network, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
+        )
+    else:
+        training = train_together(
+            Training(
+                model=network,
+                dataset=dataset,
+                recipe=recipe,
+                preprocess=attempt.preprocess,
+                folder=folder,
+                deadline_seconds=seconds,
+                checkpoint_seconds=job.procedure.checkpoint_seconds,
+            ),
+            job.ranks,
+            listener=job.listener,
+        )
+    return Learned(method="finetune" if weights else "scratch", training=training, recipe=recipe, start=start)
+
+
+def timed_recipe(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, seconds: float | None, folder: Path) -> Recipe:
+    """Return the recipe of an attempt with as many epochs as fit into `seconds`, if they are limited.
+
+    It is kept in `folder`, so that a resumed fit does not measure again.
+    """
+    path = folder / RECIPE
+    if path.is_file():
+        return read_recipe(path, spec)
+    recipe = attempt.recipe
+    if seconds is not None:
+        speed = run_speed(spec, dataset, recipe, attempt.preprocess)
+        images = len(dataset.train) + len(dataset.val) / _VALIDATION
+        share = _ALL_SHARE if recipe.boxes.kept_views else _FILLED
+        epochs = max(_LEAST_EPOCHS, min(recipe.train.epochs, int(share * seconds * speed / images)))
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(recipe.to_dict()))
+    return recipe
 
 
 def with_threshold(

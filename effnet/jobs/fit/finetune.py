@@ -46,6 +46,7 @@ class Learned:
     """A trained network and how it was trained; `recipe` is None if only a head was trained.
 
     `head` holds the facts of the head and of its weights, as `fit_head` writes them into head.safetensors.
+    `start` are those of the weights alone, of a decoder on a pretrained backbone.
     `validation` is set if the network is that head. `left_out` lists the steps for which there was no time.
     """
 
@@ -53,6 +54,7 @@ class Learned:
     training: TrainResult
     recipe: Recipe | None
     head: Mapping[str, Any] | None = None
+    start: Mapping[str, Any] | None = None
     validation: Validation | None = None
     left_out: tuple[str, ...] = ()
 

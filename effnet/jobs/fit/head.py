@@ -26,7 +26,7 @@ from effnet.training.transfer.features import Extractor, Features, extract, make
 from effnet.training.transfer.head import Head as Linear
 from effnet.weights.adapt import Arrays
 from effnet.weights.catalog import entries
-from effnet.weights.pretrained import Pretrained, adapted, load_pretrained
+from effnet.weights.pretrained import Pretrained, adapted, load_backbone
 
 HEAD = "head.safetensors"
 _CLASSIFIER = ("classifier.weight", "classifier.bias")
@@ -64,8 +64,8 @@ def fit_head(
     """
     listener(Said(text=f"Training a head on {weights}", heading=True))
     started = time.monotonic()
-    found = load_pretrained(weights, model=model)
-    origin = _origin(found)
+    found = load_backbone(weights, model=model)
+    origin = origin_facts(found)
     seed, balance = attempt.recipe.train.seed, attempt.recipe.balance
     knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
     own = None
@@ -140,7 +140,7 @@ def head_in_words(facts: Mapping[str, Any], figure: Figure) -> str:
     )
 
 
-def _origin(found: Pretrained) -> dict[str, Any]:
+def origin_facts(found: Pretrained) -> dict[str, Any]:
     """Return the provenance of the pretrained weights, for a report and a model card.
 
     `weights` is an id or a path, `name` short enough for a page; `licence` is empty and `top1` None if unknown.

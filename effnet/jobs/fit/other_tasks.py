@@ -1,5 +1,7 @@
 """What a fit cannot do for the task of its data."""
 
+from effnet.arch.decoders.record import Detector, Segmenter
+from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
 from effnet.jobs.fit.costs import costed
@@ -10,9 +12,25 @@ from effnet.tasks.registry import find_task
 _PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
 
+def _check_network(network: ArchSpec, dataset: Dataset) -> None:
+    """Raise InputError if the network to train answers another task than that of the data."""
+    kind = {"detection": Detector, "segmentation": Segmenter}.get(dataset.task)
+    if kind is None and network.decoder is not None:
+        raise InputError(
+            f"the network must be a classifier, as these data have classes alone; {network.name} has a decoder: name "
+            "one of `effnet models list --task classification`"
+        )
+    if kind is not None and not isinstance(network.decoder, kind):
+        raise InputError(
+            f"the network must answer the task of these data, {dataset.task}; {network.name} does not: leave it out"
+        )
+
+
 def check_answers(job: Job, dataset: Dataset) -> None:
     """Raise InputError for options of a fit that the task of its data does not have."""
     costed(dataset, job.config.cost)
+    if job.network is not None:
+        _check_network(job.network, dataset)
     answers = find_task(dataset.task)
     wrong: list[str] = []
     if answers.whole is not None:

@@ -135,7 +135,7 @@ def read_data(job: Job) -> Source:
         strict=job.config.strict,
         group_by=job.config.group_by,
         outputs=job.config.outputs,
-        task=TASKS[job.config.task],
+        task=TASKS[getattr(job.config, "task", "auto")],
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
     dataset, report = inspect_and_join(
@@ -185,7 +185,7 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
         job.say(busy)
     order = _order(table, job.procedure.fallbacks)
     rough = None
-    if job.deadline.limited and not table[order[0]].weights:
+    if job.deadline.limited and not table[order[0]].weights and table[order[0]].spec.decoder is None:
         rough = epochs_left(job, dataset, table[order[0]])  # each attempt counts its own when it begins
     attempts = [_attempt(job, dataset, report, index, table[index], epochs=rough) for index in order]
     plan = Plan(

@@ -47,7 +47,7 @@ from effnet.runtimes.untrained import write_graph
 from effnet.system.cache import cache_folder, network_forbidden
 from effnet.system.machine import usable_cores
 from effnet.tasks.registry import find_task
-from effnet.weights.pretrained import Pretrained, load_pretrained
+from effnet.weights.pretrained import Pretrained, load_backbone
 
 _RGB = 3
 # A network is assembled from one of at most this many times the budget: beyond, scores of single blocks do not add up.
@@ -140,7 +140,7 @@ def _load(job: Job, weights: str) -> Pretrained:
         job.listener(Counted(label="bytes downloaded", done=done, total=total))
 
     try:
-        found = load_pretrained(weights, model=str(job.config.model) or None, progress=tell)
+        found = load_backbone(weights, model=str(job.config.model) or None, progress=tell)
     except WeightsError as error:  # it advises the option of the verbs that read weights alone
         raise WeightsError(str(error).replace("--model ", "--set fit.model=")) from error
     for note in found.notes:

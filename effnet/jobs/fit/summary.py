@@ -30,6 +30,7 @@ from effnet.report.facts import (
     SearchFacts,
     TimeUse,
     TrainingFacts,
+    WeightsFacts,
 )
 from effnet.report.model import Report
 from effnet.report.searched import Searched
@@ -170,8 +171,9 @@ def _training(artifact: Artifact) -> TrainingFacts:
     head = HeadFacts(**learned.head) if learned.head else None
     return TrainingFacts(
         method=learned.method,
-        weights=head.weights if head else "",
+        weights=head.weights if head else (learned.start or {}).get("weights", ""),
         head=head,
+        start=WeightsFacts(**learned.start) if learned.start else None,
         epochs=tuple(EpochRow.from_row(row) for row in training.history),
         best_epoch=training.best_epoch,
         stopped=training.stopped,

@@ -20,6 +20,8 @@ _FILLED = 0.9
 # A validation image costs this many times less than one in training, whose pass backwards takes twice as long as the
 # pass forwards.
 _VALIDATION = 3
+# The cost of a training step of an image, in inferences.
+_STEP = 3
 
 
 def paced(job: Job, *, read: float) -> Job:
@@ -84,7 +86,7 @@ def with_epochs_left(job: Job, plan: Plan, dataset: Dataset) -> Plan:
     attempts = list(plan.attempts)
     number = len(plan.failed)
     attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
-    if not job.deadline.limited or candidate.weights:  # fine-tuning finds its own
+    if not job.deadline.limited or candidate.weights or candidate.spec.decoder:  # these find their own
         return plan
     from effnet.training.speed import run_speed
 
@@ -105,6 +107,8 @@ def epochs_left(job: Job, dataset: Dataset, candidate: Candidate) -> int:
 
 
 def _epoch_seconds(job: Job, dataset: Dataset, candidate: Candidate) -> float:
+    if candidate.spec.decoder is not None:
+        return _STEP * job.pace.answer(len(dataset.train), candidate.cost.macs)
     speed = training_speed(candidate.spec)
     return job.pace.epoch(dataset, candidate.cost.macs, images_per_second=speed)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from effnet.errors import DataError
 from effnet.tasks.boxes.record import Detections
-from effnet.tasks.boxes.suppress import suppress
+from effnet.tasks.boxes.suppress import soften, suppress
 
 MOST_CANDIDATES = 1000
 """The boxes with the highest scores that are decoded and compared."""
@@ -54,10 +54,13 @@ def detect(
     most: int = 100,
     candidates: int = MOST_CANDIDATES,
     one_class: bool = False,
+    soft: bool = False,
 ) -> Detections:
     """Return the objects in one image, in pixels of the input, from raw boxes [places, 4] and logits [places, classes].
 
-    Boxes without an area, and values that are not finite, as of a damaged network, are left out.
+    With `soft`, a box lowers the scores of those that it overlaps, whatever `iou` is, instead of dropping them; so did
+    EfficientDet for its published AP, with `one_class` too. Boxes without an area, and values that are not finite, as
+    of a damaged network, are left out.
     """
     if boxes.shape != (len(logits), 4):
         raise DataError(f"boxes must be [{len(logits)}, 4], one of each row of the logits; got {list(boxes.shape)}")
@@ -65,5 +68,8 @@ def detect(
     decoded = decode(boxes[places], places).astype(np.float32)
     sound = np.isfinite(decoded).all(1) & np.isfinite(scores) & (decoded[:, 2:] > decoded[:, :2]).all(1)
     decoded, classes, scores = decoded[sound], classes[sound], scores[sound].astype(np.float32)
+    if soft:
+        kept, lowered = soften(decoded, scores, classes, most=most)
+        return Detections(boxes=decoded[kept], scores=lowered.astype(np.float32), classes=classes[kept])
     kept = suppress(decoded, scores, classes, iou=iou, most=most)
     return Detections(boxes=decoded[kept], scores=scores[kept], classes=classes[kept])

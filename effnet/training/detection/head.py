@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,8 +11,6 @@ from torch import Tensor, nn
 from effnet.arch.decoders.record import AnchorHead, Detector
 from effnet.errors import InputError
 from effnet.tasks.boxes.anchors import anchors
-from effnet.tasks.boxes.anchors import decode as decode_anchors
-from effnet.tasks.boxes.points import decode_points
 from effnet.training.detection.anchor_loss import AnchorLoss
 from effnet.training.detection.grid import Grid, make_grid
 from effnet.training.detection.objective import PointLoss
@@ -36,56 +33,35 @@ class Answers(NamedTuple):
 
 
 class Head(Protocol):
-    """What the outputs for an input of one size mean, and their loss."""
+    """What the outputs for an input of one size should be."""
 
     def loss(self, answers: Answers, targets: Tensor) -> Tensor:
         """Return the loss for targets [batch, m, COLUMNS] in pixels of the input, a scalar."""
         ...
 
-    def decode_at(self, raw: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Return boxes [k, 4] in pixels of the input from raw ones [k, 4] at k places of all."""
-        ...
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Points:
     """The points of a detector without anchors."""
 
     grid: Grid
     learns: PointLoss
 
-    @cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.grid.centres.cpu().numpy(), self.grid.strides.cpu().numpy()
-
     def loss(self, answers: Answers, targets: Tensor) -> Tensor:
         """See `Head.loss`."""
         return self.learns(answers.boxes, answers.scores, targets, self.grid)
 
-    def decode_at(self, raw: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """See `Head.decode_at`."""
-        centres, strides = self._arrays
-        return decode_points(raw, centres[places], strides[places])
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Anchors:
     """The anchors of an EfficientDet, [n, 4]."""
 
     boxes: Tensor
     learns: AnchorLoss
 
-    @cached_property
-    def _array(self) -> np.ndarray:
-        return self.boxes.cpu().numpy()
-
     def loss(self, answers: Answers, targets: Tensor) -> Tensor:
         """See `Head.loss`."""
         return self.learns(answers.boxes, answers.scores, targets, self.boxes)
-
-    def decode_at(self, raw: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """See `Head.decode_at`."""
-        return decode_anchors(raw, self._array[places])
 
 
 class Heads:

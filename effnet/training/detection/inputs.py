@@ -44,7 +44,7 @@ class ObjectViews:
 
     def __init__(self, split: Split, recipe: Recipe, preprocess: Preprocess, limit: int) -> None:
         self.split, self.preprocess, self.limit = split, preprocess, limit
-        self.height, self.width = input_sides(preprocess)
+        self.height, self.width = preprocess.size
         self.most = recipe.boxes.zoom_in
         self.kept: dict[int, np.ndarray] = {}
         self.used = 0
@@ -96,11 +96,13 @@ def held_out(split: Split, recipe: Recipe, preprocess: Preprocess, *, batch_size
 
     Unreadable images are left out.
     """
-    height, width = input_sides(preprocess)
+    height, width = preprocess.size
 
     def one(index: int) -> tuple[np.ndarray, Shown]:
         image = decoded(split, index, preprocess)
-        canvas, place = fit_image(image, input_height=height, input_width=width, fill=preprocess.fill)
+        canvas, place = fit_image(
+            image, input_height=height, input_width=width, fill=preprocess.fill, interpolation=preprocess.interpolation
+        )
         return canvas, shown_at(split.labels[index], place)
 
     def stream() -> Iterator[tuple[np.ndarray, tuple[Shown, ...]]]:
@@ -142,8 +144,3 @@ def decoded(split: Split, index: int, preprocess: Preprocess) -> np.ndarray:
     decoding = Decoding(channels=preprocess.channels, value_range=preprocess.value_range)
     with loaded_image(split, index, decoding) as found:
         return np.array(found)
-
-
-def input_sides(preprocess: Preprocess) -> tuple[int, int]:
-    """Return the height and the width of the input."""
-    return preprocess.size

@@ -4,6 +4,7 @@ They belong to some random views of each image, drawn before. The rows of `Kept`
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -127,7 +128,7 @@ def _keep_views(
                 yield augment_batch(pixels, recipe.augment, mean=preprocess.mean, seed=seed, step=step)
 
     maps = _maps(model, batches(), preprocess, rows=recipe.boxes.kept_views * len(split))
-    return Kept(maps=maps, targets=padded(targets), size=inputs.input_sides(preprocess))
+    return Kept(maps=maps, targets=padded(targets), size=preprocess.size)
 
 
 def _view(
@@ -152,7 +153,7 @@ def _keep_held_out(
             yield to_pixels(images, device)
 
     maps = _maps(model, batches(), preprocess, rows=len(split))
-    return Kept(maps=maps, targets=shown, size=inputs.input_sides(preprocess))
+    return Kept(maps=maps, targets=shown, size=preprocess.size)
 
 
 @torch.no_grad()
@@ -176,11 +177,11 @@ def _maps(
 
 
 def kept_views_within(model: DenseNetwork, count: int, recipe: Recipe, size: tuple[int, int]) -> int:
-    """Return how many of the recipe's views of `count` images fit into memory, at least 1."""
+    """Return how many of the recipe's views of `count` images fit into memory, perhaps none."""
     with torch.no_grad():
         example = next(model.parameters()).new_zeros(1, model.spec.in_channels, *size)
         one = sum(tap[0].numel() for tap in model.eval().taps(example).values()) * 2
-    return max(1, min(recipe.boxes.kept_views, _MOST_BYTES // max(1, one * count)))
+    return min(recipe.boxes.kept_views, _MOST_BYTES // max(1, one * count))
 
 
 class KeptInputs:
@@ -217,11 +218,11 @@ class KeptInputs:
 def kept_loss(dataset: KeptDataset, recipe: Recipe) -> LossFn:
     """Return the loss of rows of kept feature maps."""
     learns = PointLoss(assigner=recipe.boxes.assigner, box_weight=recipe.boxes.weight)
-    made: dict[int, Heads] = {}
+    heads = functools.cache(lambda model: Heads(model, learns))
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         kept, rows, device = dataset.views.get(), batch.labels.cpu().numpy(), batch.images.device
-        head = made.setdefault(id(model), Heads(model, learns)).at_size(*kept.size, device=device)
+        head = heads(model).at_size(*kept.size, device=device)
         targets = torch.from_numpy(kept.targets[rows]).to(device)
         return head.loss(kept.answers(model, rows, device), targets)
 

@@ -1,6 +1,6 @@
 """Training of detectors: checks of the data, the loss, and validation on held-out images."""
 
-from functools import partial
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +32,7 @@ def bound(dataset: Dataset) -> Any:
         check=check,
         loss_of=loss_of,
         guessed_loss=guessed_loss,
-        validate=partial(validate, num_classes=len(dataset.class_names), kept=kept and kept.held_out),
+        validate=functools.partial(validate, num_classes=len(dataset.class_names), kept=kept and kept.held_out),
         inputs=KeptInputs(kept) if kept else inputs,
     )
 
@@ -96,12 +96,10 @@ def loss_of(dataset: Dataset, recipe: Recipe, *, preprocess: Preprocess, device:
     if isinstance(dataset, KeptDataset):
         return kept_loss(dataset, recipe)
     learns = PointLoss(assigner=recipe.boxes.assigner, box_weight=recipe.boxes.weight)
-    made: dict[int, Heads] = {}
+    heads = functools.cache(lambda model: Heads(model, learns))
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        if id(model) not in made:
-            made[id(model)] = Heads(model, learns)
-        head = made[id(model)].at(batch.images)
+        head = heads(model).at(batch.images)
         return head.loss(Answers.of(model(batch.images)), batch.labels)
 
     return loss

@@ -16,6 +16,7 @@ from effnet.measurement.detection.score import nothing_sentence
 from effnet.system.text import percent
 from effnet.tasks.boxes.candidates import Decode, detect
 from effnet.tasks.boxes.record import Detections
+from effnet.tasks.boxes.whole import decoder_of
 from effnet.training.detection.head import Answers, Heads
 from effnet.training.detection.inputs import Shown
 from effnet.training.detection.kept import Later
@@ -89,16 +90,15 @@ def validate(
     for images, shown in batches:
         most = max(most, most_detections([own.truth for own in shown]))
         if kept is None:
-            x = to_input(images, preprocess, device)
-            head, answers = heads.at(x), Answers.of(model(x))
+            answers, size = Answers.of(model(to_input(images, preprocess, device))), preprocess.size
         else:
-            head = heads.at_size(*kept.get().size, device=device)
-            answers = kept.get().answers(model, images, device)
+            answers, size = kept.get().answers(model, images, device), kept.get().size
+        head = heads.at_size(*size, device=device)
         targets = torch.from_numpy(padded([own.targets for own in shown])).to(device)
         losses += torch.tensor([float(head.loss(answers, targets)) * len(shown), len(shown)], dtype=torch.float64)
         truths += [own.truth for own in shown]
         found += [
-            detections_in(boxes, scores, own, decode=head.decode_at, most=most)
+            detections_in(boxes, scores, own, decode=decoder_of(heads.decoder, size), most=most)
             for boxes, scores, own in zip(*answers.to_numpy(), shown, strict=True)
         ]
     ranks.meet()
@@ -110,7 +110,9 @@ def validate(
 def detections_in(boxes: np.ndarray, scores: np.ndarray, shown: Shown, *, decode: Decode, most: int) -> Detections:
     """Return the objects found in an image, in its pixels, from the raw boxes [n, 4] and logits [n, classes]."""
     own = detect(boxes, scores, decode, threshold=_LEAST_SCORE, most=most)
-    return Detections(boxes=shown.place.to_image(own.boxes.astype(np.float64)), scores=own.scores, classes=own.classes)
+    found = shown.place.to_image(own.boxes.astype(np.float64))
+    inside = (found[:, 2:] > found[:, :2]).all(1)  # not in the padding alone
+    return Detections(boxes=found[inside], scores=own.scores[inside], classes=own.classes[inside])
 
 
 def most_detections(truths: Sequence[Annotated]) -> int:

@@ -130,11 +130,11 @@ def _drawn(
     if (high <= low).any():
         return canvas
     scale = np.array(image.shape[1::-1]) / inner
-    box = (*(low - offset) * scale, *np.minimum((high - offset) * scale, image.shape[1::-1]))
-    part = resample(
-        image, width=int(high[0] - low[0]), height=int(high[1] - low[1]), interpolation=views.interpolation,
-        box=tuple(float(side) for side in box),
-    )  # fmt: skip
+    left, top = ((low - offset) * scale).tolist()
+    right, bottom = np.minimum((high - offset) * scale, image.shape[1::-1]).tolist()
+    width, height = (high - low).tolist()
+    box = (left, top, right, bottom)
+    part = resample(image, width=width, height=height, interpolation=views.interpolation, box=box)
     canvas[low[1] : high[1], low[0] : high[0]] = part
     return canvas
 

@@ -21,7 +21,7 @@ from effnet.training.device import normalized, to_pixels
 from effnet.training.input.augment import augment_batch
 from effnet.training.input.batches import augmented
 from effnet.training.recipe.schema import Recipe
-from effnet.weights.create import default_preprocess
+from effnet.weights.network_file import default_preprocess
 
 _CPU = torch.device("cpu")
 

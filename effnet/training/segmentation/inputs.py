@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.mask_labels import header_of
 from effnet.data.datasets import Split, loaded_image
-from effnet.data.images.decode import Decoding, ImageHeader, image_header
+from effnet.data.images.decode import Decoding
 from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Preprocess, resample
-from effnet.data.sources import encoded, source_name
 from effnet.errors import ImageError
 from effnet.tasks.masks.plan import Plan, plan, windows
 from effnet.training.input.own import HeldOut
@@ -54,7 +54,7 @@ class MaskViews:
 
     def __init__(self, split: Split, recipe: Recipe, preprocess: Preprocess, limit: int) -> None:
         self.split, self.recipe, self.preprocess, self.limit = split, recipe, preprocess, limit
-        self.sides = input_sides(preprocess)
+        self.sides = preprocess.size
         self.foreground = foreground_of(split.labels)
         self.kept: dict[int, _Pair] = {}
         self.used = 0
@@ -65,7 +65,8 @@ class MaskViews:
         low, high = np.log([recipe.masks.zoom_out, recipe.masks.zoom_in])
         factor = self._scale(pair.height, pair.width) * float(np.exp(rng.uniform(low, high)))
         inner = max(1, round(pair.height * factor)), max(1, round(pair.width * factor))
-        image, mask = self._crop(pair, inner, self._corner(pair, inner, rng), recipe)
+        find = self._class_corner if recipe.masks.even_classes else self._corner
+        image, mask = self._crop(pair, inner, find(pair, inner, rng), recipe)
         if recipe.augment.flip and rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         if recipe.masks.quarter_turns:
@@ -80,7 +81,7 @@ class MaskViews:
     def _scale(self, height: int, width: int) -> float:
         """Return the pixels of the input per pixel of the image, before zooming."""
         box = letterbox(height, width, input_height=self.sides[0], input_width=self.sides[1])
-        return self.recipe.masks.scale or max(box.inner_height / height, box.inner_width / width)
+        return self.preprocess.scale or max(box.inner_height / height, box.inner_width / width)
 
     def _load(self, index: int) -> _Pair:
         """Return a pair no larger than the largest zoom needs; nothing depends on which pairs are cached."""
@@ -122,6 +123,19 @@ class MaskViews:
         down, across = (min(max(at, min(0, most)), max(0, most)) for at, most in zip(middle, room, strict=True))
         return down, across
 
+    def _class_corner(self, pair: _Pair, inner: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """Return where the input begins such that it shows, anywhere, a pixel of a class drawn from the image's."""
+        present = np.flatnonzero(np.bincount(pair.mask.ravel(), minlength=256)[:IGNORE])
+        if not len(present):
+            return self._corner(pair, inner, rng)
+        pixels = np.flatnonzero(pair.mask.ravel() == rng.choice(present))
+        row, column = divmod(int(pixels[rng.integers(len(pixels))]), pair.mask.shape[1])
+        corner = []
+        for at, stored, side, own in zip((row, column), pair.mask.shape, inner, self.sides, strict=True):
+            begin = round((at + 0.5) * side / stored - rng.random() * own)
+            corner.append(min(max(begin, min(0, side - own)), max(0, side - own)))
+        return corner[0], corner[1]
+
     def _source(self, pair: _Pair, inner: tuple[int, int], corner: tuple[int, int]) -> list[slice]:
         """Return the whole pixels of the pair that the input shows."""
         return [
@@ -154,11 +168,11 @@ def held_out(split: Split, recipe: Recipe, preprocess: Preprocess, *, batch_size
 
     Windows of several small images are given together, up to `batch_size`; unreadable images are left out.
     """
-    height, width = input_sides(preprocess)
+    height, width = preprocess.size
 
     def one(index: int) -> tuple[np.ndarray, Shown]:
         image, truth = read_pair(split, index, preprocess)
-        shown = plan(*truth.shape, input_height=height, input_width=width, scale=recipe.masks.scale)
+        shown = plan(*truth.shape, input_height=height, input_width=width, scale=preprocess.scale)
         cut = windows(image, shown, fill=preprocess.fill, interpolation=preprocess.interpolation)
         return cut, Shown(truth=truth, plan=shown)
 
@@ -193,15 +207,10 @@ def read_pair(split: Split, index: int, preprocess: Preprocess) -> tuple[np.ndar
 
     Raises ImageError if the image cannot be decoded, DataError if its mask cannot be used.
     """
-    source, label = split.sources[index], split.labels[index]
     decoding = Decoding(channels=preprocess.channels, value_range=preprocess.value_range)
     with loaded_image(split, index, decoding) as found:
         image = np.array(found)
-    if isinstance(source, np.ndarray):
-        header = ImageHeader(width=image.shape[1], height=image.shape[0], channels=image.shape[2], format="", mode="")
-    else:
-        header = image_header(encoded(source), name=source_name(source, ""))
-    return image, label.read(header)
+    return image, split.labels[index].read(header_of(split, index, image))
 
 
 def foreground_of(labels: np.ndarray) -> np.ndarray:
@@ -214,8 +223,3 @@ def foreground_of(labels: np.ndarray) -> np.ndarray:
     found[: len(counts)] = True
     found[int(counts.argmax())] = False
     return found
-
-
-def input_sides(preprocess: Preprocess) -> tuple[int, int]:
-    """Return height and width of the input."""
-    return preprocess.size

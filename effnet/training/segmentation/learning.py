@@ -60,8 +60,8 @@ def check_recipe(recipe: Recipe) -> None:
         wrong.append(f"loss.focal_gamma must be 0, got {loss.focal_gamma:g}")
     if loss.teacher:
         wrong.append("loss.teacher must be empty")
-    if recipe.balance.method not in ("none", "weight"):
-        wrong.append(f"balance.method must be none or weight, got {recipe.balance.method}")
+    if recipe.balance.method != "none":
+        wrong.append(f"balance.method must be none, got {recipe.balance.method} (masks.class_weights weighs classes)")
     if wrong:
         raise InputError(f"for masks {'; '.join(wrong)}: masks do not move with these, or have no such loss")
 
@@ -70,9 +70,9 @@ def loss_of(dataset: Dataset, recipe: Recipe, *, preprocess: Preprocess, device:
     """Return the loss of a recipe; see `segmentation_loss`."""
     check_recipe(recipe)
     weights = None
-    if recipe.balance.method == "weight":
+    if recipe.masks.class_weights:
         counts = np.sum([label.pixels[:-1] for label in dataset.train.labels], axis=0)
-        weights = as_tensor(pixel_weights(counts, strength=recipe.balance.strength), device)
+        weights = as_tensor(pixel_weights(counts, strength=recipe.masks.class_weights), device)
     return segmentation_loss(dice=recipe.masks.dice, weights=weights, smoothing=recipe.loss.label_smoothing)
 
 

@@ -1,7 +1,8 @@
 """The names of segmentation_models_pytorch's U-Net, whose encoders are of three kinds.
 
 - `smp`, efficientnet-b0: the names of lukemelas. It pads as TensorFlow does, but for images of the size that the
-  encoder was published with: B0, B8 and L2 alone are so padded "same", others in some layers only.
+  encoder was published with: B0 alone is so padded "same", others in some layers only. Its skip at stride 16 is the
+  first block of its stage, not the last.
 - `smp_timm`, timm-efficientnet-b0 and timm-tf_efficientnet_lite0: timm's names; padding is always symmetric and the
   epsilon of BatchNorm 1e-5, for TensorFlow's weights too.
 - `smp_tu`, tu-tf_efficientnet_lite0: timm's networks as they are; the first skip is the first stage, not the stem.
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from effnet.arch.decoders.record import Segmenter, UNet
-from effnet.arch.spec import ArchSpec
+from effnet.arch.spec import ArchSpec, Padding
 from effnet.errors import WeightsError
 from effnet.weights.schemes import lukemelas, timm
 from effnet.weights.schemes.shared import LayerNames, parametrised, refuse
@@ -29,19 +30,27 @@ CHANNELS = (256, 128, 64, 32, 16)
 _ENCODERS = {"smp": "encoder", "smp_timm": "encoder", "smp_tu": "encoder.model"}
 # The last convolution of the published network, which nothing reads.
 _UNREAD = ("encoder._conv_head.", "encoder._bn1.", "encoder.conv_head.", "encoder.bn2.")
-_PADDED_SAME = ("b0", "b8", "l2")
+_PADDED_SAME, _EARLY = "b0", ((4, 8),)
 _UNITS = {"first": "conv1", "second": "conv2"}
 _PARTS = {"conv": "0", "norm": "1"}
 
 
 def unet(backbone: ArchSpec, *, scheme: str, num_classes: int, channels: Sequence[int] = CHANNELS) -> ArchSpec:
-    """Return smp's U-Net on this encoder."""
-    padding = {"smp": "same", "smp_timm": "symmetric"}.get(scheme, backbone.padding)
+    """Return smp's U-Net on this encoder, its side rounded up to a multiple of the stride, as smp demands."""
+    known: dict[str, Padding] = {"smp": "same", "smp_timm": "symmetric"}
+    padding = known.get(scheme, backbone.padding)
     decoder = UNet(
-        channels=tuple(channels), separable=False, last_kernel=3, skips_stem=scheme != "smp_tu", activation="relu"
+        channels=tuple(channels),
+        separable=False,
+        last_kernel=3,
+        skips_stem=scheme != "smp_tu",
+        activation="relu",
+        early=_EARLY if scheme == "smp" and backbone.lineage.network == _PADDED_SAME else (),
     )
+    stride = backbone.total_stride
     return dataclasses.replace(
         backbone,
+        resolution=stride * -(-backbone.resolution // stride),
         head_channels=0,
         num_classes=num_classes,
         padding=padding,
@@ -53,11 +62,11 @@ def unet(backbone: ArchSpec, *, scheme: str, num_classes: int, channels: Sequenc
 def check_encoder(spec: ArchSpec, *, where: str) -> None:
     """Raise WeightsError for an encoder of the scheme `smp` that is padded in a way of its own."""
     network = spec.lineage.network
-    if network not in _PADDED_SAME:
+    if network != _PADDED_SAME:
         raise WeightsError(
             f"{where} must have an encoder that pads all layers alike; smp pads some layers of efficientnet-{network} "
-            f"as in an image of another size, which effnet does not: train timm-efficientnet-{network} instead, or one "
-            f"of {', '.join(f'efficientnet-{name}' for name in _PADDED_SAME)}"
+            f"as in an image of another size, which effnet does not: train timm-efficientnet-{network} or "
+            f"efficientnet-{_PADDED_SAME} instead"
         )
 
 

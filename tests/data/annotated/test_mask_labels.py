@@ -156,3 +156,17 @@ def test_masks_are_drawn_from_objects():
     taken = AnnotatedSet(format="coco", parts={"": (image,)}, class_names=("background", "dog"))
     with pytest.raises(DataError, match="no class of objects may be called background"):
         listing_of_drawn(taken, name="pets")
+
+
+def test_splits_are_stratified_by_the_rarest_class_and_few_images_are_split_too():
+    rare = [label_of_mask(np.array([[0, 1]]), NAMES) for _ in range(10)]
+    plain = [label_of_mask(np.array([[0, 0]]), NAMES) for _ in range(30)]
+    assert MASKS.strata([*rare, *plain]) == ["road"] * 10 + ["sky"] * 30
+    assert MASKS.strata([*rare[:2], *plain]) == [""] * 2 + ["sky"] * 30
+    ignored = label_of_mask(np.full((1, 2), IGNORE), NAMES)
+    assert MASKS.strata([ignored]) == [""]
+    pixels = [np.array([[0, number % 2]]) for number in range(3)]
+    found = Dataset.from_arrays([np.zeros((1, 2, 3), np.uint8)] * 3, pixels, class_names=NAMES, label_kind=MASKS)
+    assert (len(found.train), len(found.val), len(found.test)) == (1, 1, 1)
+    with pytest.raises(DataError, match="enough images to hold some out"):
+        Dataset.from_arrays([np.zeros((1, 2, 3), np.uint8)], pixels[:1], class_names=NAMES, label_kind=MASKS)

@@ -102,3 +102,57 @@ def test_class_tables(write_text, text, kind, codes):
 def test_other_class_tables_are_errors(write_text, text, why):
     with pytest.raises(DataError, match=why):
         read_class_table(str(write_text("t.csv", text)))
+
+
+def tinted(first=(128, 0, 0), second=(0, 128, 0)):
+    return np.array([first, second], np.uint8)[halves()]
+
+
+def test_grey_numbers_among_colours_are_an_error(tmp_path, write_image, write_mask):
+    for name, values in (("1", halves(1, 2)), ("2", tinted()), ("3", tinted())):
+        write_image(f"images/{name}.png")
+        write_mask(f"masks/{name}.png", values)
+    with pytest.raises(DataError, match=r"masks/1\.png has numbers, such as 1, and others have colours"):
+        read_mask_set(str(tmp_path))
+    write_mask("masks/1.png", halves(0, 0))  # black is a colour too
+    assert read_mask_set(str(tmp_path)).code.codes == (0, 0x008000, 0x800000)
+
+
+def test_palette_and_rgb_masks_of_the_same_colours_are_alike(tmp_path, write_image, write_mask):
+    for name in ("1", "2"):
+        write_image(f"images/{name}.png")
+    write_mask("masks/1.png", tinted())
+    image = Image.fromarray(halves(7, 9).astype(np.uint8)).convert("P")
+    image.putpalette([0] * 21 + [128, 0, 0, 0, 0, 0, 0, 128, 0])
+    image.save(tmp_path / "masks/2.png")
+    found = read_mask_set(str(tmp_path))
+    assert found.code.codes == (0x008000, 0x800000)
+    assert found.counts[""].tolist() == [1200, 1200, 0]
+
+
+def test_a_thin_border_of_255_is_ignored(tmp_path, write_image, write_mask):
+    values = halves(0, 1)
+    values[:, 20] = 255
+    write_image("images/1.png")
+    write_mask("masks/1.png", values)
+    found = read_mask_set(str(tmp_path))
+    assert (found.code.codes, found.code.ignored) == ((0, 1), (255,))
+    assert found.counts[""].tolist() == [600, 570, 30]
+
+
+def test_codes_of_few_pixels_in_few_masks_are_ignored_unless_they_are_named(tmp_path, write_image, write_mask):
+    for number in range(12):
+        write_image(f"images/{number}.png", (200, 150))
+        values = np.repeat(np.repeat(tinted(), 5, 0), 5, 1)
+        if number == 3:
+            values[4:8, 4:8] = (0, 0, 0)
+        write_mask(f"masks/{number}.png", values)
+    found = read_mask_set(str(tmp_path))
+    assert (found.code.codes, found.code.ignored) == ((0x008000, 0x800000), (0,))
+    assert found.counts[""].tolist() == [180_000, 179_984, 16]
+    assert sum(image.pixels[-1] for image in found.parts[""]) == 16
+    (line, example) = describe(found.findings)
+    assert line.startswith("1 code of masks has too few pixels for a class, 16 in 1 of 12 masks: they are ignored.")
+    assert example.strip() == "#000000"
+    named = read_mask_set(str(tmp_path), class_names=("none", "grass", "roof"))
+    assert named.counts[""].tolist() == [16, 180_000, 179_984, 0]

@@ -206,7 +206,7 @@ def test_resuming_a_finished_fit_changes_nothing(tiny_images, finished):
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"max_params": 13_000}, r"--max-params was 10800, now 13000"),
+        ({"max_params": 13_000}, r"--set fit\.max_params was 10800, now 13000"),
         ({"seed": 1, "threads": 2}, r"--set fit\.threads was 1, now 2; --seed was 0, now 1"),
         ({"epochs": None, "minutes": 1.0}, r"--epochs was 1, now None; --minutes was None, now 1.0"),
     ],
@@ -278,7 +278,7 @@ main(made_up(checkpoint_seconds=0.0))
 
 def test_a_fit_that_was_killed_goes_on_to_the_same_weights(tmp_path, run_cli):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    words = ["fit", "digits", "--max-params", "12k", "--max-macs", "162k", "--epochs", "2"]
+    words = ["fit", "digits", "--set", "fit.max_params=12k", "--max-macs", "162k", "--epochs", "2"]
     command = [sys.executable, "-c", _QUICK, *words, "--out", str(killed)]
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (HELPERS, ROOT)))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own) as process:

@@ -51,6 +51,19 @@ def test_nothing_found_and_values_that_are_not_finite():
     assert detect(raw, logits, lambda own, at: own).boxes.tolist() == [[5, 5, 9, 9]]
 
 
+def test_soft_suppression_lowers_scores_by_the_overlap():
+    """Bodla et al. 2017, equation 4: exp(-IoU^2 / sigma), sigma 0.5; boxes of other classes are left alone."""
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 10], [50, 50, 60, 60]])
+    logits = np.array([[2.0, -9], [1, -9], [-9, 1.5], [0, -9]])
+    scores = 1 / (1 + np.exp(-logits))
+    found = detect(boxes, logits, lambda own, at: own, threshold=0.3, soft=True)
+    expected = [scores[0, 0], scores[2, 1], scores[3, 0], scores[1, 0] * np.exp(-(0.5**2) / 0.5)]
+    assert found.scores == pytest.approx(expected)
+    assert found.boxes[:, 3].tolist() == [10, 10, 60, 5]
+    hard = detect(boxes, logits, lambda own, at: own, threshold=0.3, iou=0.4)
+    assert hard.scores == pytest.approx(expected[:3])
+
+
 def test_other_shapes_are_errors():
     with pytest.raises(DataError, match=r"boxes must be \[3, 4\]"):
         detect(np.zeros((2, 4)), np.zeros((3, 1)), lambda raw, at: raw)

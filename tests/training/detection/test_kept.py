@@ -65,7 +65,7 @@ def test_the_decoder_is_trained_alone_and_then_with_the_backbone(tmp_path):
             assert torch.equal(alone[name], tensor), name
     changed = [name for name, tensor in result.model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert any(name.startswith("stages.") for name in changed)
-    again = train_detector(narrow_detector(), dataset, RECIPE, PREPROCESS, folder=tmp_path)
+    again = train_detector(narrow_detector(), dataset, RECIPE, PREPROCESS, folder=tmp_path, deadline_seconds=1.0)
     state = again.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in result.model.state_dict().items())
 
@@ -73,6 +73,6 @@ def test_the_decoder_is_trained_alone_and_then_with_the_backbone(tmp_path):
 def test_views_that_do_not_fit_into_memory_are_left_out():
     model, size = narrow_detector(), (64, 64)
     assert kept_views_within(model, 10, RECIPE, size) == 2
-    assert kept_views_within(model, 10**9, RECIPE, size) == 1
+    assert kept_views_within(model, 10**9, RECIPE, size) == 0
     recipe = kept_recipe(RECIPE, 7)
     assert (recipe.train.epochs, recipe.train.frozen_stages, recipe.augment.jitter) == (3, 7, 0.0)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from effnet.training.segmentation.inputs import foreground_of, held_out, read_pa
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 COLOURS = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [200, 200, 30]], np.uint8)
-PREPROCESS = Preprocess(resolution=64, crop=1.0, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESS = Preprocess(resolution=64, crop=1.0, mode="corner", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 PLAIN = with_values(Recipe(), {"augment.interpolation": "bilinear", "train.batch_size": 4, "loss.label_smoothing": 0.0})
 
 
@@ -34,8 +36,12 @@ def split_of(*pairs):
     return Split(sources=[image for image, _ in pairs], labels=labels)
 
 
-def shown(split, recipe=PLAIN, *, index=0, seed=0):
-    made = views(split, recipe, PREPROCESS, limit=10**8)
+def scaled(scale):
+    return dataclasses.replace(PREPROCESS, scale=scale)
+
+
+def shown(split, recipe=PLAIN, *, index=0, seed=0, preprocess=PREPROCESS):
+    made = views(split, recipe, preprocess, limit=10**8)
     return made.view(index, recipe, np.random.default_rng(seed))
 
 
@@ -49,8 +55,8 @@ def shown(split, recipe=PLAIN, *, index=0, seed=0):
 @settings(max_examples=20, deadline=None)
 def test_a_mask_moves_with_its_image(seed, height, width, scale, turns):
     pair = scene(height, width, seed, block=30)
-    recipe = with_values(PLAIN, {"masks.scale": scale, "masks.quarter_turns": turns})
-    image, mask = shown(split_of(pair), recipe, seed=seed)
+    recipe = with_values(PLAIN, {"masks.quarter_turns": turns})
+    image, mask = shown(split_of(pair), recipe, seed=seed, preprocess=scaled(scale))
     assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((64, 64, 3), np.uint8, (64, 64), np.uint8)
     # Pixels far from the border and from other classes: bilinear enlarging mixes as many as the factor.
     framed = np.pad(mask, 7, constant_values=99)
@@ -81,13 +87,31 @@ def test_every_view_has_a_pixel_of_the_foreground(place):
     mask[:40] = IGNORE
     mask[place] = 2
     split = split_of((COLOURS[np.minimum(mask, 3)], mask))
-    recipe = with_values(PLAIN, {"masks.scale": 1.0, "masks.zoom_in": 1.5, "masks.zoom_out": 0.9})
-    made = views(split, recipe, PREPROCESS, limit=10**8)
+    recipe = with_values(PLAIN, {"masks.zoom_in": 1.5, "masks.zoom_out": 0.9})
+    made = views(split, recipe, scaled(1.0), limit=10**8)
     rows = [made.view(0, recipe, np.random.default_rng(seed))[1] for seed in range(40)]
     # At 0.9 pixels a pixel the nearest may be another.
     assert sum((row == 2).any() for row in rows) >= 36
     empty = split_of((COLOURS[np.zeros((70, 70), int)], np.full((70, 70), IGNORE, np.uint8)))
     assert (shown(empty)[1] == IGNORE).all()
+
+
+def test_classes_of_an_image_are_drawn_evenly():
+    mask = np.zeros((300, 300), np.uint8)
+    mask[290:, 290:] = 1
+    mask[70:80, 100:110] = 3
+    mask[150:] = np.where(mask[150:], mask[150:], IGNORE)
+    split = split_of((COLOURS[np.minimum(mask, 3)], mask))
+    recipe = with_values(PLAIN, {"masks.even_classes": True, "masks.zoom_in": 1.5, "masks.zoom_out": 1.0})
+    made = views(split, recipe, scaled(1.0), limit=10**8)
+    found = [made.view(0, recipe, np.random.default_rng(seed))[1] for seed in range(60)]
+    shares = [np.mean([(view == number).any() for view in found]) for number in (1, 3)]
+    assert min(shares) > 0.2  # a third of the views is drawn for each, of which 0.1 % of the pixels are
+    assert all((view != IGNORE).any() for view in found)
+    first = np.argwhere(np.stack([view == 3 for view in found]))[:, 1:]
+    assert np.ptp(first, axis=0).min() > 30  # anywhere in the view
+    empty = split_of((COLOURS[np.zeros((70, 70), int)], np.full((70, 70), IGNORE, np.uint8)))
+    assert (shown(empty, recipe)[1] == IGNORE).all()
 
 
 def test_the_foreground_is_every_class_but_the_most_frequent():
@@ -142,9 +166,8 @@ def test_files_are_read_upright_and_held_out_whole_or_in_windows(tmp_path):
     assert np.array_equal(read[0], image)
     assert np.array_equal(read[1], mask)
     for scale, count in ((0.0, 1), (1.0, 4)):
-        recipe = with_values(PLAIN, {"masks.scale": scale})
         for limit in (10**8, 0):
-            ((windows, truths),) = held_out(split, recipe, PREPROCESS, batch_size=8, limit=limit)()
+            ((windows, truths),) = held_out(split, PLAIN, scaled(scale), batch_size=8, limit=limit)()
             assert windows.shape == (count, 64, 64, 3)
             assert np.array_equal(truths[0].truth, mask)
     small = split_of(*[scene(30, 40, seed) for seed in range(5)])

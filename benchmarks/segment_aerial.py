@@ -1,0 +1,169 @@
+"""`python -m benchmarks.segment_aerial`: segmenters of aerial images, split by tile, trained the same processor time.
+
+From a real Lite0 backbone: a pyramid at stride 4, a separable U-Net at stride 2, and the U-Net of
+segmentation_models_pytorch (0.24 GMAC and 4 GMAC; the same layers, effnet.weights.schemes.smp), each by the same recipe
+for `--minutes` minutes of two cores, validation included. Tiles 1 to 4 are for training, 5 chooses the epoch, 6 is the
+test. The figure is the test mIoU of the better of effnet's two, in percentage points above that of the other U-Net;
+it is -99 if its latency, of one window in ONNX Runtime on one thread, is more than a fifth.
+"""
+
+import argparse
+import dataclasses
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import effnet
+from benchmarks.harness import finish, shared
+from effnet.arch.decoders.usual import with_segmenter
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.weights import load_arrays_, state_arrays
+from effnet.data.annotated.mask_codes import MaskCode, colour_of
+from effnet.data.annotated.mask_labels import listing_of_masks
+from effnet.data.annotated.mask_set import read_mask_set
+from effnet.data.datasets import Dataset, split_listing
+from effnet.data.preprocess import Preprocess
+from effnet.nn.dense import build_dense
+from effnet.planner.dense_recipe import dense_recipe
+from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
+from effnet.runtimes.onnxruntime.session import IMAGE, open_session
+from effnet.training.loop import train
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
+from effnet.training.segmentation.inputs import held_out
+from effnet.training.segmentation.validated import validate
+from effnet.weights.folding import fold_norms
+from effnet.weights.schemes.smp import unet
+
+GOAL, LATENCY_SHARE = -2.0, 0.2
+KINDS = ("pyramid", "unet", "smp")
+CLASSES = {"building": "#3C1098", "land": "#8429F6", "road": "#6EC1E4", "vegetation": "#FEDD3A", "water": "#E2A929"}
+UNLABELED = "#9B9B9B"
+TILES = {"1": "train", "2": "train", "3": "train", "4": "train", "5": "val", "6": "test"}
+_CPU = torch.device("cpu")
+
+
+def main() -> None:
+    """Train each kind of network with each seed, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/segment_aerial.json")
+    parser.add_argument("--n", type=int, default=3, help="number of seeds")
+    parser.add_argument("--minutes", type=float, default=20.0, help="training time on two cores")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="train these alone, and compare nothing")
+    parser.add_argument("--side", type=int, default=320, help="side of a window in pixels")
+    parser.add_argument("--scale", type=float, default=0.5, help="pixels of the input per pixel of an image")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="another value of the recipe")
+    args = parser.parse_args()
+    dataset, kinds = by_tile(), args.kinds.split(",")
+    samples: dict[str, list[float]] = {f"{kind}_{key}": [] for kind in kinds for key in ("miou", "latency_ms")}
+    for seed in range(args.n):
+        for kind in kinds:
+            miou, latency = measured(kind, dataset, seed, args)
+            samples[f"{kind}_miou"].append(100 * miou)
+            samples[f"{kind}_latency_ms"].append(latency)
+    if set(kinds) != set(KINDS):
+        return
+    means = {name: float(np.mean(values)) for name, values in samples.items()}
+    best = max(KINDS[:2], key=lambda kind: means[f"{kind}_miou"])
+    slow = means[f"{best}_latency_ms"] > LATENCY_SHARE * means["smp_latency_ms"]
+    finish(
+        "segment_aerial", args, figure=-99.0 if slow else means[f"{best}_miou"] - means["smp_miou"], goal=GOAL,
+        unit="pp", better="higher", samples=samples,
+        details={"minutes": args.minutes, "side": args.side, "scale": args.scale, "best": best},
+    )  # fmt: skip
+
+
+def by_tile() -> Dataset:
+    """Return the images of tiles 1 to 6; parts of one tile overlap in content."""
+    code = MaskCode(
+        kind="colour",
+        class_names=tuple(CLASSES),
+        codes=tuple(map(colour_of, CLASSES.values())),
+        ignored=(colour_of(UNLABELED),),
+    )
+    found = read_mask_set(str(shared("data", "aerial")), code=code)
+    images = [image for part in found.parts.values() for image in part]
+    parts = {
+        split: tuple(i for i in images if TILES.get(re.search(r"tile(\d)", i.path)[1]) == split)  # type: ignore[index]
+        for split in ("train", "val", "test")
+    }
+    return split_listing(listing_of_masks(dataclasses.replace(found, parts=parts), name="aerial"), seed=0)
+
+
+def network(kind: str, dataset: Dataset, side: int, seed: int) -> tuple[torch.nn.Module, ArchSpec, Preprocess]:
+    """Return a network with the pretrained backbone, its spec and its preprocessing, without a scale."""
+    weights = shared("weights", "tf_efficientnet_lite0_headless.safetensors")
+    backbone = effnet.create_model(weights, num_classes=0)
+    plain = dataclasses.replace(backbone.spec, resolution=side)
+    classes = len(dataset.class_names)
+    if kind == "smp":
+        spec = unet(plain, scheme="smp_tu", num_classes=classes)
+        spec = dataclasses.replace(spec, norm_epsilon=plain.norm_epsilon)  # that of the backbone's weights
+    else:
+        spec = with_segmenter(plain, classes, kind="pyramid" if kind == "pyramid" else "unet")
+    found = build_dense(spec, seed=seed)
+    own = {k: v for k, v in state_arrays(backbone).items() if k.startswith(("stem.", "stages."))}
+    load_arrays_(found, state_arrays(found) | own, where=str(weights))
+    preprocess = Preprocess(
+        resolution=side, crop=1.0, mode="corner", interpolation="bilinear", mean=backbone.preprocess.mean,
+        std=backbone.preprocess.std,
+    )  # fmt: skip
+    return found, spec, preprocess
+
+
+def measured(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -> tuple[float, float]:
+    """Train one network; return its test mIoU and its latency in milliseconds."""
+    module, spec, preprocess = network(kind, dataset, args.side, seed)
+    preprocess = dataclasses.replace(preprocess, scale=args.scale)
+    recipe = recipe_for(1, seed, args)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = time.process_time()  # of an epoch, to know how many there is time for
+        train(module, dataset, recipe, preprocess, folder=Path(scratch) / "one", device=_CPU)
+        spent = time.process_time() - start
+        epochs = max(1, int(args.minutes * 120 / spent) - 1)
+        module, spec, _ = network(kind, dataset, args.side, seed)
+        start = time.process_time()
+        result = train(
+            module, dataset, recipe_for(epochs, seed, args), preprocess, folder=Path(scratch) / "all", device=_CPU
+        )
+        seconds = time.process_time() - start
+        images = held_out(dataset.test, recipe, preprocess, batch_size=16, limit=10**9)()
+        score = validate(result.model, images, preprocess, _CPU)
+        latency = latency_ms(spec, result.model, preprocess, Path(scratch) / "m.onnx")
+    print(
+        f"seed {seed} {kind}: {score.words} on tile 6, {epochs} epochs in {seconds:.0f} s of processor time, best "
+        f"{result.best_epoch}, {latency:.2f} ms a window",
+        flush=True,
+    )
+    return score.miou, latency
+
+
+def recipe_for(epochs: int, seed: int, args: argparse.Namespace) -> Recipe:
+    """Return effnet's recipe for segmenters with quarter turns, since aerial images have no up."""
+    recipe = dense_recipe("segmentation", epochs=epochs, mirror_safe=True, pretrained=True, seed=seed)
+    given = dict(text.split("=", 1) for text in args.set)
+    values = {name: float(value) if "." in value else int(value) for name, value in given.items()}
+    return with_values(recipe, {"masks.quarter_turns": True, "masks.scale": args.scale} | values)
+
+
+def latency_ms(spec: ArchSpec, model: torch.nn.Module, preprocess: Preprocess, path: Path, *, runs: int = 30) -> float:
+    """Return the median time of one window in ONNX Runtime on one thread."""
+    weights = fold_norms(spec, state_arrays(model))
+    write_onnx(to_onnx(spec, weights, mean=preprocess.mean, std=preprocess.std), path, durable=False)
+    session = open_session(path)
+    image = np.random.default_rng(0).integers(0, 256, (1, *preprocess.size, 3), dtype=np.uint8)
+    taken = []
+    for _ in range(runs + 3):
+        start = time.perf_counter()
+        session.run(None, {IMAGE: image})
+        taken.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(taken[3:]))
+
+
+if __name__ == "__main__":
+    main()
