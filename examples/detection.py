@@ -43,9 +43,8 @@ def main() -> None:
     coins = effnet.Dataset.from_arrays(list(images), list(labels), label_kind=OBJECTS, name="coins")
     result = effnet.fit(coins, weights="none", max_macs=30e6, epochs=args.epochs, out=args.out)
     test = result.report.test
-    print(
-        f"AP {test.ap:.1%}, AP50 {test.ap50:.1%} on {test.images} images; counts off by {test.counted.mean_error:.2f}"
-    )
+    off = test.counted.mean_error
+    print(f"AP {test.ap:.1%}, AP50 {test.ap50:.1%} on {test.images} images; counts off by {off:.2f}")
 
     image, truth = table(rng)
     model = effnet.load(args.out)

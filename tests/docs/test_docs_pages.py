@@ -29,7 +29,7 @@ OTHERS = {"pip", "torchrun", "make", "git", "cd"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, small_bundle):
-    """The folder in which a reader of the pages works: finished bundles, photographs, annotated images, a checkpoint."""
+    """The folder in which a reader of the pages works: bundles, photographs, annotated images, a checkpoint."""
     import torch
     from sklearn.datasets import load_digits
 
