@@ -1,6 +1,7 @@
 """The answers of detectors and segmenters: tables, JSON, CSV, COCO, YOLO, masks and drawings."""
 
 import csv
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,13 @@ def answer_images(
         raise InputError(f"the format of {task} must be one of {', '.join(forms)}; got {form}")
     if form in FOLDERS[task] and out is None:
         raise InputError(f"--format {form} writes a file for each image: give their folder, --out DIR")
+    if form == "table" and out is not None:
+        raise InputError(f"--out takes {', '.join(forms[1:])}, not a table: name one with --format")
+    if form == _COCO and annotations is None and out is None:
+        raise InputError(
+            "--format coco needs the numbers of images: give the file that has them, --annotations FILE, or write them "
+            "beside the result, --out FILE"
+        )
     if annotations is not None and form != _COCO:
         raise InputError("--annotations numbers the images of --format coco; leave it out")
     paths = list(expand(words))
@@ -168,15 +176,25 @@ class _Job:
                         writer.writerow((cell(path), cell(name), f"{share:.6f}"))
 
     def _coco(self, results: Iterator[tuple[str, str, "np.ndarray", Any]], paths: list[str]) -> None:
-        from effnet.tasks.writing.coco import coco_results, numbered, read_ids
+        from effnet.bundle.config import write_text
+        from effnet.tasks.writing.coco import coco_images, coco_results, numbered, read_ids
         from effnet.tasks.writing.json_file import write_rows
 
         ids = read_ids(str(self.annotations), self.names) if self.annotations else numbered(paths, self.names)
-        rows = (row for path, _, _, found in results for row in coco_results(found, path=path, ids=ids))
-        if self.out is not None:
-            write_rows(rows, self.out)
-        else:
-            print_json(list(rows))
+        sizes: dict[str, tuple[int, int]] = {}
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for path, _, image, found in results:
+                sizes[path] = (image.shape[1], image.shape[0])
+                yield from coco_results(found, path=path, ids=ids)
+
+        if self.out is None:
+            print_json(list(rows()))
+            return
+        write_rows(rows(), self.out)
+        if self.annotations is None:  # else nobody could tell which image is which
+            images = json.dumps(coco_images(sizes, self.names, ids=ids), ensure_ascii=False)
+            write_text(self.out.with_name(f"{self.out.stem}.images.json"), images + "\n")
 
     def _table(self, results: Iterator[tuple[str, str, "np.ndarray", Any]]) -> None:
         rows = [(printable(path), self._words(found)) for path, _, _, found in results]

@@ -3,13 +3,16 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from effnet.data.labels import CLASSES, LabelKind
 from effnet.errors import DataError
 from effnet.system.text import printable
+
+if TYPE_CHECKING:
+    from effnet.data.annotated.record import Finding
 
 SPLIT_NAMES = {
     "train": "train",
@@ -85,7 +88,8 @@ class Listing:
     Relative paths start at the folder `root`; `channels` is the number declared by the source; `groups` are those of a
     manifest's column and, once searched, of `group_by` and of identical files. `class_names` are the classes in their
     order; empty if they are those of the labels, sorted. `label_kind` says what the labels are. `outputs` are the words
-    that choose the same columns of a manifest again, with their kinds; empty for the column `label` alone.
+    that choose the same columns of a manifest again, with their kinds; empty for the column `label` alone. `findings`
+    are the irregularities of annotations, which `notes` have as sentences.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Listing:
     class_names: tuple[str, ...] = ()
     label_kind: LabelKind = CLASSES
     outputs: tuple[str, ...] = ()
+    findings: "tuple[Finding, ...]" = ()
 
     def relative(self, name: str) -> str:
         """Return a path relative to the data folder, with slashes; other names unchanged."""

@@ -35,15 +35,16 @@ def pixel_facts(found: MaskSet, *more: Finding) -> AnnotationFacts:
 
 def facts_of(dataset: Dataset) -> AnnotationFacts | None:
     """Return the objects or pixels of each class by split; None for data of another task."""
+    findings = dataset.listed.findings if dataset.listed else ()
     parts = {name: getattr(dataset, name) for name in ("train", "val", "test")}
     number = len(dataset.class_names)
     if dataset.label_kind is OBJECTS:
         counts = {name: np.bincount(classes_in(part.labels), minlength=number) for name, part in parts.items()}
-        return _facts("objects", counts, ())
+        return _facts("objects", counts, findings)
     if dataset.label_kind is MASKS:
         none = np.zeros(number, np.int64)
         counts = {name: sum((each.pixels[:-1] for each in part.labels), none) for name, part in parts.items()}
-        return _facts("pixels", counts, ())
+        return _facts("pixels", counts, findings)
     return None
 
 

@@ -7,49 +7,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-struct Image {
-  int64_t height = 0, width = 0, channels = 0;
-  std::vector<uint8_t> pixels;  // [height, width, channels]
-};
-
-// Reads a binary PPM (P6) or PGM (P5) of 8 bits without comments.
-static Image read_image(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string kind;
-  int most = 0;
-  Image image;
-  file >> kind >> image.width >> image.height >> most;
-  if (!file || (kind != "P6" && kind != "P5") || most != 255) throw std::runtime_error(path + " must be a PPM or PGM of 8 bits");
-  file.get();  // the one blank before the pixels
-  image.channels = kind == "P6" ? 3 : 1;
-  image.pixels.resize(image.height * image.width * image.channels);
-  file.read(reinterpret_cast<char*>(image.pixels.data()), static_cast<std::streamsize>(image.pixels.size()));
-  if (!file) throw std::runtime_error(path + " ends before its last pixel");
-  return image;
-}
-
-// Returns the texts of a JSON list, such as ["cat", "caf\u00e9"]; effnet writes names as UTF-8, and escapes only " \ and
-// control characters.
-static std::vector<std::string> read_list(const std::string& json) {
-  std::vector<std::string> texts;
-  for (size_t i = 0; i < json.size(); ++i) {
-    if (json[i] != '"') continue;
-    std::string text;
-    for (++i; i < json.size() && json[i] != '"'; ++i) {
-      if (json[i] == '\\' && i + 1 < json.size()) ++i;
-      text += json[i];
-    }
-    texts.push_back(text);
-  }
-  return texts;
-}
+#include "files.h"
 
 static int run(const std::string& model, const std::string& path) {
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "classify");

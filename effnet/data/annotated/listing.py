@@ -40,7 +40,8 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
         if task == "auto" and not _has_sign(path):
             return None
         holds = look_into(list_files(path))
-        kinds = [kind for kind in (holds.kind, *holds.also) if kind not in ("", "classes")]
+        others = ("", "classes", "masks") if task == DETECTION else ("", "classes")
+        kinds = [kind for kind in (holds.kind, *holds.also) if kind not in others]
         masks = "masks" in kinds and (task == SEGMENTATION or (kinds == ["masks"] and _are_masks(path, holds)))
     else:
         kinds, masks = (["table"] if _is_annotated_file(path) else []), False
@@ -61,7 +62,7 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
         if not any(shape is not None for image in found.images for shape in image.shapes):
             raise DataError(
                 f"the task {task} needs masks, or the outlines of objects; the objects of {printable(path)} have boxes "
-                "alone: --task detection finds them"
+                "alone: `effnet fit --task detect` finds them"
             )
         return listing_of_drawn(found, name=path, root=root)
     return listing_of(found, name=path, root=root)

@@ -87,6 +87,7 @@ def listing_of_masks(found: MaskSet, *, name: str, root: str = "") -> Listing:
             for split, images in found.parts.items()
         },
         notes=_notes(found.findings),
+        findings=found.findings,
         root=root,
         channels=3,
         class_names=code.class_names,
@@ -109,6 +110,7 @@ def listing_of_drawn(found: AnnotatedSet, *, name: str, root: str = "", backgrou
             for split, images in found.parts.items()
         },
         notes=_notes(found.findings),
+        findings=found.findings,
         root=root,
         channels=3,
         class_names=names,

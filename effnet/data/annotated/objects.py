@@ -48,6 +48,7 @@ def listing_of(found: AnnotatedSet, *, name: str, root: str = "") -> Listing:
             for split, images in found.parts.items()
         },
         notes=tuple(finding.sentence for finding in found.findings),
+        findings=found.findings,
         root=root,
         channels=3,
         class_names=found.class_names,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from effnet.data.inspection.annotations import AnnotationCount, describe_annotations
 from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, OutputCount, describe_outputs
 from effnet.data.inspection.leaks import NO_LEAKS, Leaks
 from effnet.data.inspection.shapes import Shapes, shapes_warning
@@ -48,7 +49,8 @@ class Duplicate:
 class DataReport:
     """The result of an inspection; lists and sizes cover the `num_examined` of `num_images` images.
 
-    `classes` are empty for labels that are no classes, `outputs` for labels other than those of several outputs.
+    `classes` are empty for labels that are no classes, `outputs` for labels other than those of several outputs,
+    `annotations` None for labels other than boxes and masks.
     `imbalance` is the largest class of train over the smallest; `modes` and `channels` pair a Pillow mode or a number
     of stored channels with the number of images that have it; `small_classes` have few images in train. `leaks` are
     test images with a copy or group member in train or val, as found by `find_leaks`. `values` describes images with
@@ -78,6 +80,7 @@ class DataReport:
     values: Values | None = None
     outputs: tuple[OutputCount, ...] = field(default=(), metadata=OPTIONAL)
     sound: Sound | None = None
+    annotations: AnnotationCount | None = field(default=None, metadata=OPTIONAL)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-serializable dict."""
@@ -97,7 +100,7 @@ def describe(report: DataReport) -> list[str]:
             f"Examined a random sample of {report.num_examined:,} images; "
             "sizes, damaged files and duplicates below cover only the sample."
         )
-    lines += _describe_classes(report) + describe_outputs(report.outputs)
+    lines += _describe_classes(report) + describe_outputs(report.outputs) + describe_annotations(report.annotations)
     lines.append(f"Width {_range(report.widths)}, height {_range(report.heights)} pixels (smallest / median / largest)")
     lines += shapes_warning(report.shapes) if report.sound is None else []
     lines.append(

@@ -14,6 +14,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.images.decode import ImageHeader, decoded_image, fit_channels, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.alike import Look, alike, look_at, look_reduction
+from effnet.data.inspection.annotations import count_annotations
 from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, count_outputs
 from effnet.data.inspection.findings import DataReport, Duplicate, Spread, describe
 from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
@@ -141,6 +142,7 @@ def _summarize(
         sound=dataset.sound,
         values=values,
         outputs=count_outputs(dataset),
+        annotations=count_annotations(dataset),
     )
 
 

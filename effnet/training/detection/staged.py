@@ -9,6 +9,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.nn.dense import DenseNetwork
 from effnet.progress import Listener
+from effnet.training.checkpoint import trained_seconds
 from effnet.training.detection.kept import kept_dataset, kept_recipe, kept_views_within
 from effnet.training.device import pick_device
 from effnet.training.loop import TrainResult, train
@@ -33,10 +34,12 @@ def train_detector(
 
     There is no first stage if `recipe.boxes.kept_views` is 0, or if not even one view of each image fits into memory:
     with so many images it gains nothing. It is resumed as the second one is. `deadline_seconds` are those of both
-    together: the first takes at most half.
+    together, without those that the first took before it was resumed; it takes at most half.
     """
     device = device or pick_device()
-    spent = 0.0
+    total, spent = deadline_seconds, 0.0
+    if total is not None:
+        total += trained_seconds(folder / DECODER)
     model.to(device)
     if views := kept_views_within(model, len(dataset.train), recipe, preprocess.size):
         recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, kept_views=views))
@@ -48,7 +51,7 @@ def train_detector(
             folder=folder / DECODER,
             listener=listener,
             device=device,
-            deadline_seconds=None if deadline_seconds is None else deadline_seconds / 2,
+            deadline_seconds=None if total is None else total / 2,
         )
         spent = first.seconds
         model.load_state_dict(first.model.state_dict())
@@ -61,5 +64,5 @@ def train_detector(
         folder=folder,
         listener=listener,
         device=device,
-        deadline_seconds=None if deadline_seconds is None else max(1.0, deadline_seconds - spent),
+        deadline_seconds=None if total is None else max(1.0, total - spent),
     )

@@ -129,7 +129,7 @@ def test_what_follows_the_network_takes_time(segmenter, squares):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"task": "segment"}, DataError, "boxes alone: --task detection finds them"),
+        ({"task": "segment"}, DataError, "boxes alone: `effnet fit --task detect` finds them"),
         ({"task": "both"}, InputError, "task must be one of auto, classify, detect, segment"),
         ({"coverage": 0.9}, InputError, "only classifiers abstain"),
         ({"resize": "squash"}, InputError, "fit.resize must be auto"),
@@ -141,6 +141,11 @@ def test_options_that_boxes_do_not_have_are_refused(options, error, message, squ
     with pytest.raises(error, match=message):
         fitted(squares[0], tmp_path / "out", **options)
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_masks_are_no_boxes(squares):
+    with pytest.raises(DataError, match="the task detection needs boxes of objects"):
+        read_dataset(squares[1], task="detection")
 
 
 def test_data_without_annotations_cannot_be_detected(tmp_path):

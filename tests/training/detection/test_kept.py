@@ -65,7 +65,7 @@ def test_the_decoder_is_trained_alone_and_then_with_the_backbone(tmp_path):
             assert torch.equal(alone[name], tensor), name
     changed = [name for name, tensor in result.model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert any(name.startswith("stages.") for name in changed)
-    again = train_detector(narrow_detector(), dataset, RECIPE, PREPROCESS, folder=tmp_path)
+    again = train_detector(narrow_detector(), dataset, RECIPE, PREPROCESS, folder=tmp_path, deadline_seconds=1.0)
     state = again.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in result.model.state_dict().items())
 

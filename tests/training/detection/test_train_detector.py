@@ -34,11 +34,11 @@ def run(folder, *, recipe=RECIPE, model=None, dataset=None, **options):
 
 
 def test_a_detector_learns_to_find_rectangles(tmp_path):
-    recipe = with_values(RECIPE, {"train.epochs": 10, "boxes.mosaic": 0.0, "train.lr": 0.03})
-    result = run(tmp_path, recipe=recipe, dataset=rectangle_set(64, 16))
-    rows = result.history
-    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
-    assert max(row["val_ap50"] for row in rows) > 0.3
+    recipe = with_values(RECIPE, {"train.epochs": 8, "boxes.mosaic": 0.0, "train.lr": 0.03})
+    rows = run(tmp_path, recipe=recipe, dataset=rectangle_set(40, 8)).history
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert rows[0]["val_ap50"] < 0.01
+    assert max(row["val_ap50"] for row in rows) > 0.1
     assert all(row["val_ap"] <= row["val_ap50"] for row in rows)
 
 
