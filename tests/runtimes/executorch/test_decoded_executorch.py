@@ -7,7 +7,7 @@ from decoders import NETWORKS, arrays, assert_outputs_of_torch, config_of, made
 
 pytest.importorskip("executorch")
 
-from effnet.runtimes.executorch.deployed import deployed_module  # noqa: E402
+from effnet.runtimes.executorch.deployed import deployed_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
