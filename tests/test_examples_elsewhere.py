@@ -235,7 +235,7 @@ IMAGES = [(1, 1), (7, 900), (333, 250), (4000, 3000)]
 def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tmp_path):
     node = shutil.which("node") or pytest.skip("the page's functions are tested with node, which is not installed")
     raw, logits, decode = raw_outputs(height=height, width=width)
-    expected = detect(raw, logits, decode, threshold=0.3)
+    expected = detect(raw, logits, decode, threshold=0.3, most=1000)
     shutil.copyfile(PAGE / "boxes.js", tmp_path / "boxes.mjs")
     given = {"raw": raw.ravel().tolist(), "logits": logits.ravel().tolist(), "width": width, "height": height}
     script = f"""
@@ -284,7 +284,7 @@ def test_the_cpp_boxes_are_decoded_and_suppressed_as_effnets(tmp_path):
         (tmp_path / "numbers").write_bytes(raw.tobytes() + logits.tobytes())
         run = [tmp_path / "test", tmp_path / "numbers", str(height), str(width)]
         lines = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-        expected = detect(raw, logits, decode, threshold=0.3)
+        expected = detect(raw, logits, decode, threshold=0.3, most=1000)
         rows = np.array([line.split() for line in lines], float)
         assert rows[:, 0].tolist() == expected.classes.tolist()
         np.testing.assert_allclose(rows[:, 1], expected.scores, atol=1e-6)
