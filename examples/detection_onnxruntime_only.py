@@ -24,7 +24,7 @@ def cells(height: int, width: int) -> np.ndarray:
 def suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float = 0.6) -> list[int]:
     """Return the boxes to keep, best first: no box of a better one's class may overlap it by more than `iou`."""
     kept, areas, left = [], np.prod(boxes[:, 2:] - boxes[:, :2], 1), np.argsort(-scores, kind="stable")[:1000]
-    while len(left) and len(kept) < 100:
+    while len(left):
         kept, best, left = [*kept, left[0]], left[0], left[1:]
         sides = np.minimum(boxes[left, 2:], boxes[best, 2:]) - np.maximum(boxes[left, :2], boxes[best, :2])
         shared = np.prod(np.maximum(sides, 0), 1)

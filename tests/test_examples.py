@@ -12,6 +12,7 @@ import captioned
 import numpy as np
 import pytest
 from bundles import make_bundle
+from dense_bundles import write_detector
 from PIL import Image
 from procedures import BRIEF, TINIEST, UNTIMED, made_up
 
@@ -119,6 +120,45 @@ def test_sound(run_example, fit_untimed, tmp_path):
     assert any(line.startswith("Sounds become spectrograms: ") for line in lines)
     assert effnet.load(tmp_path / "out").config.preprocess.sound.rate == 8000
     assert lines[-1].split(": ")[1] in ("siren", "knock", "hiss", "hum")
+
+
+@pytest.mark.elsewhere
+def test_detection(run_example, tmp_path, monkeypatch):
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=UNTIMED))
+    figures, found, truth = run_example("detection", "--images", 24, "--epochs", 1, "--out", tmp_path / "out")
+    assert re.fullmatch(r"AP [\d.]+%, AP50 [\d.]+% on \d images; counts off by [\d.]+", figures)
+    assert found.startswith("found: {")
+    assert truth.startswith("there are: {")
+    assert effnet.load(tmp_path / "out").config.class_names == ("copper", "gold", "silver")
+
+
+@pytest.mark.elsewhere
+def test_segmentation(run_example, tmp_path, monkeypatch):
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=UNTIMED))
+    figure, *shares = run_example("segmentation", "--images", 24, "--epochs", 1, "--out", tmp_path / "out")
+    assert re.fullmatch(r"mIoU [\d.]+% on \d images", figure)
+    assert [line.split(":")[0] for line in shares] == ["field", "water", "road"]
+    found, truth = ([float(line.split()[i].rstrip("%,")) for line in shares] for i in (1, -1))
+    assert sum(found) == pytest.approx(100, abs=0.2)
+    assert sum(truth) == pytest.approx(100, abs=0.2)
+
+
+def test_detection_onnxruntime_only(run_example, tmp_path):
+    """A detector's objects without effnet are effnet's, for images that are resized up and down, and for any shape."""
+    bundle, rng, paths = write_detector(tmp_path / "bundle"), np.random.default_rng(0), []
+    for number, size in enumerate(((96, 128), (40, 61), (300, 200), (3, 500))):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(paths[-1])
+    lines = run_example("detection_onnxruntime_only", bundle / "model.onnx", *paths)
+    model, expected = effnet.load(bundle), []
+    for path, found in zip(paths, model.predict(paths), strict=True):
+        names = [model.config.class_names[kind] for kind in found.classes]
+        expected += [(f"{path}:", *row) for row in zip(names, found.scores, found.boxes, strict=True)]
+    assert len(lines) == len(expected) > 20
+    for line, (path, name, score, box) in zip(lines, expected, strict=True):
+        place, kind, *numbers = line.split()
+        assert (place, kind) == (path, name)
+        np.testing.assert_allclose([float(number) for number in numbers], [score, *box], atol=0.06)
 
 
 @pytest.mark.elsewhere

@@ -228,19 +228,20 @@ def raw_outputs(*, height, width, classes=3):
 
 
 SIZES = [(96, 160), (200, 136)]
+IMAGES = [(1, 1), (7, 900), (333, 250), (4000, 3000)]
 
 
 @pytest.mark.parametrize("height, width", SIZES)
 def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tmp_path):
     node = shutil.which("node") or pytest.skip("the page's functions are tested with node, which is not installed")
     raw, logits, decode = raw_outputs(height=height, width=width)
-    expected = detect(raw, logits, decode, threshold=0.3)
+    expected = detect(raw, logits, decode, threshold=0.3, most=1000)
     shutil.copyfile(PAGE / "boxes.js", tmp_path / "boxes.mjs")
     given = {"raw": raw.ravel().tolist(), "logits": logits.ravel().tolist(), "width": width, "height": height}
     script = f"""
         import {{ detect, letterbox }} from "./boxes.mjs";
         const given = {json.dumps(given)};
-        const inner = [[1, 1], [7, 900], [333, 250], [4000, 3000]].map(([w, h]) => letterbox(w, h, given));
+        const inner = {json.dumps(IMAGES)}.map(([w, h]) => letterbox(w, h, given));
         console.log(JSON.stringify([detect(given.raw, given.logits, given, {{ threshold: 0.3 }}), inner]));
     """
     (tmp_path / "test.mjs").write_text(script)
@@ -250,7 +251,9 @@ def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tm
     np.testing.assert_allclose([row["box"] for row in found], expected.boxes, atol=1e-2)
     np.testing.assert_allclose([row["score"] for row in found], expected.scores, atol=1e-6)
     assert [row["kind"] for row in found] == expected.classes.tolist()
-    wanted = [letterbox(h, w, input_height=height, input_width=width) for w, h in ((1, 1), (7, 900), (333, 250), (4000, 3000))]
+    wanted = [
+        letterbox(h, w, input_height=height, input_width=width) for w, h in ((1, 1), (7, 900), (333, 250), (4000, 3000))
+    ]
     assert inner == [{"width": box.inner_width, "height": box.inner_height} for box in wanted]
 
 
@@ -258,7 +261,8 @@ CPP = """
 #include <cstdio>
 #include "boxes.h"
 int main(int, char** words) {
-  const int64_t height = std::stol(words[2]), width = std::stol(words[3]), places = int64_t(cells(height, width).size());
+  const int64_t height = std::stol(words[2]), width = std::stol(words[3]);
+  const int64_t places = int64_t(cells(height, width).size());
   std::vector<float> numbers(size_t(places) * 7);
   std::FILE* file = std::fopen(words[1], "rb");
   if (std::fread(numbers.data(), 4, numbers.size(), file) != numbers.size()) return 1;
@@ -280,7 +284,7 @@ def test_the_cpp_boxes_are_decoded_and_suppressed_as_effnets(tmp_path):
         (tmp_path / "numbers").write_bytes(raw.tobytes() + logits.tobytes())
         run = [tmp_path / "test", tmp_path / "numbers", str(height), str(width)]
         lines = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-        expected = detect(raw, logits, decode, threshold=0.3)
+        expected = detect(raw, logits, decode, threshold=0.3, most=1000)
         rows = np.array([line.split() for line in lines], float)
         assert rows[:, 0].tolist() == expected.classes.tolist()
         np.testing.assert_allclose(rows[:, 1], expected.scores, atol=1e-6)
@@ -293,5 +297,7 @@ def test_the_cpp_program_finds_the_predictors_objects(program, detector, tmp_pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     model = effnet.load(detector)
     (expected,) = model.predict(detector / "exact.png")
-    rows = [(name, float(score), np.array(box, float)) for name, score, *box in map(str.split, done.stdout.splitlines())]
+    rows = [
+        (name, float(score), np.array(box, float)) for name, score, *box in map(str.split, done.stdout.splitlines())
+    ]
     assert_objects(rows, expected, model.config.class_names, score=1e-4, pixels=0.1)

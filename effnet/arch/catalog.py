@@ -97,7 +97,7 @@ DETECTORS: tuple[str, ...] = tuple(name for names in DETECTOR_FAMILIES.values() 
 
 _CLASSES = 1000
 
-EFFDETS_OWN = tuple(f"efficientdet_d{number}" for number in range(6))
+EFFDETS_OWN = tuple(f"efficientdet_d{number}" for number in range(4))
 """The detectors that effdet also has on backbones of timm's own, under these names."""
 
 _EVERY = (*NAMES, *DETECTORS)
@@ -147,7 +147,7 @@ def get_spec(name: str, *, num_classes: int | None = None, in_channels: int = 3)
     "SAME" padding, BatchNorm epsilon 1e-3. timm's other names (efficientnet_b0, efficientnetv2_s) pad symmetrically,
     with epsilon 1e-5; torchvision's names (efficientnet_v2_s, torchvision/efficientnet_b5) follow torchvision. A
     detector's (efficientdet_d0, tf_efficientdet_lite0, efficientdet-d7x) all mean the official one, but
-    effdet/efficientdet_d0 to _d5, effdet's own: symmetric padding, epsilon 1e-5, no biases before BatchNorms.
+    effdet/efficientdet_d0 to _d3, effdet's own: symmetric padding, epsilon 1e-5, no biases before BatchNorms.
     Raises SpecError for an unknown name; the message suggests the nearest known one.
 
     >>> spec = get_spec("lite0", num_classes=10)

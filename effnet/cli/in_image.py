@@ -44,6 +44,8 @@ def answer_images(
         raise InputError(f"the format of {task} must be one of {', '.join(forms)}; got {form}")
     if form in FOLDERS[task] and out is None:
         raise InputError(f"--format {form} writes a file for each image: give their folder, --out DIR")
+    if form == "table" and out is not None:
+        raise InputError(f"--out takes {', '.join(forms[1:])}, not a table: name one with --format")
     if form == _COCO and annotations is None and out is None:
         raise InputError(
             "--format coco needs the numbers of images: give the file that has them, --annotations FILE, or write them "

@@ -38,7 +38,7 @@ def with_groups(listing: Listing, *, group_by: str = "", equal: Iterable[Group] 
     if group_by:
         matched = _matched(listing, group_by)
         groups += matched
-        notes.append(sentence(matched, f"share a match of {group_by!r} in their paths"))
+        notes.append(sentence(matched, f"share a match of '{group_by}' in their paths"))
     if listing.groups:
         notes.append(sentence(listing.groups, "share a group in the manifest"))
     if not group_by and not groups:

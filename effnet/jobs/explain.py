@@ -86,6 +86,11 @@ class Explainer:
         threads: int = 1,
     ) -> None:
         config = read_config(folder)
+        if config.arch.decoder is not None:
+            raise InputError(
+                f"explain shows where a classifier looked; the task of {folder} is {config.task}, whose answers lie in "
+                "the image: `effnet predict --draw DIR` shows them"
+            )
         _check_output(config, output)
         self.predictor = Predictor(folder, threads=threads, format=format or _format_with_maps(Path(folder), config))
         self.config = config

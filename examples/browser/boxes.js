@@ -29,7 +29,7 @@ function overlap([left, top, right, bottom], [l, t, r, b]) {
 
 // Returns the objects, best first: { box: [left, top, right, bottom] in pixels of the input, score, kind }.
 // `raw` are 4 numbers of each place: the logarithms of the distances to the sides, in cells; `logits` one of each class.
-export function detect(raw, logits, input, { threshold, iou = 0.6, most = 100, candidates = 1000 }) {
+export function detect(raw, logits, input, { threshold, iou = 0.6, most = 1000 }) {
   const places = cells(input), classes = logits.length / places.length;
   if (raw.length !== 4 * places.length) throw new Error("its boxes are not around points, which this page needs");
   const least = Math.log(threshold / (1 - threshold)), found = [];
@@ -38,11 +38,11 @@ export function detect(raw, logits, input, { threshold, iou = 0.6, most = 100, c
   }
   found.sort((a, b) => b.score - a.score);
   const kept = [];
-  for (const { place, kind, score } of found.slice(0, candidates)) {
+  for (const { place, kind, score } of found.slice(0, most)) {
     const { x, y, width, height } = places[place];
     const [left, top, right, bottom] = [0, 1, 2, 3].map((side) => Math.exp(Math.min(raw[4 * place + side], 6)));
     const box = [x - left * width, y - top * height, x + right * width, y + bottom * height];
-    if (kept.length < most && !kept.some((other) => other.kind === kind && overlap(other.box, box) > iou)) {
+    if (!kept.some((other) => other.kind === kind && overlap(other.box, box) > iou)) {
       kept.push({ box, score, kind });
     }
   }

@@ -35,9 +35,12 @@ function draw(image, canvas, found) {
   context.lineWidth = Math.max(2, Math.round(Math.max(image.width, image.height) / 200));
   context.font = `${8 * context.lineWidth}px system-ui`;
   for (const { name, score, box: [left, top, right, bottom] } of found) {
-    context.strokeStyle = context.fillStyle = `hsl(${(137 * name.length + 40 * name.charCodeAt(0)) % 360} 90% 50%)`;
+    const text = `${name} ${(100 * score).toFixed(0)} %`, height = 9 * context.lineWidth, above = Math.max(top, height);
+    context.strokeStyle = context.fillStyle = `hsl(${(137 * name.length + 40 * name.charCodeAt(0)) % 360} 90% 40%)`;
     context.strokeRect(left, top, right - left, bottom - top);
-    context.fillText(`${name} ${(100 * score).toFixed(0)} %`, left, Math.max(top, 9 * context.lineWidth) - context.lineWidth);
+    context.fillRect(left, above - height, context.measureText(text).width + height / 2, height);
+    context.fillStyle = "#fff";
+    context.fillText(text, left + height / 4, above - height / 4);
   }
 }
 

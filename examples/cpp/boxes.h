@@ -41,7 +41,7 @@ inline float overlap(const std::array<float, 4>& a, const std::array<float, 4>& 
 // Returns the objects, best first. `raw` are 4 numbers of each of `places`: the logarithms of the distances to the left, top,
 // right and bottom, in cells; `logits` are one number of each of `classes` at each place.
 inline std::vector<Object> detect(const float* raw, const float* logits, int64_t places, int64_t classes, int64_t height, int64_t width,
-                                  float threshold, float iou = 0.6f, size_t most = 100, size_t candidates = 1000) {
+                                  float threshold, float iou = 0.6f, size_t most = 1000) {
   const auto cell = cells(height, width);
   if (int64_t(cell.size()) != places) throw std::runtime_error("the model's boxes are not around points, which this program needs");
   const float least = std::log(threshold / (1 - threshold));
@@ -50,7 +50,7 @@ inline std::vector<Object> detect(const float* raw, const float* logits, int64_t
     if (logits[i] >= least) order.push_back(i);
   }
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return logits[a] > logits[b]; });
-  order.resize(std::min(order.size(), candidates));
+  order.resize(std::min(order.size(), most));
   std::vector<Object> kept;
   for (const int64_t i : order) {
     const auto& [x, y, wide, high] = cell[size_t(i / classes)];
@@ -59,7 +59,7 @@ inline std::vector<Object> detect(const float* raw, const float* logits, int64_t
     const Object object{{x - cellsTo(0) * wide, y - cellsTo(1) * high, x + cellsTo(2) * wide, y + cellsTo(3) * high},
                         1 / (1 + std::exp(-logits[i])), i % classes};
     const auto repeats = [&](const Object& other) { return other.kind == object.kind && overlap(other.box, object.box) > iou; };
-    if (kept.size() < most && std::none_of(kept.begin(), kept.end(), repeats)) kept.push_back(object);
+    if (std::none_of(kept.begin(), kept.end(), repeats)) kept.push_back(object);
   }
   return kept;
 }

@@ -121,7 +121,7 @@ def test_no_memory_is_taken_for_weights_that_the_file_does_not_have(bundle, monk
     config = json.loads((bundle / "config.json").read_text())
     config["arch"]["head_channels"] = 60_000
     (bundle / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr("effnet.bundle.weights.build", lambda *_: pytest.fail("a network was built"))
+    monkeypatch.setattr("effnet.bundle.weights.build_network", lambda *_: pytest.fail("a network was built"))
     with pytest.raises(
         BundleError, match=r"model\.safetensors must hold the [\d,]+ weights of its architecture; it has"
     ):

@@ -42,11 +42,15 @@ def test_models_lists_detectors_with_their_ap(run_cli):
     assert told == "--family v1 has no networks for detection; leave out one of the two"
 
 
-def test_verbs_show_a_detector_or_say_that_they_take_none(run_cli):
+def test_verbs_show_a_detector_or_say_that_they_take_none(run_cli, make_folder):
     shown = run_cli("models", "show", "efficientdet_lite0").out
     assert shown.startswith("efficientdet_lite0: 3 x 320 x 320 -> 90 classes\nparams 3243470")
     assert "feature pyramid, levels 3 to 7" in shown
     assert json.loads(run_cli("models", "cost", "efficientdet_lite0", "--format", "json").out)["macs"] == 973_589_696
+    assert "\nparams 3877763, " in run_cli("models", "show", "effdet/efficientdet_d0").out
+    photos = make_folder({f"{part}/{label}": 2 for part in ("train", "val", "test") for label in ("cat", "dog")})
+    told = refused(run_cli("train", photos, "--model", "efficientdet_lite0", "--out", photos.parent / "out"))
+    assert told.startswith("the network must be a classifier, as these data have classes alone; efficientdet_lite0 has")
     told = refused(run_cli("models", "cost", "efficientdet_lite0", "--training"))
     assert told.startswith("--training predicts the memory of classifiers; efficientdet_lite0 has a decoder")
     for asked in (("--phi", 1), ("--grid",)):

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotated_sets import write_coins, write_terrain
+from dense_bundles import write_detector, write_segmenter
 from PIL import Image
 from snippets import PAGES, ROOT, Block, blocks
 
 import effnet
+from effnet.tasks.boxes.points import decode_points, points
 
 BLOCKS = [block for path in PAGES for block in blocks(path)]
 RUN = [block for block in BLOCKS if block.language in ("sh", "python") and not block.not_run]
@@ -26,7 +29,7 @@ OTHERS = {"pip", "torchrun", "make", "git", "cd"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, small_bundle):
-    """The folder in which a reader of the pages works: a finished bundle, photographs, a checkpoint."""
+    """The folder in which a reader of the pages works: bundles, photographs, annotated images, a checkpoint."""
     import torch
     from sklearn.datasets import load_digits
 
@@ -35,6 +38,10 @@ def place(tmp_path_factory, small_bundle):
 
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(small_bundle, folder / "model")
+    write_coins(folder / "coins", images=12)
+    write_terrain(folder / "terrain", images=12)
+    write_detector(folder / "detector")
+    write_segmenter(folder / "segmenter")
     digits, rng = load_digits(), np.random.default_rng(0)
     for name, wanted in (("photos", range(10)), ("pet-photos", (0, 1)), ("other-photos", (2,)), ("more", (3,))):
         for number in wanted:
@@ -165,3 +172,15 @@ def test_the_fields_of_the_report_are_there(small_bundle):
 def test_every_public_name_is_in_the_reference():
     text = (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == effnet.__all__
+
+
+def test_the_decoding_of_the_page_is_effnets():
+    """Of an input whose sides are no multiples of the strides, so that cells are not square."""
+    page = ROOT / "docs" / "reference" / "boxes-and-masks.md"
+    (block,) = [block for block in BLOCKS if block.page.endswith(page.name) and block.language == "python"]
+    found: dict[str, Any] = {}
+    exec(compile(block.text, str(page), "exec"), found)
+    every = points(100, 168)
+    raw = np.random.default_rng(0).normal(0, 2, (len(every), 4))
+    expected = decode_points(raw, every.centres, every.strides)
+    np.testing.assert_allclose(found["decode"](raw, 100, 168), expected, rtol=1e-5)

@@ -9,7 +9,8 @@ COINS = {"coin": (230, 190, 60), "button": (60, 90, 220)}
 TERRAIN = {"field": (60, 140, 60), "water": (40, 80, 180), "road": (150, 150, 150)}
 COLOURS = {"field": (0, 255, 0), "water": (0, 0, 255), "road": (128, 128, 128)}
 
-_OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+_BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+_OBJECT = f"<object><name>{{}}</name>{_BOX}</object>"
 
 
 def write_coins(folder: Path, *, images: int = 24, height: int = 120, width: int = 160) -> Path:

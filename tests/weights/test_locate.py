@@ -9,10 +9,13 @@ from effnet.arch.catalog import get_spec
 from effnet.errors import WeightsError
 from effnet.weights.identify import identify
 from effnet.weights.locate import find_network
-from effnet.weights.schemes import SCHEMES, foreign_names, foreign_shapes, plain_arrays
+from effnet.weights.schemes import COMPOSED, SCHEMES, foreign_names, foreign_shapes, plain_arrays
+
+# Those of classifiers; tests/weights/test_decoder_schemes.py has the others.
+PLAIN = [scheme for scheme in SCHEMES if scheme not in COMPOSED]
 
 NOTHING = np.float32(0)
-DOTTED = [scheme for scheme in SCHEMES if scheme not in ("keras", "tensorflow")]
+DOTTED = [scheme for scheme in PLAIN if scheme not in ("keras", "tensorflow")]
 
 
 def arrays_of(name, scheme, *, prefix="", num_classes=7, value=NOTHING):
@@ -52,7 +55,7 @@ def test_layers_of_ones_own_beside_a_network_of_keras_and_tensorflow_are_left_ou
     assert identify(head.arrays, name_hint="w")[1].num_classes == 7
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", PLAIN)
 def test_what_is_missing_inside_the_network_stays_an_error(scheme):
     prefix = "" if scheme in ("keras", "tensorflow") else "net.backbone."
     arrays = arrays_of("b0", scheme, prefix=prefix)

@@ -55,10 +55,21 @@ def _find(subject: str, *, model: str | None) -> "tuple[ArchSpec | None, dict[st
     whole_id = any(subject == entry.id for entry in entries(supported_only=False))
     if not whole_id and os.path.isdir(subject):
         return _in_folder(path, model=model)
-    is_weights = whole_id or "/" in subject or "." in subject
+    is_weights = whole_id or (("/" in subject or "." in subject) and not _names_detector(subject))
     if path.suffix == ".json" or not (is_weights or path.exists()):
         return read_spec(subject), None
     return _published(subject) if whole_id or not path.exists() else _in_file(path, model=model)
+
+
+def _names_detector(subject: str) -> bool:
+    """Return whether this is a detector's name, perhaps with effdet's prefix; its weights are not in the catalog."""
+    from effnet.arch.catalog import DETECTORS, short_name
+    from effnet.errors import SpecError
+
+    try:
+        return short_name(subject) in DETECTORS
+    except SpecError:
+        return False
 
 
 def _published(name: str) -> "tuple[ArchSpec | None, dict[str, Any]]":

@@ -31,8 +31,8 @@ _TRIED = 8
 def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> Listing | None:
     """Return the listing of annotated data for `task`, or for that of its annotations if it is "auto".
 
-    None if there are no annotations, or those of a task that is not asked for. `class_names` are those of a model.
-    Raises DataError if annotations cannot be read, or if DETECTION or SEGMENTATION is asked for and there are none.
+    None if there are no annotations, or those of a task that is not requested. `class_names` are those of a model.
+    Raises DataError if annotations cannot be read, or if DETECTION or SEGMENTATION is requested and there are none.
     """
     if task not in ("auto", DETECTION, SEGMENTATION):
         return None

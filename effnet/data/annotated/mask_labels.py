@@ -19,7 +19,7 @@ from PIL import Image
 from effnet.data.annotated.mask_codes import IGNORE, MOST_CLASSES, MaskCode
 from effnet.data.annotated.mask_set import MaskSet
 from effnet.data.annotated.masks import count_pixels, draw_mask, read_mask
-from effnet.data.annotated.record import AnnotatedSet, Finding
+from effnet.data.annotated.record import AnnotatedSet, notes_of
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.data.labels import LabelKind, Names, class_name
 from effnet.data.sources import Listing, Part, encoded, source_name
@@ -86,7 +86,7 @@ def listing_of_masks(found: MaskSet, *, name: str, root: str = "") -> Listing:
             )
             for split, images in found.parts.items()
         },
-        notes=_notes(found.findings),
+        notes=notes_of(found.findings),
         findings=found.findings,
         root=root,
         channels=3,
@@ -109,20 +109,12 @@ def listing_of_drawn(found: AnnotatedSet, *, name: str, root: str = "", backgrou
             )
             for split, images in found.parts.items()
         },
-        notes=_notes(found.findings),
+        notes=notes_of(found.findings),
         findings=found.findings,
         root=root,
         channels=3,
         class_names=names,
         label_kind=MASKS,
-    )
-
-
-def _notes(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """Return what a reader found, each with its first example."""
-    return tuple(
-        f"{each.sentence} The first: {printable(each.examples[0])}" if each.examples else each.sentence
-        for each in findings
     )
 
 

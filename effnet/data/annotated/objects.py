@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.annotated.record import Annotated, AnnotatedSet
+from effnet.data.annotated.record import Annotated, AnnotatedSet, notes_of
 from effnet.data.labels import LabelKind, Names, class_name
 from effnet.data.sources import Listing, Part
 from effnet.errors import DataError
@@ -47,7 +47,7 @@ def listing_of(found: AnnotatedSet, *, name: str, root: str = "") -> Listing:
             )
             for split, images in found.parts.items()
         },
-        notes=tuple(finding.sentence for finding in found.findings),
+        notes=notes_of(found.findings),
         findings=found.findings,
         root=root,
         channels=3,

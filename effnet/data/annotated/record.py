@@ -1,6 +1,6 @@
 """Images with annotated objects, as every reader returns them, and what was found on the way."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -208,3 +208,11 @@ def describe(findings: tuple[Finding, ...]) -> list[str]:
         lines += [f"  {printable(example)}" for example in finding.examples]
         lines += [f"  and {finding.count - len(finding.examples):,} more"] * (0 < len(finding.examples) < finding.count)
     return lines
+
+
+def notes_of(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Return the sentences of findings, each with its first place."""
+    return tuple(
+        f"{each.sentence} The first: {printable(each.examples[0])}" if each.examples else each.sentence
+        for each in findings
+    )

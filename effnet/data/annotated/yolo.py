@@ -30,7 +30,8 @@ def read_yolo(
 
     The annotation of images/a/1.jpg is labels/a/1.txt or images/a/1.txt; an image without one has no objects.
     `names_file` is the relative path of data.yaml or of a file with a class per line; without it, classes are named by
-    their numbers. A line of more than 5 numbers is the outline of an object.
+    their numbers. A line of more than 5 numbers is the outline of an object; but a sixth alone is a score, as in
+    predictions, and is not used.
 
     Raises:
         DataError: the names cannot be read, or there is no image; the message has the file and the line.
@@ -132,8 +133,8 @@ def _object(words: Sequence[str], place: str, names: Sequence[str]) -> RawObject
         raise ValueError(f"its numbers must be finite; got {brief(' '.join(words))}")
     number = int(label)
     name = names[number] if number < len(names) else f"class {number}" if names else str(number)
-    if len(values) == 4:
-        x, y, width, height = values
+    if len(values) in (4, 5):
+        x, y, width, height = values[:4]
         box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         return RawObject(place=place, name=name, box=box)
     if len(values) < 6 or len(values) % 2:

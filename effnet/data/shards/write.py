@@ -82,8 +82,14 @@ def write_shards(
     strict they are errors.
 
     Raises:
-        DataError: `out` is not empty, cannot be written to or its disk is full; no incomplete files are left then.
+        DataError: the labels are boxes or masks, or `out` is not empty, cannot be written to or its disk is full; no
+            incomplete files are left then.
     """
+    if not dataset.label_kind.classes and dataset.label_kind is not SEVERAL:
+        raise DataError(
+            f"shards hold classes or several outputs; these data are for {dataset.task}: `effnet fit` reads their "
+            "files directly"
+        )
     limits = _limits(shard_mb, per_shard)
     out = Path(os.path.realpath(out))
     # Beside `out`, so that one rename moves it.

@@ -22,7 +22,8 @@ def _check_network(network: ArchSpec, dataset: Dataset) -> None:
         )
     if kind is not None and not isinstance(network.decoder, kind):
         raise InputError(
-            f"the network must answer the task of these data, {dataset.task}; {network.name} does not: leave it out"
+            f"the network must answer the task of these data, {dataset.task}; {network.name} does not: name a bundle "
+            "or a spec of such a network, or let `effnet fit` choose one"
         )
 
 

@@ -131,7 +131,7 @@ def nothing_sentence(truths: Sequence[Annotated], found: Sequence[Detections]) -
     if known < 0.5 * fitting:
         return (
             f"{some} fit {percent(fitting / objects, 1)} by half, but with the right class only "
-            f"{percent(known / objects, 1)}. It needs a longer training, or its classes cannot be told apart."
+            f"{percent(known / objects, 1)}. It needs a longer training, or its classes look alike."
         )
     return f"{some} fit {percent(known / objects, 1)} by half, but most boxes of high scores are of no object."
 

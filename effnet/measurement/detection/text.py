@@ -55,7 +55,7 @@ def warnings_about(score: DetectionScore, dataset: Any, *, balanced: bool) -> li
 
 
 def warnings_of(score: DetectionScore) -> list[str]:
-    """Return the warnings on a score: it cannot be told, finds nearly nothing, or its images leak."""
+    """Return the warnings on a score: it means nothing, finds nearly nothing, or its images leak."""
     found = []
     if not score.objects:
         found.append("No test image has an object that counts: the average precision is unknown.")

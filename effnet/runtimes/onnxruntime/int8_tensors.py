@@ -18,12 +18,12 @@ class Tensor:
 
 
 def quantize(graph: Graph, values: str, scheme: Affine) -> Tensor:
-    """Add the conversion of fp32 values to 8 bits and back."""
+    """Add the conversion of fp32 values to uint8 and back."""
     return dequantize(graph, to_8_bits(graph, values, scheme), scheme)
 
 
 def to_8_bits(graph: Graph, values: str, scheme: Affine) -> str:
-    """Add the conversion of fp32 values to 8 bits; return their name."""
+    """Add the conversion of fp32 values to uint8; return their name."""
     parameters = [_constant_once(graph, scheme.scale), _constant_once(graph, scheme.zero_point)]
     return graph.node("QuantizeLinear", [values, *parameters], f"{values.removesuffix('.float')}.quantized")
 

@@ -11,7 +11,7 @@ from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.tasks.boxes.anchors import anchors
 from effnet.tasks.boxes.anchors import decode as decode_anchors
-from effnet.tasks.boxes.candidates import Decode, detect
+from effnet.tasks.boxes.candidates import MOST_CANDIDATES, Decode, detect
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.tasks.boxes.record import Detections
 
@@ -24,8 +24,8 @@ LEAST_SCORE = 0.05
 # A threshold of 0 would decode every place.
 _LEAST = 1e-4
 
-MOST_OBJECTS = 100
-"""The most objects of an image by default, COCO's."""
+MOST_OBJECTS = MOST_CANDIDATES
+"""The most objects of an image by default; COCO's 100 would be too few for cells or a crowd."""
 
 
 @lru_cache(maxsize=16)

@@ -33,8 +33,8 @@ def train_detector(
     """Train `model`, whose backbone is pretrained, in place; see `effnet.training.loop.train`.
 
     There is no first stage if `recipe.boxes.kept_views` is 0, or if not even one view of each image fits into memory:
-    with so many images it gains nothing. It is resumed as the second one is. `deadline_seconds` are those of both
-    together, without those that the first took before it was resumed; it takes at most half.
+    with that number of images it gains nothing. It is resumed as the second one is. `deadline_seconds` are those of
+    both together, without those that the first took before it was resumed; it takes at most half.
     """
     device = device or pick_device()
     total, spent = deadline_seconds, 0.0

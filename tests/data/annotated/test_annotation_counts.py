@@ -42,3 +42,18 @@ def test_objects_that_are_too_small_for_an_input_are_reported():
     lines = describe(inspect_dataset(dataset))
     # 12 pixels of 1000 are 3.8 of 320, and 8 of 667: the next side that is listed is 768.
     assert "100 % of the boxes are under 8 px at 320: choose 768." in lines
+
+
+def test_what_is_irregular_is_said_with_file_and_line(tmp_path):
+    folder = write_coins(tmp_path / "coins")
+    path = folder / "annotations" / "03.xml"
+    path.write_text("\n" + path.read_text().replace("<xmin>", "<xmin>-9", 1).replace("<object>", "\n<object>"))
+    (folder / "images" / "05.jpg").unlink()
+    (folder / "annotations" / "06.xml").write_text("<annotation>")
+    lines = describe(inspect_dataset(read_dataset(folder)))
+    (clipped,) = [line for line in lines if line.startswith("1 box reaches beyond its image and was clipped.")]
+    assert f"The first: {path}, line 3: (-9" in clipped
+    (missing,) = [line for line in lines if line.startswith("1 annotation is of an image that does not exist")]
+    assert missing.endswith(f"The first: {folder}/annotations/05.xml: 05.jpg")
+    (unreadable,) = [line for line in lines if line.startswith("1 annotation file cannot be read")]
+    assert f"{folder}/annotations/06.xml, line 1" in unreadable

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 
+from effnet.arch.catalog import get_spec
+from effnet.arch.decoders.usual import with_detector
+from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError
 from effnet.tasks.boxes.candidates import choose, detect
 from effnet.tasks.boxes.points import boxes_at, distances_to, points
+from effnet.tasks.boxes.whole import find_objects
 
 
 def test_objects_come_back_from_raw_outputs():
@@ -71,3 +75,14 @@ def test_other_shapes_are_errors():
         choose(np.zeros(3), threshold=0.5)
     with pytest.raises(DataError, match="threshold must be above 0 and below 1; got 0"):
         choose(np.zeros((3, 1)), threshold=0)
+
+
+def test_an_image_may_have_hundreds_of_objects():
+    """One of 16 x 16 pixels in each cell of the finest level of an input of 160 x 160: 400, as in microscope images."""
+    spec = with_detector(get_spec("lite0"), 1, max_level=4)
+    preprocess = Preprocess(resolution=160, mode="corner", crop=1.0)
+    logits = np.where(np.arange(500) < 400, 3.0, -9.0).astype(np.float32)  # levels 3 and 4: 400 and 100 places
+    outputs = {"boxes": np.zeros((1, 500, 4), np.float32), "scores": logits.reshape(1, 500, 1)}
+    found = find_objects(lambda images: outputs, np.zeros((160, 160, 3), np.uint8), spec, preprocess)
+    assert len(found) == 400
+    assert found.boxes[21].tolist() == [4, 4, 20, 20]  # the second cell of the second row
