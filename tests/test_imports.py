@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from bundles import make_bundle
+from in_images import untrained_bundle
 from PIL import Image
 
 import effnet
@@ -110,6 +111,14 @@ def test_a_sound_is_predicted_without_a_workshop_package(run_on_device, tmp_path
     done = run_on_device("predict", bundle, tmp_path / "tone.wav")
     assert (done.returncode, done.stderr) == (0, "")
     assert "tone.wav" in done.stdout
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_objects_and_masks_are_found_and_drawn_without_a_workshop_package(run_on_device, image, tmp_path, task):
+    bundle = untrained_bundle(tmp_path / "bundle", task)
+    done = run_on_device("predict", bundle, image, "--draw", tmp_path / "drawn", "--format", "csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "drawn").iterdir())) == 1
 
 
 def test_explaining_needs_no_workshop_package(run_on_device, bundle_copy, image, tmp_path):

@@ -6,37 +6,15 @@ import json
 
 import numpy as np
 import pytest
+from in_images import NAMES, untrained_bundle
 from PIL import Image
 
-from effnet.arch.catalog import get_spec
-from effnet.arch.decoders.usual import with_detector, with_segmenter
-from effnet.arch.scale import scale
-from effnet.bundle.config import ModelConfig, write_config
-from effnet.bundle.weights import save_bundle, state_arrays
-from effnet.data.preprocess import Preprocess
-from effnet.nn.dense import build_dense
-from effnet.runtimes.onnxruntime.writer import export_onnx
-from effnet.tasks.registry import task_for
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NAMES = ("cat", "dog")
 
 
 @pytest.fixture(scope="module", params=["detection", "segmentation"])
 def bundle(request, tmp_path_factory):
-    backbone = scale(get_spec("b0"), phi=-16, resolution=64)
-    spec = (with_detector if request.param == "detection" else with_segmenter)(backbone, len(NAMES))
-    preprocess = Preprocess(
-        resolution=64, mode="corner", crop=1.0, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
-    )
-    folder = tmp_path_factory.mktemp(request.param) / "bundle"
-    config = ModelConfig(arch=spec, preprocess=preprocess, class_names=NAMES, task=task_for(spec), threshold=0.001)
-    state = state_arrays(build_dense(spec, seed=0))
-    save_bundle(folder, config, state)
-    export_onnx(folder, config, state)
-    write_config(config, folder)
-    return folder
+    return untrained_bundle(tmp_path_factory.mktemp(request.param) / "bundle", request.param)
 
 
 @pytest.fixture(scope="module")
