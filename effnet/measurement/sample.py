@@ -63,7 +63,7 @@ def gather(
             raise InputError(
                 "int8 is calibrated on training images; give the data that the bundle was trained on: --data DATA"
             )
-        shape = (CHECKED, preprocess.resolution, preprocess.resolution, preprocess.channels)
+        shape = (CHECKED, *preprocess.size, preprocess.channels)
         return Images(check=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), random=True)
     if calibrated:
         dataset = read_as_fitted(data, folder=folder, config=config)

@@ -57,6 +57,14 @@ def test_written_labels_are_annotations_again(run, place, tmp_path):
         np.testing.assert_allclose(image.boxes, one.boxes, atol=1e-3)
 
 
+def test_an_export_is_checked_on_images_of_the_inputs_sides(run, place, tmp_path):
+    """The input of these bundles is no square."""
+    for name in ("detector", "segmenter"):
+        ran = run("export", name, "--to", "onnx", "--out", tmp_path / name)
+        assert ran.code == 0, ran
+        assert "100.0% of the answers on 64 random images are the same" in ran.out
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
