@@ -48,12 +48,12 @@ def main(model: str, *paths: str) -> None:
         raw, logits = session.run(["boxes", "scores"], {"image": np.asarray(canvas)[None]})
         scores = 1 / (1 + np.exp(-logits[0]))
         places, classes = np.nonzero(scores >= float(metadata["threshold"]))
-        x, y, *sides = cells(height, width)[places].T
-        near = np.exp(np.minimum(raw[0, places], 6)) * np.stack(sides * 2, 1)  # to the left, top, right and bottom
-        boxes = np.stack((x - near[:, 0], y - near[:, 1], x + near[:, 2], y + near[:, 3]), 1)
+        cell, away = cells(height, width)[places], np.exp(np.minimum(raw[0, places], 6)) * (-1, -1, 1, 1)
+        boxes = cell[:, [0, 1, 0, 1]] + away * cell[:, [2, 3, 2, 3]]  # left, top, right, bottom
         for i in suppress(boxes, scores[places, classes], classes):
             box = np.clip(boxes[i] * np.tile((w / inner[0], h / inner[1]), 2), 0, (w, h, w, h))
-            print(f"{path}: {names[classes[i]]} {scores[places[i], classes[i]]:.3f}", *(f"{side:.1f}" for side in box))
+            if (box[2:] > box[:2]).all():  # what lies in the padding is nothing in the image
+                print(f"{path}: {names[classes[i]]} {scores[places[i], classes[i]]:.3f}", *np.round(box, 1))
 
 
 if __name__ == "__main__":

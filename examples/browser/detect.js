@@ -18,7 +18,7 @@ async function search(image, model) {
     name: model.names[kind],
     score,
     box: box.map((side, i) => (i % 2 ? Math.min(Math.max(side * down, 0), image.height) : Math.min(Math.max(side * across, 0), image.width))),
-  }));
+  })).filter(({ box: [left, top, right, bottom] }) => right > left && bottom > top); // the padding is nothing in the image
   draw(image, canvas, found);
   list(found.map(({ name, score }) => [name, score]));
   const counts = new Map();

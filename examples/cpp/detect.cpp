@@ -61,6 +61,7 @@ static int run(const std::string& model, const std::string& path) {
   for (const auto& object : found) {
     const float sides[] = {std::clamp(object.box[0], 0.0f, float(image.width)), std::clamp(object.box[1], 0.0f, float(image.height)),
                            std::clamp(object.box[2], 0.0f, float(image.width)), std::clamp(object.box[3], 0.0f, float(image.height))};
+    if (sides[2] <= sides[0] || sides[3] <= sides[1]) continue;  // what lies in the padding is nothing in the image
     std::printf("%s %.6f %.2f %.2f %.2f %.2f\n", names[size_t(object.kind)].c_str(), object.score, sides[0], sides[1], sides[2], sides[3]);
   }
   return 0;
