@@ -18,6 +18,7 @@ from PIL import Image
 
 import effnet
 from effnet.data.letterbox import letterbox
+from effnet.data.preprocess import Preprocess
 from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 
@@ -260,9 +261,12 @@ def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tm
 CPP = """
 #include <cstdio>
 #include "boxes.h"
+#include "files.h"
 int main(int, char** words) {
   const int64_t height = std::stol(words[2]), width = std::stol(words[3]);
   const int64_t places = int64_t(cells(height, width).size());
+  for (int level : read_fill(words[4], 3)) std::printf("%d ", level);
+  std::printf("\\n");
   std::vector<float> numbers(size_t(places) * 7);
   std::FILE* file = std::fopen(words[1], "rb");
   if (std::fread(numbers.data(), 4, numbers.size(), file) != numbers.size()) return 1;
@@ -282,8 +286,11 @@ def test_the_cpp_boxes_are_decoded_and_suppressed_as_effnets(tmp_path):
     for height, width in SIZES:
         raw, logits, decode = raw_outputs(height=height, width=width)
         (tmp_path / "numbers").write_bytes(raw.tobytes() + logits.tobytes())
-        run = [tmp_path / "test", tmp_path / "numbers", str(height), str(width)]
-        lines = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+        preprocess = Preprocess(resolution=width, height=height, mode="corner", crop=1.0)
+        run = [tmp_path / "test", tmp_path / "numbers", str(height), str(width), json.dumps(preprocess.to_dict())]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+        fill, *lines = done.stdout.splitlines()
+        assert tuple(map(int, fill.split())) == preprocess.fill
         expected = detect(raw, logits, decode, threshold=0.3, most=1000)
         rows = np.array([line.split() for line in lines], float)
         assert rows[:, 0].tolist() == expected.classes.tolist()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from annotated_sets import TERRAIN
-from decoders import LITE0, arrays, config_of, outputs_of, settled, small
+from decoders import LITE0, config_of, outputs_of, settled, small
 
 from effnet.arch.decoders.usual import with_detector, with_segmenter
-from effnet.bundle.weights import save_bundle
+from effnet.bundle.weights import save_bundle, state_arrays
 from effnet.runtimes.onnxruntime.writer import export_onnx
 
 # Of the scores of noise, this share is above the threshold of the detector: some objects in any image.
@@ -36,7 +36,7 @@ def _write(folder: Path, network, **facts) -> Path:
     config = config_of(network.spec)
     preprocess = dataclasses.replace(config.preprocess, interpolation="bilinear")
     config = dataclasses.replace(config, preprocess=preprocess, **facts)
-    state = arrays(network)
+    state = state_arrays(network)
     save_bundle(folder, config, state)
     export_onnx(folder, config, state)
     return folder

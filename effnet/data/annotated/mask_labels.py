@@ -47,6 +47,14 @@ class MaskLabel:
     code: MaskCode
     pixels: np.ndarray
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MaskLabel) and (
+            (self.file, self.code) == (other.file, other.code) and np.array_equal(self.pixels, other.pixels)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.file, self.code))
+
     def read(self, image: ImageHeader) -> np.ndarray:
         """Return the class of each pixel, uint8 [height, width], of the image with this header; see `read_mask`."""
         if isinstance(self.file, str):

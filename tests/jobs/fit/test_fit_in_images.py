@@ -143,6 +143,11 @@ def test_options_that_boxes_do_not_have_are_refused(options, error, message, squ
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+def test_a_data_set_of_masks_that_was_read_is_fitted_as_its_folder(squares, segmenter, tmp_path):
+    again = fitted(read_dataset(squares[1]), tmp_path / "bundle")
+    assert again.report.test.figure == pytest.approx(segmenter.report.test.figure, nan_ok=True)
+
+
 def test_masks_are_no_boxes(squares):
     with pytest.raises(DataError, match="the task detection needs boxes of objects"):
         read_dataset(squares[1], task="detection")
