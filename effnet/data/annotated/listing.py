@@ -60,9 +60,11 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
     found = read_annotated(path, class_names=_of_objects(class_names) if task == SEGMENTATION else class_names)
     if task == SEGMENTATION:
         if not any(shape is not None for image in found.images for shape in image.shapes):
+            bad = next((each for each in found.findings if each.kind == "mask"), None)
+            why = f" {bad.sentence} The first: {printable(bad.examples[0])}." if bad else ""
             raise DataError(
                 f"the task {task} needs masks, or the outlines of objects; the objects of {printable(path)} have boxes "
-                "alone: `effnet fit --task detect` finds them"
+                f"alone: `effnet fit --task detect` finds them.{why}"
             )
         return listing_of_drawn(found, name=path, root=root)
     return listing_of(found, name=path, root=root)

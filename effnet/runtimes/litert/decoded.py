@@ -10,7 +10,7 @@ from effnet.runtimes.litert.flatbuffer import Graph
 from effnet.tasks.task import Output
 
 # LiteRT aborts the process at an int8 factor of 0, whose step would be 0; this one changes no number.
-_LEAST_FACTOR = 1e-6
+_LEAST_FACTOR = 1e-9
 
 
 def add_joined(
