@@ -69,6 +69,8 @@ def _lacked_in_images(job: Job) -> list[str]:
         wrong.append(f"precision must be one of {', '.join(_PRECISIONS)}; got {job.target.precision}")
     if job.num_trials or getattr(job.config, "search", "off") != "off":
         wrong.append("trials and fit.search must be off: they compare the accuracy of classifiers")
+    if job.asked.value("masks.scale") and job.budget.latency_ms is not None:
+        wrong.append("masks.scale must be 0 with a latency budget: in windows the network runs several times an image")
     if job.target.profile:
         wrong.append("device must be left out: profiles predict classifiers")
     return wrong

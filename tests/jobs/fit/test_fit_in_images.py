@@ -134,6 +134,7 @@ def test_what_follows_the_network_takes_time(segmenter, squares):
         ({"coverage": 0.9}, InputError, "only classifiers abstain"),
         ({"resize": "squash"}, InputError, "fit.resize must be auto"),
         ({"trials": 3}, InputError, "compare the accuracy of classifiers"),
+        ({"max_latency_ms": 9, "settings": {"masks.scale": 0.5}}, InputError, "masks.scale must be 0 with a latency"),
         ({"max_latency_ms": 1e-6}, BudgetError, "must leave time for the network"),
     ],
 )
