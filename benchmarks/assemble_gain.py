@@ -78,7 +78,7 @@ def main() -> None:
     right = {name: np.array([row["right"][name] for row in rows], dtype=bool) for name in names}
     rivals = [name for name in names if name != "assembled"]
     best = max(rivals, key=lambda name: right[name].mean())
-    gain = 100 * (right["assembled"].mean() - right[best].mean())
+    gain = float(100 * (right["assembled"].mean() - right[best].mean()))
     low, high = interval(right, rivals)
     print(f"gain over {best}: {gain:+.2f} pp, 95 % interval {low:+.2f} to {high:+.2f}")
     samples = {f"{name}_accuracy": (100 * values.mean(1)).tolist() for name, values in right.items()}
