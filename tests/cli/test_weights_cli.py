@@ -36,12 +36,14 @@ def caches(tmp_path, monkeypatch):
 def test_the_list_shows_what_can_be_used_and_counts_the_rest(run_cli):
     ran = run_cli("models", "list")
     assert (ran.code, ran.err) == (0, "")
-    *_, last = ran.out.splitlines()
+    classifiers, _, detectors = ran.out.partition("\n detector ")
+    *_, last = classifiers.rstrip().splitlines()
+    assert detectors.count("efficientdet_") == 15
     assert last == (
         "31 networks, 207 published weights; --all shows 16 that effnet cannot build and 22 names without weights as "
         "well; `effnet models show ID` shows the details of one"
     )
-    assert sum("/" in line.split()[0] for line in ran.out.splitlines()[3:-1] if line.strip()) == 207
+    assert sum("/" in line.split()[0] for line in classifiers.splitlines()[3:-1] if line.strip()) == 207
     assert "untrained" not in ran.out.rpartition("\n31 networks")[0]
 
 

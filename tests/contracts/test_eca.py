@@ -26,7 +26,7 @@ from effnet.nn.network import fuse_
 from effnet.runtimes.registry import open_engine
 from effnet.runtimes.write import write_export
 from effnet.weights.morph import transfer
-from effnet.weights.schemes import SCHEMES, foreign_names
+from effnet.weights.schemes import COMPOSED, SCHEMES, foreign_names
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,7 +107,7 @@ def test_a_kernel_keeps_its_centre_when_a_network_is_scaled():
         transfer(state, source=small, target=bare)
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme not in ("effnet", "timm")])
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme not in ("effnet", "timm", *COMPOSED)])
 def test_schemes_without_names_for_it_say_so(scheme):
     with pytest.raises(WeightsError, match=f"'{scheme}' has no names for efficient channel attention"):
         foreign_names(with_eca("b0"), scheme)

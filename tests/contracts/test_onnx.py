@@ -226,7 +226,7 @@ def test_what_cannot_be_exported_is_refused():
     spec = get_spec("resnet18", num_classes=2)
     with pytest.raises(SpecError, match="need 3 values each; got 1 and 3"):
         to_onnx(spec, random_weights(spec), mean=(0.5,), std=(0.5, 0.5, 0.5))
-    with pytest.raises(SpecError, match="resolution must be at least 1 pixel; got 0"):
+    with pytest.raises(SpecError, match="resolution must be a positive integer, in pixels; got 0"):
         to_onnx(spec, random_weights(spec), resolution=0, **normalisation(spec))
 
 

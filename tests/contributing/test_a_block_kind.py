@@ -35,7 +35,7 @@ from effnet.training.losses import Batch, cross_entropy
 from effnet.training.memory.graph import step_graph, supported_blocks
 from effnet.weights.folding import fold_norms, unfold_norms
 from effnet.weights.morph import transfer
-from effnet.weights.schemes import SCHEMES, foreign_names
+from effnet.weights.schemes import COMPOSED, SCHEMES, foreign_names
 
 SIDE = 27
 PIXELS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -264,7 +264,7 @@ def test_memory_knows_which_blocks_the_kernels_support():
             assert bool(supported_blocks(spec, named_layers(spec))) == fits, name
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "effnet"])
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme not in ("effnet", *COMPOSED)])
 def test_a_foreign_naming_scheme_refuses_it_in_one_sentence(scheme):
     with pytest.raises(WeightsError, match=f"{scheme}' has no names for a two_scales block; save it under effnet's"):
         foreign_names(make_spec(), scheme)
