@@ -205,7 +205,8 @@ def test_files_of_several_outputs_return_each_under_its_name_and_their_maps(tmp_
     names = ["openvino", "openvino-fp16", "openvino-int8"]
     write_several(tmp_path, names, maps=True)
     assert_equal(tmp_path, names[0])
-    for name in names[1:]:
-        assert_near(tmp_path, name)
+    assert_near(tmp_path, names[1])
+    # OpenVINO takes 7 of 8 bits on a processor without VNNI: one column of these random outputs correlates by 0.915.
+    assert_near(tmp_path, names[2], least=0.9)
     for name in names:
         assert_maps(tmp_path, name)
