@@ -68,7 +68,8 @@ def outside_ms(predictor: Predictor, split: Split) -> float:
     config = predictor.config
     whole = config.task_record.whole
     assert whole is not None
-    few = Split(sources=split.sources[:_TIMED], labels=split.labels[:_TIMED])
+    places = sorted({round(place) for place in np.linspace(0, len(split) - 1, _TIMED)})
+    few = Split(sources=[split.sources[i] for i in places], labels=split.labels[places])
     taken = []
     for _, image, _ in answers_on(predictor, few):
         known: list[dict[str, np.ndarray]] = []
@@ -80,14 +81,19 @@ def outside_ms(predictor: Predictor, split: Split) -> float:
         whole(compute, image, config.arch, config.preprocess, threshold=config.threshold)
         rounds = []
         for _ in range(_ROUNDS):
-            results, start = iter(known), time.perf_counter()
-            whole(partial(_next, results), image, config.arch, config.preprocess, threshold=config.threshold)
-            both = time.perf_counter() - start
-            start = time.perf_counter()
-            resize_and_crop(image, config.preprocess)
-            rounds.append(both - (time.perf_counter() - start))
+            answer = partial(
+                whole, partial(_next, iter(known)), image, config.arch, config.preprocess, threshold=config.threshold
+            )
+            rounds.append(seconds_of(answer) - seconds_of(partial(resize_and_crop, image, config.preprocess)))
         taken.append(min(rounds))
     return 1e3 * max(0.0, float(np.median(taken)))
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Return the time of a computation without that in which it waited for other processes."""
+    start, began = time.perf_counter(), time.process_time()
+    run()
+    return min(time.perf_counter() - start, time.process_time() - began)
 
 
 def _next(results: Iterator[dict[str, np.ndarray]], _images: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,13 @@ class Timing:
     def images_per_second(self) -> float:
         """Throughput at this batch size."""
         return 1e3 * self.batch / self.p50_ms
+
+    def later(self, ms: float) -> "Timing":
+        """Return the timing with `ms` more in every latency."""
+        return replace(
+            self, p50_ms=self.p50_ms + ms, p95_ms=self.p95_ms + ms, least_ms=self.least_ms + ms,
+            rounds_ms=tuple(each + ms for each in self.rounds_ms),
+        )  # fmt: skip
 
 
 def _environment() -> dict[str, str]:

@@ -28,21 +28,25 @@ _MOST_ENLARGED = 1.25
 # a doubled width of the decoder, a doubled width of a backbone that is trained from scratch.
 _SIDE_POINTS, _TOP1_POINTS, _WIDTH_POINTS, _SCALE_POINTS = 10.0, 0.5, 1.0, 4.0
 _UNKNOWN_TOP1 = 75.0
+# Larger objects than this, in pixels of the input, are found no better: in equal time, cards of 62 pixels (an input of
+# 224) got 87.1 % AP50, cards of 107 (384) fewer (benchmarks.detect_cards). Networks were pretrained at 224.
+_LARGE_OBJECT = 64.0
 _LOSSES: dict[Precision, float] = {"fp32": 0.0, "fp16": 0.05, "bf16": 0.3, "w8": 0.2, "int8": 0.5}
 # The widths of feature pyramids; EfficientDet's rise from 64 to 384.
 _PYRAMIDS = (88, 64, 48)
 # Backbones that are trained from scratch, by their phi.
 _FAMILIES, _PHIS = ("lite0", "b0"), (1, 0, -1, -2, -4, -6, -8)
-# The epochs that a network must be able to train, and the multiply-accumulates per second of training on one core.
-_EPOCHS, _CORE_MACS = 25, 8e9
-# A step forwards and backwards costs about three inferences.
-_STEP = 3
+# The epochs that a network must be able to train.
+_EPOCHS = 15
 
 
-def dense_need(num_train: int, *, minutes: float, cores: int) -> TrainingNeed:
-    """Return how large a network may be to train for enough epochs within `minutes`."""
-    most = 60 * minutes * cores * _CORE_MACS / (_STEP * _EPOCHS * num_train)
-    reason = f"{_EPOCHS} epochs of {num_train} images must fit into {minutes:.3g} minutes"
+def dense_need(images: float, *, minutes: float, macs_per_second: float) -> TrainingNeed:
+    """Return how large a network may be to train for enough epochs of `images` within `minutes`.
+
+    Each second, training takes as many images as have `macs_per_second` in one inference.
+    """
+    most = 60 * minutes * macs_per_second / (_EPOCHS * images)
+    reason = f"{_EPOCHS} epochs of {images:.0f} images must fit into {minutes:.3g} minutes"
     return TrainingNeed(images_per_second=0.0, most_macs=most, reason=reason)
 
 
@@ -66,11 +70,14 @@ def list_dense(
     channels: int,
     sizes: Sequence[tuple[int, int]],
     precisions: Sequence[Precision],
+    object_share: float | None = None,
 ) -> list[Candidate]:
     """Return every network for `task` on the backbones of `offers`, the one that promises most first.
 
-    Without offers the backbones are those that are trained from scratch.
+    Without offers the backbones are those that are trained from scratch. `object_share` is the typical side of an
+    object, as a share of the longer side of its image; inputs in which that is large gain nothing from more pixels.
     """
+    longest = SIDES[-1] if object_share is None else _LARGE_OBJECT / object_share
     found: list[tuple[float, Candidate]] = []
     for backbone, preprocess, source, family, phi, points in _backbones(offers, channels):
         for height, width in sizes:
@@ -87,7 +94,7 @@ def list_dense(
                     spec=spec, family=family, phi=phi, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
                     weights=source, preprocess=view,
                 )  # fmt: skip
-                expected = points + more + _SIDE_POINTS * math.log2(max(height, width) / SIDES[-1])
+                expected = points + more + _SIDE_POINTS * math.log2(min(max(height, width), longest) / SIDES[-1])
                 found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
     return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
 

@@ -27,6 +27,12 @@ def sizes_at(images: Sequence[Annotated], *, height: int, width: int) -> np.ndar
     return np.concatenate(found)
 
 
+def typical_share(images: Sequence[Annotated]) -> float | None:
+    """Return the median side of the objects, as a share of the longer side of their image; None without objects."""
+    sizes = sizes_at(images, height=1, width=1)
+    return float(np.median(sizes)) if len(sizes) else None
+
+
 def small_objects(images: Sequence[Annotated], *, height: int, width: int, stride: int = 8) -> Finding | None:
     """Return the finding that many boxes are smaller than `stride` pixels in such an input, None if only a few are."""
     sizes = sizes_at(images, height=height, width=width)

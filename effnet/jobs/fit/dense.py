@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-import time
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.measurement.evaluate import evaluate
+from effnet.measurement.in_image import seconds_of
 from effnet.nn.dense import DenseNetwork
+from effnet.planner.dense import dense_need
 from effnet.planner.dense_recipe import dense_epochs, dense_recipe
+from effnet.planner.search import TrainingNeed
 from effnet.planner.space import Candidate
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
+from effnet.system.machine import usable_cores
 from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.tasks.masks.enlarge import classes_of
@@ -43,6 +47,8 @@ _TYPICAL_SIDE, _TYPICAL_OBJECTS, _ROUNDS = 320, 100, 7
 # trained first, that has its part. A validation image costs a third of one in training.
 _FILLED, _ALL_SHARE, _VALIDATION = 0.9, 0.6, 3
 _LEAST_EPOCHS = 2
+# Multiply-accumulates of an inference a core, for each second of training: a guess until it is measured.
+_CORE_MACS = 3e9
 
 
 def dense_attempt(job: Job, dataset: Dataset, index: int, candidate: Candidate) -> Attempt:
@@ -62,6 +68,28 @@ def dense_attempt(job: Job, dataset: Dataset, index: int, candidate: Candidate) 
         preprocess = dataclasses.replace(preprocess, scale=recipe.masks.scale)
     strategy = job.strategy if candidate.weights else "scratch"
     return Attempt(candidate=index, recipe=recipe, preprocess=preprocess, strategy=strategy)
+
+
+def measured_need(job: Job, dataset: Dataset, candidates: Sequence[Candidate], *, minutes: float) -> TrainingNeed:
+    """Return how large a network may be to train for enough epochs within `minutes`.
+
+    The speed of one of the candidates is measured; the others take about as many multiply-accumulates a second.
+    """
+    images = _images_an_epoch(dataset)
+    guess = dense_need(images, minutes=minutes, macs_per_second=usable_cores() * _CORE_MACS).most_macs
+    near = min(candidates, key=lambda c: (abs(math.log(c.cost.macs / guess)), c.precision))
+    attempt = dense_attempt(job, dataset, 0, near)
+    speed = run_speed(near.spec, dataset, attempt.recipe, attempt.preprocess)
+    need = dense_need(images, minutes=minutes * _epochs_share(attempt.recipe), macs_per_second=speed * near.cost.macs)
+    return dataclasses.replace(need, most_macs=max(need.most_macs, min(c.cost.macs for c in candidates)))
+
+
+def _images_an_epoch(dataset: Dataset) -> float:
+    return len(dataset.train) + len(dataset.val) / _VALIDATION
+
+
+def _epochs_share(recipe: Recipe) -> float:
+    return _ALL_SHARE if recipe.boxes.kept_views else _FILLED
 
 
 def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> float:
@@ -85,12 +113,7 @@ def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> fl
         def run() -> None:
             classes_of(small, height=height, width=width)
 
-    taken = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return 1e3 * min(taken)
+    return 1e3 * min(seconds_of(run) for _ in range(_ROUNDS))
 
 
 def started(
@@ -158,9 +181,8 @@ def timed_recipe(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, seconds:
     recipe = attempt.recipe
     if seconds is not None:
         speed = run_speed(spec, dataset, recipe, attempt.preprocess)
-        images = len(dataset.train) + len(dataset.val) / _VALIDATION
-        share = _ALL_SHARE if recipe.boxes.kept_views else _FILLED
-        epochs = max(_LEAST_EPOCHS, min(recipe.train.epochs, int(share * seconds * speed / images)))
+        most = int(_epochs_share(recipe) * seconds * speed / _images_an_epoch(dataset))
+        epochs = max(_LEAST_EPOCHS, min(recipe.train.epochs, most))
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(recipe.to_dict()))

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from effnet.bundle.formats import Precision
 from effnet.bundle.names import RUN
+from effnet.data.annotated.objects import OBJECTS, to_annotated
+from effnet.data.annotated.sizes import typical_share
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
-from effnet.jobs.fit.dense import typical_outside_ms
+from effnet.jobs.fit.dense import measured_need, typical_outside_ms
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.device import device_of, predicted_timing
 from effnet.jobs.fit.job import Job
@@ -27,7 +29,7 @@ from effnet.measurement.budget import Budget
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.nas.trials import Trials, run_trials
-from effnet.planner.dense import dense_need, input_sizes, list_dense
+from effnet.planner.dense import input_sizes, list_dense
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
@@ -50,6 +52,7 @@ from effnet.tasks.registry import find_task
 from effnet.weights.pretrained import Pretrained, load_backbone
 
 _RGB = 3
+_LEAST_MS = 1e-3
 # A network is assembled from one of at most this many times the budget: beyond, scores of single blocks do not add up.
 _MOST_CUT = 2.5
 # If this many published weights fail to load, the best first, only those on this machine are tried.
@@ -283,6 +286,7 @@ def _choose_pretrained(
 def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequence[Offer]) -> list[Candidate]:
     """Return the table of detectors or segmenters on the backbones of `offers`, none for training from scratch."""
     longest = max(report.widths.median, report.heights.median)
+    boxes = dataset.label_kind is OBJECTS
     candidates = list_dense(
         offers,
         task=dataset.task,
@@ -290,22 +294,15 @@ def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequen
         channels=dataset.channels,
         sizes=input_sizes(report.shapes, longest=longest),
         precisions=tuple(p for p in _precisions(job, dataset) if p in ("fp32", "fp16", "int8")),
+        object_share=typical_share(list(map(to_annotated, dataset.train.labels))) if boxes else None,
     )
-    if job.budget.latency_ms is not None:  # which contains what follows the network
+    outside = 0.0  # what follows the network is part of its latency
+    if job.budget.latency_ms is not None:
         outside = typical_outside_ms(dataset.task, report, num_classes=len(dataset.class_names))
-        left = job.budget.latency_ms - outside
-        if left <= 0:
-            raise BudgetError(
-                f"the latency must leave time for the network; {outside:.2g} ms of {job.budget.latency_ms:g} ms are "
-                "needed from its outputs to the answer"
-            )
-        job = dataclasses.replace(job, budget=dataclasses.replace(job.budget, latency_ms=left))
     need = None
     if (minutes := training_minutes(job, dataset, planning=job.planning.left())) is not None:
-        need = dense_need(len(dataset.train), minutes=minutes, cores=usable_cores())
-        least = min(c.cost.macs for c in candidates)
-        need = dataclasses.replace(need, most_macs=max(need.most_macs, least))
-    return _plan(job, candidates, need=need, best="most promising")
+        need = measured_need(job, dataset, candidates, minutes=minutes)
+    return _plan(job, candidates, need=need, best="most promising", outside_ms=outside)
 
 
 def _feature_need(job: Job, dataset: Dataset) -> TrainingNeed:
@@ -319,9 +316,14 @@ def _feature_need(job: Job, dataset: Dataset) -> TrainingNeed:
 
 
 def _plan(
-    job: Job, candidates: Sequence[Candidate], *, need: TrainingNeed | None, best: str = "largest"
+    job: Job,
+    candidates: Sequence[Candidate],
+    *,
+    need: TrainingNeed | None,
+    best: str = "largest",
+    outside_ms: float = 0.0,
 ) -> list[Candidate]:
-    with measuring(job) as measure:
+    with measuring(job, outside_ms=outside_ms) as measure:
         return make_plan(
             candidates,
             job.budget,
@@ -336,9 +338,14 @@ def _plan(
 
 
 @contextmanager
-def measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
-    """Yield a function that measures a candidate on this machine or, with a profile, predicts it for another."""
-    device = device_of(job)
+def measuring(job: Job, *, outside_ms: float = 0.0) -> Iterator[Callable[[Candidate], Timing]]:
+    """Yield a function that measures a candidate on this machine or, with a profile, predicts it for another.
+
+    Its latencies contain the time outside the network.
+    """
+    device, budget = device_of(job), job.budget
+    if budget.latency_ms is not None:
+        budget = dataclasses.replace(budget, latency_ms=max(_LEAST_MS, budget.latency_ms - outside_ms))
     with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
 
         def elsewhere(found: Candidate) -> Timing:
@@ -347,12 +354,12 @@ def measuring(job: Job) -> Iterator[Callable[[Candidate], Timing]]:
             return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=job.config.threads)
 
         if device is not None:
-            yield elsewhere
+            yield lambda found: elsewhere(found).later(outside_ms)
         else:
             series = _series(job)
             yield lambda found: job.procedure.oracle(
-                found, Path(scratch), target=job.target, budget=job.budget, series=series
-            )
+                found, Path(scratch), target=job.target, budget=budget, series=series
+            ).later(outside_ms)
 
 
 def measured_figures(candidate: Candidate, timing: Timing) -> dict[str, float]:

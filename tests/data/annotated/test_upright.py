@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from effnet.data.annotated.sizes import sizes_at, small_objects
+from effnet.data.annotated.sizes import sizes_at, small_objects, typical_share
 from effnet.data.annotated.upright import turn_boxes, turn_mask, turn_points
 from effnet.data.images.decode import image_header
 
@@ -40,3 +40,5 @@ def test_small_objects_are_a_sentence_with_an_input_that_is_large_enough(shared_
     assert small_objects(images, height=192, width=320).sentence.endswith("at 320 x 192: choose 768 x 448.")
     assert small_objects(images, height=320, width=320, stride=64).sentence.endswith("or cut the images into tiles.")
     assert small_objects((), height=320, width=320) is None
+    assert typical_share(images) == pytest.approx(np.median(sizes) / 320)
+    assert typical_share(()) is None
