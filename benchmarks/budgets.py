@@ -77,7 +77,7 @@ def try_budget(data: str, budget: dict[str, float], out: Path, *, task: str = "a
     code, text = _fit(data, budget, out, task)
     found: dict[str, object] = {"budget": budget, "exit_code": code}
     if code == 0:
-        measured = _measure(data, out, budget, task)
+        measured = _measure(data, out, budget)
         return found | {"measured": measured, "right": all(measured[key] <= budget[key] for key in budget)}
     if code != _REFUSED:
         return found | {"said": text, "right": False}
@@ -94,11 +94,13 @@ def _fit(data: str, budget: dict[str, float], out: Path, task: str) -> tuple[int
     return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
 
-def _measure(data: str, bundle: Path, budget: dict[str, float], task: str) -> dict[str, float]:
+def _measure(data: str, bundle: Path, budget: dict[str, float]) -> dict[str, float]:
     """Measure the file, and again while it misses the budget: the minimum of all measurements counts."""
     model = load(bundle)
     # Of a detector or a segmenter, what follows the network is part of the latency.
-    after = 0.0 if model.config.task_record.whole is None else outside_ms(model, read_dataset(data, task=task).test)
+    after = 0.0
+    if model.config.task_record.whole is not None:
+        after = outside_ms(model, read_dataset(data, task=model.config.task).test)
 
     def figures(timing: Timing) -> dict[str, float]:
         return {"latency-ms": timing.p50_ms + after, "size-mb": timing.size_mb, "memory-mb": timing.memory_mb}
