@@ -20,7 +20,7 @@ def _sides(record: Record) -> str:
     )
     return (
         f"`effnet fit` from a Lite0 backbone in {minutes:g} minutes, {len(samples['effnet_ap'])} seeds: AP "
-        f"{_span(samples['effnet_ap'])}, AP50 {_span(samples['effnet_ap50'])}; torchvision's heads on the same backbone "
+        f"{_span(samples['effnet_ap'])}, AP50 {_span(samples['effnet_ap50'])}; torchvision's heads on that backbone "
         f"in twice the minutes, AP / AP50: {rivals}"
     )
 
