@@ -34,7 +34,7 @@ _SIZE = 4
 _MEASURED = ("latency_ms", "memory_mb", "size_mb")
 # The axes of the table; a candidate has one value of each.
 _AXES: tuple[tuple[str, Callable[[Candidate], Any]], ...] = (
-    ("family", lambda c: c.family),
+    ("family", lambda c: c.family if c.spec.decoder is None else f"{c.family}, {c.spec.lineage.note}"),
     ("weights", lambda c: c.weights),
     ("phi", lambda c: c.phi),
     ("resolution", lambda c: c.spec.resolution),

@@ -198,7 +198,8 @@ class FitConfig(DeviceConfig):
         metavar="A,B,G", read=read_powers, write=_powers,
     )  # fmt: skip
     trials: int | None = option(
-        "Architectures to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30."
+        "Networks to train briefly before choosing one (successive halving); default: 8 if --minutes >= 30, 0 for "
+        "detectors and segmenters."
     )
 
 

@@ -1,5 +1,7 @@
 """What a fit cannot do for the task of its data."""
 
+import dataclasses
+
 from effnet.arch.decoders.record import Detector, Segmenter
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset
@@ -47,7 +49,7 @@ def check_answers(job: Job, dataset: Dataset) -> None:
             wrong.append("precision must be fp32: a lower precision is judged by the accuracy of classifiers")
         if job.abstain != Abstain():
             wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
-        if job.num_trials:
+        if job.config.trials:
             wrong.append("trials must be 0: they compare the accuracy of classifiers")
     if answers.whole is not None and job.abstain != Abstain():
         wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
@@ -67,10 +69,21 @@ def _lacked_in_images(job: Job) -> list[str]:
         wrong.append("fit.resize must be auto: images are shown whole, at the top left of the input, or in windows")
     if job.target.precision not in _PRECISIONS:
         wrong.append(f"precision must be one of {', '.join(_PRECISIONS)}; got {job.target.precision}")
-    if job.num_trials or getattr(job.config, "search", "off") != "off":
-        wrong.append("trials and fit.search must be off: they compare the accuracy of classifiers")
+    if getattr(job.config, "search", "off") != "off":
+        wrong.append("fit.search must be off: it compares the accuracy of classifiers; use --set fit.trials=8")
     if job.asked.value("masks.scale") and job.budget.latency_ms is not None:
         wrong.append("masks.scale must be 0 with a latency budget: in windows the network runs several times an image")
     if job.target.profile:
         wrong.append("device must be left out: profiles predict classifiers")
     return wrong
+
+
+def without_unasked_trials(job: Job, dataset: Dataset) -> Job:
+    """Return the job without the trials that a long fit has, if the task of its data is not one of classes alone.
+
+    Tasks without probabilities have none; detectors and segmenters have those that are asked for.
+    """
+    answers = find_task(dataset.task)
+    if job.config.trials is not None or (answers.calibrated and answers.whole is None):
+        return job
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, trials=0))

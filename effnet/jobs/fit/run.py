@@ -21,7 +21,7 @@ from effnet.jobs.fit.config import TASKS
 from effnet.jobs.fit.dense import dense_attempt
 from effnet.jobs.fit.device import describe_device, device_of
 from effnet.jobs.fit.job import Job, command_line, options_given
-from effnet.jobs.fit.other_tasks import check_answers
+from effnet.jobs.fit.other_tasks import check_answers, without_unasked_trials
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.jobs.fit.shortlist import choose
@@ -77,6 +77,7 @@ class Source:
 def fit_data(job: Job, source: Source, *, plan: Plan | None, started: float) -> Report:
     """Plan and carry out the fit, or resume its `plan`; it `started` at this time of its clock."""
     dataset, report = source.dataset, source.report
+    job = without_unasked_trials(job, dataset)
     if plan is None:
         job = paced(job, read=source.read)
         plan = _plan(job, dataset, report, started)

@@ -1,7 +1,6 @@
 """Short trainings of candidates, in a small part of the time, to compare their accuracy."""
 
 import dataclasses
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from effnet.progress import EpochEnd, Step
 from effnet.system.machine import machine
 from effnet.tasks.registry import find_task
 from effnet.training.loop import train
+from effnet.training.recipe.schema import Recipe
 from effnet.training.state import network_for
 
 # Fewer images per class than this say nothing about a network.
@@ -86,36 +86,62 @@ def train_briefly(
     recipe = job.asked.complete(chosen, epochs=epochs, seed=seed)
     preprocess = make_preprocess(some, resolution=spec.resolution, short_side=side, seed=job.seed)
     preprocess = resized_as(preprocess, job.config.resize, report.shapes)
-    figure = find_task(dataset.task).selected_by(balanced=bool(recipe.balance.removed))
-    key = f"val_{figure.key}"
-    ended: list[EpochEnd] = []
-
-    def listen(event: object) -> None:
-        if isinstance(event, EpochEnd):
-            ended.append(event)
-            if not heard(event.epoch, figure.better(event.figures[key])):
-                raise _Stopped
-        elif isinstance(event, Step):
-            job.listener(event)
-
     model = None
-    with scratch_folder(job.out / RUN) as folder, suppress(_Stopped):
+    with Listening(job, dataset, recipe, heard) as listening:
         model = train(
-            network_for(spec, recipe), some, recipe, preprocess, folder=folder, listener=listen,
+            network_for(spec, recipe), some, recipe, preprocess, folder=listening.folder, listener=listening.hear,
             checkpoint_seconds=job.procedure.checkpoint_seconds,
         ).model  # fmt: skip
-    values = tuple(figure.better(event.figures[key]) for event in ended)
+    values, ended = listening.values, listening.ended
     nll = ended[values.index(max(values))].val_loss
     return Brief(values=values, nll=nll, loss=ended[-1].loss, model=model, preprocess=preprocess)
 
 
-def part_of(dataset: Dataset, images: int, *, seed: int) -> Dataset:
+class Listening:
+    """Listens to a short training: `heard` gets the value of the task's figure after each epoch.
+
+    As a context it gives the training a scratch `folder`, and ends it where `heard` returns False.
+    """
+
+    def __init__(self, job: Job, dataset: Dataset, recipe: Recipe, heard: Report) -> None:
+        self.ended: list[EpochEnd] = []
+        self._job, self._heard = job, heard
+        self._figure = find_task(dataset.task).selected_by(balanced=bool(recipe.balance.removed))
+        self._scratch = scratch_folder(job.out / RUN)
+
+    def __enter__(self) -> "Listening":
+        self.folder = self._scratch.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        self._scratch.__exit__(None, None, None)
+        return kind is _Stopped
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The value of the task's figure after each epoch, larger is better."""
+        return tuple(map(self._value, self.ended))
+
+    def _value(self, event: EpochEnd) -> float:
+        return self._figure.better(event.figures[f"val_{self._figure.key}"])
+
+    def hear(self, event: object) -> None:
+        """Receive an event of the training."""
+        if isinstance(event, EpochEnd):
+            self.ended.append(event)
+            if not self._heard(event.epoch, self._value(event)):
+                raise _Stopped
+        elif isinstance(event, Step):
+            self._job.listener(event)
+
+
+def part_of(dataset: Dataset, images: int, *, seed: int, most_validated: int = _MOST_VALIDATED) -> Dataset:
     """Return a data set with at most this many training images, enough of each class, and few validation images."""
     least = _LEAST_A_CLASS * len(dataset.class_names)
     return dataclasses.replace(
         dataset,
         train=_part(dataset.train, max(least, images), seed=seed),
-        val=_part(dataset.val if len(dataset.val) else dataset.train, _MOST_VALIDATED, seed=seed),
+        val=_part(dataset.val if len(dataset.val) else dataset.train, most_validated, seed=seed),
     )
 
 
@@ -137,8 +163,9 @@ def _part(split: Split, number: int, *, seed: int) -> Split:
 
 
 def _classes_of(split: Split) -> np.ndarray:
-    """Return the class of each image, [images]; one for all if images have several labels."""
-    return split.labels if split.labels.ndim == 1 else np.zeros(len(split), dtype=np.int64)
+    """Return the class of each image, [images]; one for all if images have several labels, objects or masks."""
+    one = split.labels.ndim == 1 and split.labels.dtype.kind in "iu"
+    return split.labels if one else np.zeros(len(split), dtype=np.int64)
 
 
 def _at_hand(split: Split, number: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,6 +20,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
 from effnet.errors import BudgetError, BundleError, WeightsError
 from effnet.jobs.fit.dense import measured_need, typical_outside_ms
+from effnet.jobs.fit.dense_trials import dense_trial
 from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.device import device_of, predicted_timing
 from effnet.jobs.fit.job import Job
@@ -28,7 +29,7 @@ from effnet.jobs.fit.short_training import short_training
 from effnet.measurement.budget import Budget
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
-from effnet.nas.trials import Trials, run_trials
+from effnet.nas.trials import Score, Trials, run_trials
 from effnet.planner.dense import input_sizes, list_dense
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
@@ -180,7 +181,13 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
     if need is not None and need.halvings and (speed := training_speed(taken.spec)) < need.images_per_second:
         job.say(f"Little time for training: {need.reason} images/s, but {taken.title} trains {speed:.3g}")
         need = dataclasses.replace(need, images_per_second=speed)
-    return _tried(job, dataset, report, table, need)
+
+    def too_slow(candidate: Candidate) -> bool:
+        return need is not None and training_speed(candidate.spec) < need.images_per_second
+
+    seconds = 60 * job.trial_minutes / max(1, job.num_trials)
+    score = short_training(job, dataset, report, seconds=seconds)
+    return _tried(job, dataset, table, score=score, too_slow=too_slow, why=need.reason if need else "")
 
 
 def _found(candidate: Candidate, searched: Searched) -> Candidate:
@@ -194,25 +201,30 @@ def _found(candidate: Candidate, searched: Searched) -> Candidate:
 
 
 def _tried(
-    job: Job, dataset: Dataset, report: DataReport, table: list[Candidate], need: TrainingNeed | None
+    job: Job,
+    dataset: Dataset,
+    table: list[Candidate],
+    *,
+    score: Score,
+    too_slow: Callable[[Candidate], bool],
+    why: str,
+    outside_ms: float = 0.0,
 ) -> list[Candidate]:
     """Return the table with the best of a few trials taken, if there are any."""
     if not job.num_trials:
         return table
     job.say(f"Trying up to {job.num_trials} networks for {job.trial_minutes:.3g} minutes", heading=True)
-    seconds = 60 * job.trial_minutes
-    score = short_training(job, dataset, report, seconds=seconds / job.num_trials)
-    with measuring(job) as measure:
+    with measuring(job, outside_ms=outside_ms) as measure:
 
         def measure_trained(candidate: Candidate) -> Timing:
-            if need is not None and training_speed(candidate.spec) < need.images_per_second:
-                raise BundleError(f"it trains too slowly: {need.reason}")
+            if too_slow(candidate):
+                raise BundleError(f"it trains too slowly: {why}")
             return measure(candidate)
 
         return run_trials(
             table,
             job.budget,
-            Trials(number=job.num_trials, seconds=seconds, seed=job.seed),
+            Trials(number=job.num_trials, seconds=60 * job.trial_minutes, seed=job.seed),
             measure=measure_trained,
             score=score,
             folder=job.out / RUN,
@@ -302,7 +314,16 @@ def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequen
     need = None
     if (minutes := training_minutes(job, dataset, planning=job.planning.left())) is not None:
         need = measured_need(job, dataset, candidates, minutes=minutes)
-    return _plan(job, candidates, need=need, best="most promising", outside_ms=outside)
+    table = _plan(job, candidates, need=need, best="most promising", outside_ms=outside)
+    return _tried(
+        job,
+        dataset,
+        table,
+        score=dense_trial(job, dataset, seconds=60 * job.trial_minutes / max(1, job.num_trials)),
+        too_slow=lambda candidate: need is not None and candidate.cost.macs > need.most_macs,
+        why=need.reason if need else "",
+        outside_ms=outside,
+    )
 
 
 def _feature_need(job: Job, dataset: Dataset) -> TrainingNeed:

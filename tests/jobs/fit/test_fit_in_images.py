@@ -133,7 +133,7 @@ def test_what_follows_the_network_takes_time(segmenter, squares):
         ({"task": "both"}, InputError, "task must be one of auto, classify, detect, segment"),
         ({"coverage": 0.9}, InputError, "only classifiers abstain"),
         ({"resize": "squash"}, InputError, "fit.resize must be auto"),
-        ({"trials": 3}, InputError, "compare the accuracy of classifiers"),
+        ({"search": "auto"}, InputError, "fit.search must be off"),
         ({"max_latency_ms": 9, "settings": {"masks.scale": 0.5}}, InputError, "masks.scale must be 0 with a latency"),
         ({"max_latency_ms": 1e-6}, BudgetError, "no network .* latency .* ask for"),
     ],
