@@ -206,7 +206,8 @@ def test_files_of_several_outputs_return_each_under_its_name_and_their_maps(tmp_
     write_several(tmp_path, names, maps=True)
     assert_equal(tmp_path, names[0])
     assert_near(tmp_path, names[1])
-    # OpenVINO takes 7 of 8 bits on a processor without VNNI: one column of these random outputs correlates by 0.915.
-    assert_near(tmp_path, names[2], least=0.9)
+    # On a processor without VNNI OpenVINO takes fewer than 8 bits: columns of these random outputs correlate by 0.72 to
+    # 0.98. Columns of other outputs would not correlate at all.
+    assert_near(tmp_path, names[2], least=0.6)
     for name in names:
         assert_maps(tmp_path, name)
