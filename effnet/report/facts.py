@@ -65,7 +65,11 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFacts:
-    """The trained network: its exact name, the short one that people read, and its origin."""
+    """The trained network: its exact name, the short one that people read, and its origin.
+
+    `height` is that of its input, 0 if it is square with the side `resolution`. `outputs` are the shapes of the outputs
+    for one image by name, if the graph has them: those of detectors and segmenters.
+    """
 
     name: str
     title: str
@@ -75,6 +79,13 @@ class NetworkFacts:
     resolution: int
     activation: str
     stages: tuple[StageRow, ...]
+    height: int = field(default=0, metadata=OPTIONAL)
+    outputs: Mapping[str, tuple[int, ...]] | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The height and width of the input in pixels."""
+        return self.height or self.resolution, self.resolution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

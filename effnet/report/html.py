@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,10 @@ def render_card(report: Report) -> str:
             "report": report,
             "section": section,
             "task": task,
-            "outputs": task.outputs(report.dataset.class_names),
+            "outputs": [
+                replace(output, shape=tuple((report.network.outputs or {}).get(output.name, output.shape)))
+                for output in task.outputs(report.dataset.class_names)
+            ],
             "known": find_task(report.task) in BUILT_IN,
             "verdict": _verdict(report, section),
             "budget_rows": _budget_rows(report),
@@ -137,7 +140,7 @@ def render_card(report: Report) -> str:
             "weights_name": origin.weights_name(report),
             "licence": origin.licence_words(report.training.pretrained),
             "predict_command": f"effnet predict BUNDLE {'image.jpg' if sound is None else 'sound.wav'}",
-            "side": report.network.resolution,
+            "sides": report.network.sides,
             "channels": channels,
             "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels) if sound is None else None,
             "value_range": values and values.value_range,

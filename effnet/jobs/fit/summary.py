@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from effnet.arch.describe import stage_rows
+from effnet.arch.layers import output_shapes
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.findings import DataReport
 from effnet.data.inspection.inspect import describe
@@ -158,6 +159,8 @@ def _network(artifact: Artifact) -> NetworkFacts:
         resolution=spec.resolution,
         activation=spec.activation,
         stages=tuple(stage_rows(spec)),
+        height=spec.height,
+        outputs=None if spec.decoder is None else output_shapes(spec, spec.input_size),
     )
 
 

@@ -113,6 +113,9 @@ def test_the_report_is_that_of_evaluate_and_keeps_the_budget(which, squares, req
     assert again.figure == pytest.approx(report.test.figure, nan_ok=True)
     assert report.dataset.annotations.counts["train"] == tuple(map(int, report.dataset.annotations.counts["train"]))
     assert (result.folder / "report.html").stat().st_size > 10_000
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    for output in read_config(result.folder).outputs:
+        assert f"Output `{output.name}`: float32, `[batch, {', '.join(map(str, output.shape))}]`" in card
 
 
 def test_the_same_seed_gives_the_same_weights(detector, squares, tmp_path):
