@@ -29,7 +29,7 @@ from effnet.measurement.budget import Budget
 from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.nas.trials import Trials, run_trials
-from effnet.planner.dense import input_sizes, list_dense
+from effnet.planner.dense import input_sizes, list_dense, named_dense
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
@@ -160,7 +160,9 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
         precision = job.target.precisions(job.budget)[0]
         if job.searched is not None:  # the search has measured it
             return [_found(in_precision(only_candidate(spec), precision), job.searched)]
-        return _plan(job, [in_precision(only_candidate(spec), precision)], need=None)
+        whole = find_task(dataset.task).whole is not None
+        only = named_dense(spec, task=dataset.task) if whole else only_candidate(spec)
+        return _plan(job, [in_precision(only, precision)], need=None)
     need = None
     minutes = training_minutes(job, dataset, planning=job.planning.left())
     if minutes is not None:

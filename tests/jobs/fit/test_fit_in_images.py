@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 from procedures import QUICK
 
-from effnet import evaluate, fit, load
+from effnet import evaluate, fit, load, train
+from effnet.arch.catalog import get_spec
+from effnet.arch.decoders.usual import with_segmenter
+from effnet.arch.scale import scale
 from effnet.bundle.config import read_config
 from effnet.data.datasets import list_source, read_dataset
 from effnet.errors import BudgetError, DataError, InputError
@@ -120,6 +123,24 @@ def test_the_same_seed_gives_the_same_weights(detector, squares, tmp_path):
     assert again.report.test.figure == pytest.approx(detector.report.test.figure, nan_ok=True)
     first, second = ((folder / "model.safetensors").read_bytes() for folder in (detector.folder, again.folder))
     assert first == second
+
+
+@pytest.mark.parametrize("which, result", [(0, "ap"), (1, "miou")])
+def test_train_gives_a_backbone_the_decoder_of_its_data(which, result, squares, tmp_path):
+    backbone = scale(get_spec("lite0"), phi=-16, resolution=64)
+    trained = train(squares[which], model=backbone, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
+    config = read_config(trained.folder)
+    assert config.task == ("detection", "segmentation")[which]
+    assert (config.preprocess.mode, config.preprocess.crop) == ("corner", 1.0)  # the whole image
+    assert config.arch.stages == backbone.stages
+    again = evaluate(load(trained.folder), squares[which])
+    assert again.figure == pytest.approx(getattr(trained.report.test, result), nan_ok=True)
+
+
+def test_train_refuses_a_network_of_another_task(squares, tmp_path):
+    network = with_segmenter(scale(get_spec("lite0"), phi=-16, resolution=64), 2)
+    with pytest.raises(InputError, match=r"must answer the task of these data, detection; .* or a backbone such as b0"):
+        train(squares[0], model=network, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
 
 
 def test_what_follows_the_network_takes_time(segmenter, squares):
