@@ -1,14 +1,16 @@
 """Answers in the image on the command line: counts, labels for the next fit, and what is refused by name."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from annotated_sets import write_coins, write_terrain
+from annotated_sets import TERRAIN, write_coins, write_terrain
 from dense_bundles import write_detector, write_segmenter
 
 import effnet
 from effnet.data.annotated.read import read_annotated
+from effnet.data.datasets import list_source
 from effnet.jobs.procedure import Procedure
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
@@ -69,6 +71,19 @@ def test_an_export_is_checked_on_images_of_the_inputs_sides(run, place, tmp_path
         ran = run("export", name, "--to", "onnx", "--out", tmp_path / name)
         assert ran.code == 0, ran
         assert "100.0% of the answers on 64 random images are the same" in ran.out
+
+
+def test_written_masks_are_annotations_again(run, place, tmp_path):
+    """What predict writes as masks is read by fit, with the names of the classes."""
+    shutil.copytree(place / "terrain" / "images", tmp_path / "images")
+    run("predict", "segmenter", tmp_path / "images", "--format", "png", "--out", tmp_path / "masks")
+    again = list_source(tmp_path)
+    assert (again.label_kind.task, again.class_names) == ("segmentation", tuple(TERRAIN))
+
+
+def test_a_table_names_images_without_objects(run, tmp_path):
+    ran = run("predict", "detector", "coins/images/00.jpg", "--format", "csv", "--threshold", "0.999")
+    assert ran.out.splitlines()[1:] == ["coins/images/00.jpg,,,,,,"]
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,14 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
 
 
 def _code_beside(index: FileIndex) -> MaskCode | None:
-    """Return the code of masks in a table at the top of the folder, such as classes.csv; None if there is none."""
-    for name in index.files:
-        if "/" not in name and suffix_of(name) in MANIFEST_SUFFIXES:
+    """Return the code of masks in a table at the top of the folder, such as classes.csv; None if there is none.
+
+    Or that of the classes.json that `effnet predict` wrote there or into the folder of masks.
+    """
+    for name in sorted(index.files, key=lambda name: name.count("/")):
+        folder, _, file = name.rpartition("/")
+        written = file == "classes.json" and (not folder or folder.rpartition("/")[2].lower() in MASK_FOLDERS)
+        if written or (not folder and suffix_of(file) in MANIFEST_SUFFIXES):
             try:
                 return read_class_table(index.absolute(name))
             except DataError:
