@@ -18,6 +18,9 @@ MASK_FOLDERS = frozenset(
 )
 """The names, in lower case, of folders that hold masks and not images."""
 
+IMAGE_FOLDERS = frozenset(("images", "imgs", "jpegimages", "obj_train_data"))
+"""The names, in lower case, of folders that hold the images beside annotations."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileIndex:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from effnet.data.annotated.index import FileIndex, stem_of
+from effnet.data.annotated.index import IMAGE_FOLDERS, FileIndex, stem_of
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
 from effnet.data.annotated.shapes import Polygons
@@ -64,7 +64,7 @@ def label_paths(image: str) -> list[str]:
     places = [
         [*parts[:place], "labels", *parts[place + 1 :]]
         for place in reversed(range(len(parts)))
-        if parts[place].lower() in ("images", "jpegimages", "obj_train_data")
+        if parts[place].lower() in IMAGE_FOLDERS
     ]
     # Of images that differ in suffix alone, `output_names` keeps it.
     names = (f"{file}.txt", f"{stem_of(image)}.txt")
