@@ -119,7 +119,7 @@ def measured_at_once(path, *, threads, batch, rounds, seconds):
         (("predict", "segmenter", "terrain/images", "--format", "coco"), "must be one of table, json, csv, png"),
         (("explain", "detector", "coins/images/00.jpg"), "explain shows where a classifier looked"),
         (("data", "shard", "coins", "shards"), "shards hold classes or several outputs; these data are for detection"),
-        (("train", "coins", "--model", "segmenter", "--out", "y"), "or a backbone such as b0, which gets a decoder"),
+        (("train", "coins", "--model", "segmenter", "--out", "y"), "the task segmentation needs masks"),
     ],
 )
 def test_what_they_cannot_do_is_refused(run, words, message):

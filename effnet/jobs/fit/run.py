@@ -38,7 +38,7 @@ from effnet.report.model import Report
 from effnet.runtimes.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.system.machine import machine
-from effnet.tasks.registry import find_task
+from effnet.tasks.registry import find_task, task_for
 from effnet.training.distill import read_teacher
 from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
@@ -135,7 +135,7 @@ def read_data(job: Job) -> Source:
         strict=job.config.strict,
         group_by=job.config.group_by,
         outputs=job.config.outputs,
-        task=TASKS[getattr(job.config, "task", "auto")],
+        task=_task(job),
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
     dataset, report = inspect_and_join(
@@ -155,6 +155,13 @@ def read_data(job: Job) -> Source:
     for note in dataset.notes[said:]:
         job.say(note)
     return Source(dataset=dataset, report=report, read=(clock() - started) / report.num_examined)
+
+
+def _task(job: Job) -> str:
+    """Return the task that is asked for, by an option or by the decoder of the network; "auto" leaves it to the data."""
+    if job.network is not None and job.network.decoder is not None:
+        return task_for(job.network)
+    return TASKS[getattr(job.config, "task", "auto")]
 
 
 def check_recipe(job: Job, dataset: Dataset) -> None:

@@ -1,6 +1,7 @@
 """Fits of detectors and segmenters from end to end: the bundle, its answers, its score, its report, and wrong input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from effnet.arch.scale import scale
 from effnet.bundle.config import read_config
 from effnet.data.datasets import list_source, read_dataset
 from effnet.errors import BudgetError, DataError, InputError
+from effnet.jobs.fit.config import TrainConfig
+from effnet.jobs.fit.job import job_of
+from effnet.jobs.fit.run import read_data
 from effnet.measurement.in_image import outside_ms
 from effnet.report.model import load_report
 
@@ -139,8 +143,24 @@ def test_train_gives_a_backbone_the_decoder_of_its_data(which, result, squares, 
 
 def test_train_refuses_a_network_of_another_task(squares, tmp_path):
     network = with_segmenter(scale(get_spec("lite0"), phi=-16, resolution=64), 2)
-    with pytest.raises(InputError, match=r"must answer the task of these data, detection; .* or a backbone such as b0"):
+    with pytest.raises(DataError, match="segmentation needs masks, or the outlines of objects"):
         train(squares[0], model=network, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
+    boxes = read_dataset(squares[0])
+    with pytest.raises(InputError, match=r"must answer the task of these data, detection; .* a backbone such as b0"):
+        train(boxes, model=network, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
+
+
+def test_a_segmenter_learns_outlines_where_there_are_boxes_too(squares, tmp_path):
+    folder = shutil.copytree(squares[0], tmp_path / "data")
+    data = json.loads((folder / "annotations.json").read_text())
+    for row in data["annotations"]:
+        left, top, width, height = row["bbox"]
+        row["segmentation"] = [[left, top, left + width, top, left + width, top + height, left, top + height]]
+    (folder / "annotations.json").write_text(json.dumps(data))
+    backbone = scale(get_spec("lite0"), phi=-16, resolution=64)
+    for network, task in ((with_segmenter(backbone, 3), "segmentation"), (backbone, "detection")):
+        job = job_of(TrainConfig(data=folder, model=network, out=tmp_path / "bundle"))
+        assert read_data(job).dataset.task == task
 
 
 def test_what_follows_the_network_takes_time(segmenter, squares):
