@@ -17,7 +17,7 @@ from effnet.data.datasets import list_source, read_dataset
 from effnet.errors import BudgetError, DataError, InputError
 from effnet.jobs.fit.config import TrainConfig
 from effnet.jobs.fit.job import job_of
-from effnet.jobs.fit.run import read_data
+from effnet.jobs.fit.reading import read_data
 from effnet.measurement.in_image import outside_ms
 from effnet.report.model import load_report
 
