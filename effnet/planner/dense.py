@@ -100,7 +100,7 @@ def named_dense(network: ArchSpec, *, task: str) -> Candidate:
     """Return the candidate of a network for `task` that the user named; a backbone gets the decoder of `list_dense`."""
     if network.decoder is None:
         network, _ = next(_decoded(network, task, network.num_classes))
-    view = Preprocess(resolution=network.resolution, **_fresh_values(network.in_channels))
+    view = _fresh_view(network.resolution, network.in_channels)
     return dataclasses.replace(only_candidate(network), preprocess=_whole_view(network, view))
 
 
@@ -111,9 +111,10 @@ def _whole_view(spec: ArchSpec, preprocess: Preprocess) -> Preprocess:
     )
 
 
-def _fresh_values(channels: int) -> dict[str, tuple[float, ...]]:
-    """Return the mean and the deviation of inputs of networks that are trained from scratch."""
-    return {"mean": (0.5,) * channels, "std": (0.5,) * channels}
+def _fresh_view(resolution: int, channels: int) -> Preprocess:
+    """Return the preprocessing of networks that are trained from scratch."""
+    half = (0.5,) * channels
+    return Preprocess(resolution=resolution, mean=half, std=half)
 
 
 def _backbones(offers: Sequence[Offer], channels: int) -> Iterator[tuple[ArchSpec, Preprocess, str, str, float, float]]:
@@ -123,7 +124,7 @@ def _backbones(offers: Sequence[Offer], channels: int) -> Iterator[tuple[ArchSpe
         yield offer.spec, offer.preprocess, offer.source, offer.family, 0.0, promised
     for family in () if offers else _FAMILIES:
         base = dataclasses.replace(get_spec(family, in_channels=channels), padding="symmetric")
-        view = Preprocess(resolution=base.resolution, **_fresh_values(channels))
+        view = _fresh_view(base.resolution, channels)
         for phi in _PHIS:
             yield scale(base, phi=phi), view, "", family, float(phi), _SCALE_POINTS * phi / 2
 

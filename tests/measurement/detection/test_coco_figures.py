@@ -53,10 +53,10 @@ def test_ties_crowds_and_overlaps_of_exactly_a_half_are_those_of_pycocotools(ima
 def test_more_than_a_hundred_objects_as_in_the_nuclei():
     pytest.importorskip("pycocotools")
     rng = np.random.default_rng(0)
-    truths, answers = random_set(rng, images=1, objects=160, found=300, num_classes=1)
+    truths, answers = random_set(rng, images=1, objects=240, found=480, num_classes=1)
     assert len(truths[0].boxes) > 100
     assert len(answers[0]) > 100
-    for most in ((1, 10, 100), (1, 100, 300)):
+    for most in ((1, 10, 100), (1, 100, 500)):
         found, expected, _ = both(truths, answers, 1, max_detections=most)
         # pycocotools takes the overall AP at 100 detections only, -1 if that is none of the numbers.
         assert found[1:] == pytest.approx(list(expected.stats[1:]), abs=1e-9)
