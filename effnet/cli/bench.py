@@ -136,6 +136,8 @@ def _print_json(found: Any) -> None:
         "failed": found.failed,
         "scored_on": found.scored,
     }
+    if (task := found.config.task_record).whole is not None:
+        more |= {"figure": task.figure.title, "outside_ms": found.outside_ms}
     print_json(about | more)
 
 
@@ -144,7 +146,8 @@ def _print_bench(found: Any, bundle: Any) -> None:
 
     several = len({row.timing.batch for row in found.rows}) > 1
     columns = ["runtime", "precision", "threads", *["batch"] * several, "MB", "load ms", "p50 ms", "p95 ms", "images/s"]
-    columns += ["memory MB", "accuracy", "agreement", "drop (pp)"]
+    task = found.config.task_record
+    columns += ["memory MB", "accuracy" if task.whole is None else task.figure.title, "agreement", "drop (pp)"]
     rows = []
     for row in found.rows:
         timing, quality = row.timing, row.quality
@@ -157,6 +160,8 @@ def _print_bench(found: Any, bundle: Any) -> None:
         print_text(found.scored)
     print_text(f"{found.config.arch.title} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
+    if found.outside_ms is not None:
+        print_text(f"For an image, beside these latencies, what follows the network takes {found.outside_ms:.3g} ms.")
     _print_busy([row.timing for row in found.rows])
     if found.absent:
         data = " --data DATA" if any(name.endswith("int8") for name in found.absent) else ""

@@ -170,6 +170,8 @@ class _Job:
                 for box, score, number in zip(found.boxes, found.scores, found.classes, strict=True):
                     row = (f"{score:.6f}", *(f"{side:.3f}" for side in box))
                     writer.writerow((cell(path), cell(self.names[int(number)]), *row))
+                if not len(found.scores):  # it was answered, and as annotations it shows the background
+                    writer.writerow((cell(path), *[""] * 6))
             else:
                 for name, share in zip(self.names, found.shares, strict=True):
                     if share:
@@ -182,18 +184,16 @@ class _Job:
 
         ids = read_ids(str(self.annotations), self.names) if self.annotations else numbered(paths, self.names)
         sizes: dict[str, tuple[int, int]] = {}
-
-        def rows() -> Iterator[dict[str, Any]]:
-            for path, _, image, found in results:
-                sizes[path] = (image.shape[1], image.shape[0])
-                yield from coco_results(found, path=path, ids=ids)
-
+        rows: list[dict[str, Any]] = []
+        for path, _, image, found in results:
+            sizes[path] = (image.shape[1], image.shape[0])
+            rows += coco_results(found, path=path, ids=ids)
         if self.out is None:
-            print_json(list(rows()))
+            print_json(rows)
             return
-        write_rows(rows(), self.out)
+        write_rows(rows, self.out)
         if self.annotations is None:  # else nobody could tell which image is which
-            images = json.dumps(coco_images(sizes, self.names, ids=ids), ensure_ascii=False)
+            images = json.dumps(coco_images(sizes, self.names, ids=ids, results=rows), ensure_ascii=False)
             write_text(self.out.with_name(f"{self.out.stem}.images.json"), images + "\n")
 
     def _table(self, results: Iterator[tuple[str, str, "np.ndarray", Any]]) -> None:

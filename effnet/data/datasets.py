@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from effnet.data.annotated.record import notes_of
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, decoded_image, fit_channels
 from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
@@ -242,8 +243,14 @@ def split_listing(
 ) -> Dataset:
     """Return the data set of a listing, split with `seed` if it has no splits; groups are kept together."""
     kind = listing.label_kind
-    parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups, strata=kind.strata)
-    class_names, class_notes = kind.name(parts, listing.class_names, strict)
+    try:
+        parts, made, split_notes = arrange(listing.parts, seed=seed, groups=listing.groups, strata=kind.strata)
+        class_names, class_notes = kind.name(parts, listing.class_names, strict)
+    except DataError as error:
+        lost = notes_of(finding for finding in listing.findings if "not used" in finding.sentence)
+        if not lost:
+            raise
+        raise DataError(". ".join((str(error), *lost))) from error  # they may be why
     notes = [*split_notes, *class_notes, *listing.notes]
     if channels is None and (channels := listing.channels) is None:
         channels, note = choose_channels(_near(parts["train"].sources, mixed=listing.mixed), seed=seed)

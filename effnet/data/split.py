@@ -168,9 +168,10 @@ def _carve(
         if not len(indices[name]):
             num_units = len(part.sources) - len(together) + len(set(together.values()))
             kept = f" ({num_units} without copies and groups)" if together else ""
+            classes = _num_classes(strata(part.labels))
             raise DataError(
-                f"no class has enough images to hold some out for {name}: {len(part.sources)} images{kept} in "
-                f"{_num_classes(strata(part.labels))} classes; add images, at least {len(names) + 1} in a class"
+                f"no class has enough images to hold some out for {name}: {_number(len(part.sources), 'image')}{kept} "
+                f"in {_number(classes, 'class', 'classes')}; add images, at least {len(names) + 1} in a class"
             )
     return {
         name: Part(
@@ -179,6 +180,10 @@ def _carve(
         )
         for name, chosen in indices.items()
     }
+
+
+def _number(count: int, one: str, several: str = "") -> str:
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def _num_classes(strata: Sequence[str] | Sequence[tuple[str, ...]]) -> int:

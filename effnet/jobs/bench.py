@@ -1,5 +1,6 @@
 """The verb bench: measure all exports of a bundle side by side, each in its own runtime."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from effnet.bundle.formats import Format
 from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.measurement.answers import predict_split
+from effnet.measurement.evaluate import evaluate
+from effnet.measurement.in_image import outside_ms
 from effnet.measurement.paired import paired, share_right
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
@@ -32,7 +35,8 @@ class Quality:
     """An export's accuracy: measured on the test split now, or recorded in exports.json at export time.
 
     `agreement` is the share of images with the same top class as model.onnx or, from exports.json, as the eager
-    network. `drop` is the accuracy drop from model.onnx, as a share; None for fp32.
+    network. `drop` is the accuracy drop from model.onnx, as a share; None for fp32. Of objects and masks, accuracy is
+    the figure of the task.
     """
 
     accuracy: float | None = None
@@ -55,7 +59,9 @@ class Row:
 class Bench:
     """The measurements; `absent` formats could be exported here, `uninstalled` says how to install a runtime.
 
-    `failed` says why a format could not be measured, `scored` which images the accuracy is from.
+    `failed` says why a format could not be measured, `scored` which images the accuracy is from. `outside_ms` is the
+    time of an image from the network's outputs to its objects or its mask, which the latencies do not contain; None
+    without data, and for other tasks.
     """
 
     config: ModelConfig
@@ -64,6 +70,7 @@ class Bench:
     uninstalled: dict[str, str]
     failed: dict[str, str]
     scored: str = ""
+    outside_ms: float | None = None
 
 
 def bench(
@@ -107,7 +114,12 @@ def bench(
         failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
         timings += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
     usable = [name for name in paths if name not in failed]
-    qualities = _kept(folder) if chosen is None else _qualities(folder, usable, chosen, failed)
+    qualities, outside = _kept(folder), None
+    if chosen is not None and config.task_record.whole is None:
+        qualities = _qualities(folder, usable, chosen, failed)
+    elif chosen is not None:
+        qualities = _figures(folder, usable, chosen, failed)
+        outside = outside_ms(Predictor(folder, format=usable[0]), chosen.split) if usable else None
     rows = tuple(
         Row(
             format=FORMATS[name],
@@ -124,6 +136,7 @@ def bench(
         uninstalled=uninstalled,
         failed=failed,
         scored=chosen.sentence if chosen else "",
+        outside_ms=outside,
     )
 
 
@@ -179,6 +192,26 @@ def _qualities(
         name: _quality(rows, indices, split, reference, task, whole=FORMATS[name].precision == "fp32")
         for name, (rows, indices) in found.items()
     }
+
+
+def _figures(
+    folder: str | os.PathLike[str], names: Sequence[str], chosen: Chosen, failed: dict[str, str]
+) -> dict[str, Quality]:
+    """Return the figure of each export of a detector or a segmenter; one that cannot answer is added to `failed`."""
+    figure, found = read_config(folder).task_record.figure, dict[str, Quality]()
+    for name in names:
+        try:
+            score = evaluate(Predictor(folder, format=name), chosen.split)
+        except EffnetError as error:
+            failed[name] = str(error)
+            continue
+        own = None if math.isnan(score.figure) else float(score.figure)
+        before = found["onnx"].accuracy if "onnx" in found else None
+        drop = None
+        if own is not None and before is not None and FORMATS[name].precision != "fp32":
+            drop = figure.better(before) - figure.better(own)
+        found[name] = Quality(accuracy=own, images=score.images, drop=drop)
+    return found
 
 
 def _quality(

@@ -15,7 +15,7 @@ from effnet.data.letterbox import fit_sides
 from effnet.data.preprocess import Preprocess
 from effnet.planner.pretrained import Offer
 from effnet.planner.search import TrainingNeed
-from effnet.planner.space import Candidate, in_precision
+from effnet.planner.space import Candidate, in_precision, only_candidate
 
 SIDES = (96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 640)
 """The longer sides of inputs, in pixels: multiples of 32, the total stride of the backbones."""
@@ -86,17 +86,35 @@ def list_dense(
                 backbone, resolution=width, height=0 if height == width else height, lineage=own
             )
             for spec, more in _decoded(shaped, task, num_classes):
-                view = dataclasses.replace(
-                    preprocess, resolution=width, height=spec.height, mode="corner", crop=1.0, interpolation="bilinear"
-                )
                 total = cost(spec)
                 candidate = Candidate(
                     spec=spec, family=family, phi=phi, cost=total, size_mb=total.weight_bytes("fp32") / 1e6,
-                    weights=source, preprocess=view,
+                    weights=source, preprocess=_whole_view(spec, preprocess),
                 )  # fmt: skip
                 expected = points + more + _SIDE_POINTS * math.log2(min(max(height, width), longest) / SIDES[-1])
                 found += [(expected - _LOSSES[p], in_precision(candidate, p)) for p in precisions]
     return [c for _, c in sorted(found, key=lambda pair: (-pair[0], pair[1].cost.macs, pair[1].spec.name))]
+
+
+def named_dense(network: ArchSpec, *, task: str) -> Candidate:
+    """Return the candidate of a network for `task` that the user named; a backbone gets the decoder of `list_dense`."""
+    if network.decoder is None:
+        network, _ = next(_decoded(network, task, network.num_classes))
+    view = _fresh_view(network.resolution, network.in_channels)
+    return dataclasses.replace(only_candidate(network), preprocess=_whole_view(network, view))
+
+
+def _whole_view(spec: ArchSpec, preprocess: Preprocess) -> Preprocess:
+    """Return the preprocessing that shows whole images, at the top left of the network's input."""
+    return dataclasses.replace(
+        preprocess, resolution=spec.resolution, height=spec.height, mode="corner", crop=1.0, interpolation="bilinear"
+    )
+
+
+def _fresh_view(resolution: int, channels: int) -> Preprocess:
+    """Return the preprocessing of networks that are trained from scratch."""
+    half = (0.5,) * channels
+    return Preprocess(resolution=resolution, mean=half, std=half)
 
 
 def _backbones(offers: Sequence[Offer], channels: int) -> Iterator[tuple[ArchSpec, Preprocess, str, str, float, float]]:
@@ -106,9 +124,8 @@ def _backbones(offers: Sequence[Offer], channels: int) -> Iterator[tuple[ArchSpe
         yield offer.spec, offer.preprocess, offer.source, offer.family, 0.0, promised
     for family in () if offers else _FAMILIES:
         base = dataclasses.replace(get_spec(family, in_channels=channels), padding="symmetric")
-        half = (0.5,) * channels
+        view = _fresh_view(base.resolution, channels)
         for phi in _PHIS:
-            view = Preprocess(resolution=base.resolution, mean=half, std=half)
             yield scale(base, phi=phi), view, "", family, float(phi), _SCALE_POINTS * phi / 2
 
 

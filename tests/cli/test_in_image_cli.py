@@ -1,12 +1,20 @@
 """Answers in the image on the command line: counts, labels for the next fit, and what is refused by name."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
-from annotated_sets import write_coins, write_terrain
+from annotated_sets import TERRAIN, write_coins, write_terrain
 from dense_bundles import write_detector, write_segmenter
 
 import effnet
 from effnet.data.annotated.read import read_annotated
+from effnet.data.datasets import list_source
+from effnet.jobs.procedure import Procedure
+from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.timing import Timing
+from effnet.system.text import percent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,6 +73,43 @@ def test_an_export_is_checked_on_images_of_the_inputs_sides(run, place, tmp_path
         assert "100.0% of the answers on 64 random images are the same" in ran.out
 
 
+def test_written_masks_are_annotations_again(run, place, tmp_path):
+    """What predict writes as masks is read by fit, with the names of the classes."""
+    shutil.copytree(place / "terrain" / "images", tmp_path / "images")
+    run("predict", "segmenter", tmp_path / "images", "--format", "png", "--out", tmp_path / "masks")
+    again = list_source(tmp_path)
+    assert (again.label_kind.task, again.class_names) == ("segmentation", tuple(TERRAIN))
+
+
+def test_a_table_names_images_without_objects(run, tmp_path):
+    ran = run("predict", "detector", "coins/images/00.jpg", "--format", "csv", "--threshold", "0.999")
+    assert ran.out.splitlines()[1:] == ["coins/images/00.jpg,,,,,,"]
+
+
+@pytest.mark.parametrize(
+    "name, data, column, key", [("detector", "coins", " AP ", "ap"), ("segmenter", "terrain", " mIoU ", "miou")]
+)
+def test_bench_scores_exports_by_the_figure_of_their_task(run, name, data, column, key):
+    quick = Procedure(stopwatch=Stopwatch(once=measured_at_once))
+    ran = run("bench", name, "--runtimes", "onnxruntime", "--data", data, "--format", "json", procedure=quick)
+    found = json.loads(ran.out)
+    scored = json.loads(run("evaluate", name, data, "--format", "json").out)
+    assert [row["accuracy"] for row in found["rows"]] == [scored[key]]
+    assert found["rows"][0]["scored"] == scored["images"]
+    assert found["figure"] == column.strip()
+    assert found["outside_ms"] > 0
+    ran = run("bench", name, "--runtimes", "onnxruntime", "--data", data, procedure=quick)
+    assert column in ran.out
+    assert "accuracy" not in ran.out
+    assert f"{percent(scored[key])}" in ran.out
+    assert "beside these latencies, what follows the network takes" in ran.out
+
+
+def measured_at_once(path, *, threads, batch, rounds, seconds):
+    fields = {"p50_ms": 2.0, "p95_ms": 3.0, "rounds_ms": (2.0,), "runs": 20, "load_ms": 5.0, "memory_mb": 7.0}
+    return Timing(**fields, size_mb=1.0, threads=threads, batch=batch)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -74,7 +119,7 @@ def test_an_export_is_checked_on_images_of_the_inputs_sides(run, place, tmp_path
         (("predict", "segmenter", "terrain/images", "--format", "coco"), "must be one of table, json, csv, png"),
         (("explain", "detector", "coins/images/00.jpg"), "explain shows where a classifier looked"),
         (("data", "shard", "coins", "shards"), "shards hold classes or several outputs; these data are for detection"),
-        (("train", "coins", "--epochs", "1", "--out", "y"), "name a bundle or a spec of such a network"),
+        (("train", "coins", "--model", "segmenter", "--out", "y"), "the task segmentation needs masks"),
     ],
 )
 def test_what_they_cannot_do_is_refused(run, words, message):

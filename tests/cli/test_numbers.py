@@ -36,9 +36,9 @@ TEXTS = {"max_macs", "max_params", "batch", "threads", "powers"}
 FIELDS = (("export", "images"), *(("models import", name) for name in ("resolution", "crop", "mean", "std")))
 # The functions that start the work; the numbers must be valid by then.
 STOPS = {
-    "fit": "effnet.jobs.fit.run.inspect_and_join",
-    "train": "effnet.jobs.fit.run.inspect_and_join",
-    "search": "effnet.jobs.fit.run.inspect_and_join",
+    "fit": "effnet.jobs.fit.reading.inspect_and_join",
+    "train": "effnet.jobs.fit.reading.inspect_and_join",
+    "search": "effnet.jobs.fit.reading.inspect_and_join",
     "export": "effnet.measurement.verify.eager_outputs",
     "profile": "effnet.jobs.profile.profile_networks",
     "prune": "effnet.jobs.prune._prune_in_steps",

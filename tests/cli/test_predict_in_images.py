@@ -66,6 +66,8 @@ def test_coco_results_say_which_image_is_which(bundle, images, run_cli, tmp_path
     known = json.loads((tmp_path / "found.images.json").read_text(encoding="utf-8"))
     assert {row["image_id"] for row in results} <= {image["id"] for image in known["images"]}
     assert [category["name"] for category in known["categories"]] == list(NAMES)
+    assert [row["bbox"] for row in known["annotations"]] == [row["bbox"] for row in results]
+    assert len({row["id"] for row in known["annotations"]}) == len(results)
 
 
 def test_the_options_of_objects_are_refused_for_classes(small_bundle, run_cli, tmp_path):

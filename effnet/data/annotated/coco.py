@@ -271,7 +271,9 @@ def _take_image(
 def _take_object(
     contents: _Contents, value: dict[str, Any], offset: int, place: Callable[[int], str], found: Findings
 ) -> None:
-    number, where = _number_of(value, "image_id", "annotations", offset), place(offset)
+    number, own = _number_of(value, "image_id", "annotations", offset), value.get("id")
+    # Most such files are one line.
+    where = place(offset) + (f", annotation {brief(own)}" if isinstance(own, int | str) else "")
     shape = None
     try:
         shape = shape_from_coco(value.get("segmentation"))

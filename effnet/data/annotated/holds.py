@@ -195,8 +195,10 @@ def _apart(images: Sequence[str]) -> dict[str, str]:
             plain.append(path)
     pairs = {}
     for path in plain:
-        near = [mask for mask in masks.get(stem_of(path).lower(), ()) if _without_kind(mask) == _without_kind(path)]
-        near = near or masks.get(stem_of(path).lower(), [])
+        # Masks of images that differ in suffix alone may keep it: 1.jpg.png.
+        ways = [masks.get(name.lower(), []) for name in (path.rpartition("/")[2], stem_of(path))]
+        same = [[mask for mask in way if _without_kind(mask) == _without_kind(path)] for way in ways]
+        near = next((way for way in (*same, *ways) if way), [])
         if len(near) == 1:
             pairs[path] = near[0]
     used = Counter(pairs.values())

@@ -18,6 +18,9 @@ MASK_FOLDERS = frozenset(
 )
 """The names, in lower case, of folders that hold masks and not images."""
 
+IMAGE_FOLDERS = frozenset(("images", "imgs", "jpegimages", "obj_train_data"))
+"""The names, in lower case, of folders that hold the images beside annotations."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileIndex:
@@ -116,7 +119,8 @@ def _nearest(candidates: list[str], folders: list[str], near: str) -> str | None
         own = path.lower().split("/")[:-1]
         named = any(folder.endswith("images") for folder in own) - any(folder in MASK_FOLDERS for folder in own)
         same_split = bool(split) and split_in(path) == split
-        return _common(reversed(own), reversed(folders)), same_split, named, _common(own, place), len({*own} & {*place})
+        near_by = _common(own, place), len({*own} & {*place}), own == place
+        return _common(reversed(own), reversed(folders)), same_split, named, *near_by
 
     ranked = sorted(candidates, key=closeness)
     return ranked[-1] if closeness(ranked[-1]) > closeness(ranked[-2]) else None

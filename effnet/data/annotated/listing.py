@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from itertools import islice
 
 from effnet.data.annotated.holds import PEEK_BYTES, Holds, has_boxes, look_into
-from effnet.data.annotated.index import MASK_FOLDERS, FileIndex, list_files, stem_of, suffix_of
+from effnet.data.annotated.index import IMAGE_FOLDERS, MASK_FOLDERS, FileIndex, list_files, stem_of, suffix_of
 from effnet.data.annotated.mask_codes import MaskCode, discover_code
 from effnet.data.annotated.mask_labels import listing_of_drawn, listing_of_masks
 from effnet.data.annotated.mask_set import read_class_table, read_mask_set
 from effnet.data.annotated.objects import listing_of
 from effnet.data.annotated.read import read_annotated
+from effnet.data.annotated.record import AnnotatedSet
 from effnet.data.layout import is_ignored_folder
 from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
 from effnet.data.sources import Listing
@@ -49,6 +50,7 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
         what = "images with masks, or with the outlines of objects" if task == SEGMENTATION else "boxes of objects"
         raise DataError(f"the task {task} needs {what}; {printable(path)} has none: the page on annotations shows them")
     if task == "auto" and kinds == ["masks"] and not masks:
+        _refuse_pairs(path, holds)
         return None
     if not kinds:
         return None
@@ -59,6 +61,7 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
         return listing_of_masks(read_mask_set(path, code=code, class_names=names), name=path, root=root)
     found = read_annotated(path, class_names=_of_objects(class_names) if task == SEGMENTATION else class_names)
     if task == SEGMENTATION:
+        _refuse_sizes(found)
         if not any(shape is not None for image in found.images for shape in image.shapes):
             bad = next((each for each in found.findings if each.kind == "mask"), None)
             why = f" {bad.sentence} The first: {printable(bad.examples[0])}." if bad else ""
@@ -70,10 +73,29 @@ def list_annotated(path: str, task: str, *, class_names: Sequence[str] = ()) -> 
     return listing_of(found, name=path, root=root)
 
 
+def _refuse_sizes(found: AnnotatedSet) -> None:
+    """Raise DataError if masks of objects have another size than their image: they are those of other images."""
+    for each in found.findings:
+        if each.kind == "mask size":
+            raise DataError(
+                f"masks of objects must have the size of their image; {each.count:,} {_has(each.count)} another. The "
+                f"first: {printable(each.examples[0])}. Take the images that were annotated, or annotations of these"
+            )
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
 def _code_beside(index: FileIndex) -> MaskCode | None:
-    """Return the code of masks in a table at the top of the folder, such as classes.csv; None if there is none."""
-    for name in index.files:
-        if "/" not in name and suffix_of(name) in MANIFEST_SUFFIXES:
+    """Return the code of masks in a table at the top of the folder, such as classes.csv; None if there is none.
+
+    Or that of the classes.json that `effnet predict` wrote there or into the folder of masks.
+    """
+    for name in sorted(index.files, key=lambda name: name.count("/")):
+        folder, _, file = name.rpartition("/")
+        written = file == "classes.json" and (not folder or folder.rpartition("/")[2].lower() in MASK_FOLDERS)
+        if written or (not folder and suffix_of(file) in MANIFEST_SUFFIXES):
             try:
                 return read_class_table(index.absolute(name))
             except DataError:
@@ -112,12 +134,26 @@ def _has_sign(path: str) -> bool:
 
 def _are_masks(path: str, holds: Holds) -> bool:
     """Return whether the files that are named like masks are some."""
-    index = list_files(path)
     try:
-        discover_code([index.absolute(mask) for mask in islice(holds.masks.values(), _TRIED)])
+        _first_code(path, holds)
     except DataError:
         return False
     return True
+
+
+def _refuse_pairs(path: str, holds: Holds) -> None:
+    """Raise DataError if images/1.png has a masks/1.png that is no mask: the two folders are no classes."""
+    if any(folder.lower() in IMAGE_FOLDERS for image in holds.masks for folder in image.split("/")[:-1]):
+        try:
+            _first_code(path, holds)
+        except DataError as error:
+            raise DataError(f"{error}. If {printable(path)} holds folders of classes, say --task classify") from error
+
+
+def _first_code(path: str, holds: Holds) -> MaskCode:
+    """Return the code of the first masks; raise DataError if they are none."""
+    index = list_files(path)
+    return discover_code([index.absolute(mask) for mask in islice(holds.masks.values(), _TRIED)])
 
 
 def _is_annotated_file(path: str) -> bool:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effnet.data.annotated.holds import look_into
-from effnet.data.annotated.index import FileIndex, list_files
+from effnet.data.annotated.index import FileIndex, list_files, suffix_of
 from effnet.data.annotated.mask_codes import MaskCode, colour_of, discover_code
 from effnet.data.annotated.masks import Mask, count_pixels, mask_sentences, read_mask
 from effnet.data.annotated.record import Finding, Findings
 from effnet.data.images.decode import image_header
 from effnet.data.manifests.rows import place_of, read_rows
 from effnet.errors import DataError, ImageError
+from effnet.system.files import read_json
 from effnet.system.text import brief, printable
 
 IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabeled", "unlabelled"})
@@ -140,8 +141,11 @@ def _without_rare(found: MaskSet) -> tuple[MaskSet, list[Finding]]:
 def read_class_table(path: str) -> MaskCode:
     """Return the code of masks from a CSV or JSONL table: name and value, name and colour (#3C1098), or name,r,g,b.
 
-    Classes called void, ignore or unlabelled are ignored. Raises DataError, with the line, for another table.
+    Or from the classes.json that `effnet predict` writes beside masks. Classes called void, ignore or unlabelled are
+    ignored. Raises DataError, with the line, for another table.
     """
+    if suffix_of(path) == ".json":
+        return _read_class_json(path)
     names: list[str] = []
     codes: list[int] = []
     ignored: list[int] = []
@@ -172,6 +176,22 @@ def read_class_table(path: str) -> MaskCode:
             codes=tuple(codes),
             ignored=tuple(ignored),
         )
+    except DataError as error:
+        raise DataError(f"{printable(path)}: {error}") from error
+
+
+def _read_class_json(path: str) -> MaskCode:
+    """Return the code of masks from {"classes": [{"value": 0, "name": "field"}, ...], "ignored": 255}."""
+    try:
+        data = read_json(path)
+        codes = {str(row["name"]): int(row["value"]) for row in data["classes"]}
+        ignored = [int(data["ignored"])] if data.get("ignored") is not None else []
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise DataError(
+            f'{printable(path)}: classes must be as in {{"classes": [{{"value": 0, "name": "field"}}], "ignored": 255}}'
+        ) from error
+    try:
+        return MaskCode(kind="index", class_names=(*codes,), codes=(*codes.values(),), ignored=(*ignored,))
     except DataError as error:
         raise DataError(f"{printable(path)}: {error}") from error
 

@@ -169,6 +169,10 @@ SENTENCES = {
         "object has a mask that cannot be used; its box is used",
         "objects have masks that cannot be used; their boxes are used",
     ),
+    "mask size": (
+        "object has a mask of another size than its image; its box is used",
+        "objects have masks of another size than their images; their boxes are used",
+    ),
     "unusable mask": (
         "image has a mask that cannot be used and is not used",
         "images have masks that cannot be used and are not used",

@@ -197,7 +197,8 @@ def _settle_shape(thing: RawObject, header: ImageHeader, scaled: bool, turned: b
     height, width = (header.width, header.height) if turned else (header.height, header.width)
     if (shape.height, shape.width) != (height, width):
         found.add_(
-            "mask", f"{thing.place}: the mask has {shape.width} x {shape.height} pixels, the image {width} x {height}"
+            "mask size",
+            f"{thing.place}: the mask has {shape.width} x {shape.height} pixels, the image {width} x {height}",
         )
         return None
     return rle_of(turn_mask(pixels_of(shape, height=height, width=width), header)) if turned else shape

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from effnet.data.annotated.index import FileIndex, stem_of
+from effnet.data.annotated.index import IMAGE_FOLDERS, FileIndex, stem_of
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
 from effnet.data.annotated.shapes import Polygons
@@ -28,7 +28,8 @@ def read_yolo(
 ) -> AnnotatedSet:
     """Return the images of YOLO annotations; `parts` are the relative paths of the images by split.
 
-    The annotation of images/a/1.jpg is labels/a/1.txt or images/a/1.txt; an image without one has no objects.
+    The annotation of images/a/1.jpg is labels/a/1.txt or images/a/1.txt (or 1.jpg.txt there); an image without one has
+    no objects.
     `names_file` is the relative path of data.yaml or of a file with a class per line; without it, classes are named by
     their numbers. A line of more than 5 numbers is the outline of an object; but a sixth alone is a score, as in
     predictions, and is not used.
@@ -58,14 +59,16 @@ def read_yolo(
 
 def label_paths(image: str) -> list[str]:
     """Return the relative paths where the annotation of an image may be, the usual one first."""
-    folders, _, _ = image.rpartition("/")
-    name = f"{stem_of(image)}.txt"
+    folders, _, file = image.rpartition("/")
     parts = folders.split("/") if folders else []
-    paths = []
-    for place in reversed(range(len(parts))):
-        if parts[place].lower() in ("images", "jpegimages", "obj_train_data"):
-            paths.append("/".join((*parts[:place], "labels", *parts[place + 1 :], name)))
-    return [*paths, f"{folders}/{name}" if folders else name]
+    places = [
+        [*parts[:place], "labels", *parts[place + 1 :]]
+        for place in reversed(range(len(parts)))
+        if parts[place].lower() in IMAGE_FOLDERS
+    ]
+    # Of images that differ in suffix alone, `output_names` keeps it.
+    names = (f"{file}.txt", f"{stem_of(image)}.txt")
+    return ["/".join((*place, name)) for name in names for place in (*places, parts)]
 
 
 def names_of(path: str) -> tuple[str, ...]:

@@ -103,7 +103,8 @@ def train(config: TrainConfig) -> FitResult:
     """Train one network of your choice for `data`, then export and measure it; like `fit`, without a budget.
 
     `model` is a network's name, an ArchSpec, a bundle's folder or a JSON file of a spec. Its classifier and its input
-    are adapted to the data; `resolution` (pixels) is its own by default. `recipe` is a Recipe, the name of one, a JSON
+    are adapted to the data; a classifier of boxes or masks is the backbone of a detector or a segmenter. `resolution`
+    (pixels) is its own by default. `recipe` is a Recipe, the name of one, a JSON
     file of one or a Python file that defines `recipe(spec)`; by default it is chosen to suit the data and the time.
     `settings` change fields of either by their dotted names, such as {"train.lr": 0.1}; `epochs`, `minutes` and `seed`,
     if given, override the recipe's.

@@ -23,7 +23,7 @@ from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.shortlist import measured_figures, measuring
+from effnet.jobs.fit.measuring import measured_figures, measuring
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.assemble.alternatives import alternatives, assembled_spec
 from effnet.nas.assemble.assemble import Assembled, Settings, assemble

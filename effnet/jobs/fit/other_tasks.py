@@ -15,17 +15,17 @@ _PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
 
 def _check_network(network: ArchSpec, dataset: Dataset) -> None:
-    """Raise InputError if the network to train answers another task than that of the data."""
+    """Raise InputError if the network to train answers another task than that of the data; a backbone answers none."""
     kind = {"detection": Detector, "segmentation": Segmenter}.get(dataset.task)
     if kind is None and network.decoder is not None:
         raise InputError(
             f"the network must be a classifier, as these data have classes alone; {network.name} has a decoder: name "
             "one of `effnet models list --task classification`"
         )
-    if kind is not None and not isinstance(network.decoder, kind):
+    if kind is not None and network.decoder is not None and not isinstance(network.decoder, kind):
         raise InputError(
-            f"the network must answer the task of these data, {dataset.task}; {network.name} does not: name a bundle "
-            "or a spec of such a network, or let `effnet fit` choose one"
+            f"the network must answer the task of these data, {dataset.task}; {network.name} does not: name one that "
+            "does, or a backbone such as b0, which gets a decoder"
         )
 
 

@@ -2,32 +2,29 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import CONFIG, PLAN, RUN
-from effnet.data.datasets import Dataset, read_dataset
-from effnet.data.inspection.inspect import DataReport, describe, inspect_and_join
-from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
-from effnet.data.inspection.shapes import resize_note, resized_as
-from effnet.data.inspection.unreadable import without_unreadable
+from effnet.data.datasets import Dataset
+from effnet.data.inspection.inspect import DataReport
+from effnet.data.inspection.shapes import resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.assemble import assembled_facts
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
-from effnet.jobs.fit.config import TASKS
 from effnet.jobs.fit.dense import dense_attempt
 from effnet.jobs.fit.device import describe_device, device_of
 from effnet.jobs.fit.job import Job, command_line, options_given
-from effnet.jobs.fit.other_tasks import check_answers, without_unasked_trials
+from effnet.jobs.fit.other_tasks import without_unasked_trials
 from effnet.jobs.fit.prune import forget_change
+from effnet.jobs.fit.reading import Source, check_recipe, read_data
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
 from effnet.jobs.fit.shortlist import choose
 from effnet.jobs.fit.summary import summarize
 from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
-from effnet.planner.events import Counted, Planned
+from effnet.planner.events import Planned
 from effnet.planner.oracle import busy_planning, training_speed
 from effnet.planner.refusal import enough
 from effnet.planner.settings import epochs_in, make_preprocess, make_recipe
@@ -38,8 +35,6 @@ from effnet.report.model import Report
 from effnet.runtimes.installed import missing
 from effnet.system.lock import alone_in, sweep
 from effnet.system.machine import machine
-from effnet.tasks.registry import find_task
-from effnet.training.distill import read_teacher
 from effnet.training.memory.probe import fit_batch_here
 from effnet.training.recipe.schema import Recipe
 
@@ -63,15 +58,6 @@ def _work(job: Job) -> Report:
     if plan is None:
         check_recipe(job, source.dataset)
     return fit_data(job, source, plan=plan, started=started)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The data as read: its inspection, and the seconds that reading an image took."""
-
-    dataset: Dataset
-    report: DataReport
-    read: float
 
 
 def fit_data(job: Job, source: Source, *, plan: Plan | None, started: float) -> Report:
@@ -122,51 +108,6 @@ def check_device(job: Job) -> None:
     error = missing(job.target.runtime, int8="int8" in job.target.precisions(job.budget))
     if error is not None:
         raise error
-
-
-def read_data(job: Job) -> Source:
-    """Read and inspect the data, and say what was found."""
-    clock = job.procedure.stopwatch.clock
-    started = clock()
-    job.say(f"Reading {job.config.data}", heading=True)
-    dataset = read_dataset(
-        job.source,
-        seed=job.seed,
-        channels=job.config.channels,
-        strict=job.config.strict,
-        group_by=job.config.group_by,
-        outputs=job.config.outputs,
-        task=TASKS[getattr(job.config, "task", "auto")],
-        progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
-    )
-    dataset, report = inspect_and_join(
-        dataset, seed=job.seed, value_range=job.config.value_range, sound=job.config.sound
-    )
-    for line in describe(report):
-        job.say(line)
-    dataset = without_unreadable(dataset, report.unreadable, strict=job.config.strict)
-    if report.values is not None:  # printed with the report
-        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *report.values.sentences))
-    said = len(dataset.notes)
-    square = find_task(dataset.task).whole is None
-    if square and dataset.sound is None and (note := resize_note(job.config.resize, report.shapes)):
-        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
-    if square and job.asked.value("augment.flip") is None:
-        dataset = with_mirrors_judged(dataset)
-    for note in dataset.notes[said:]:
-        job.say(note)
-    return Source(dataset=dataset, report=report, read=(clock() - started) / report.num_examined)
-
-
-def check_recipe(job: Job, dataset: Dataset) -> None:
-    """Raise InputError for options that the task lacks and other classes of a teacher; warn of flips that may harm."""
-    check_answers(job, dataset)
-    if teacher := job.asked.value("loss.teacher"):
-        read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
-    if job.asked.value("augment.flip"):
-        reason = why_not_mirrored(dataset) if dataset.mirror_safe else "a flip changes what these show."
-        if reason:
-            job.say(f"The recipe flips images, but {reason} --set augment.flip=false turns flips off")
 
 
 def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Plan:

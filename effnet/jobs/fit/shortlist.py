@@ -5,12 +5,9 @@ import http.client
 import json
 import math
 import os
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from effnet.bundle.formats import Precision
 from effnet.bundle.names import RUN
@@ -22,15 +19,15 @@ from effnet.errors import BudgetError, BundleError, WeightsError
 from effnet.jobs.fit.dense import measured_need, typical_outside_ms
 from effnet.jobs.fit.dense_trials import dense_trial
 from effnet.jobs.fit.deploy import least_steps
-from effnet.jobs.fit.device import device_of, predicted_timing
+from effnet.jobs.fit.device import device_of
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.measuring import measuring
 from effnet.jobs.fit.resume import fingerprint
 from effnet.jobs.fit.short_training import short_training
 from effnet.measurement.budget import Budget
-from effnet.measurement.stopwatch import Series
 from effnet.measurement.timing import Timing
 from effnet.nas.trials import Score, Trials, run_trials
-from effnet.planner.dense import input_sizes, list_dense
+from effnet.planner.dense import input_sizes, list_dense, named_dense
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
@@ -46,14 +43,12 @@ from effnet.planner.settings import (
 from effnet.planner.space import Candidate, in_precision, list_candidates, only_candidate
 from effnet.planner.timetable import minutes_of, reserve
 from effnet.report.searched import Searched
-from effnet.runtimes.untrained import write_graph
 from effnet.system.cache import cache_folder, network_forbidden
 from effnet.system.machine import usable_cores
 from effnet.tasks.registry import find_task
 from effnet.weights.pretrained import Pretrained, load_backbone
 
 _RGB = 3
-_LEAST_MS = 1e-3
 # A network is assembled from one of at most this many times the budget: beyond, scores of single blocks do not add up.
 _MOST_CUT = 2.5
 # If this many published weights fail to load, the best first, only those on this machine are tried.
@@ -161,7 +156,9 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
         precision = job.target.precisions(job.budget)[0]
         if job.searched is not None:  # the search has measured it
             return [_found(in_precision(only_candidate(spec), precision), job.searched)]
-        return _plan(job, [in_precision(only_candidate(spec), precision)], need=None)
+        whole = find_task(dataset.task).whole is not None
+        only = named_dense(spec, task=dataset.task) if whole else only_candidate(spec)
+        return _plan(job, [in_precision(only, precision)], need=None)
     need = None
     minutes = training_minutes(job, dataset, planning=job.planning.left())
     if minutes is not None:
@@ -356,47 +353,6 @@ def _plan(
             listener=job.listener,
             late=lambda: job.planning.left() <= 0,
         )
-
-
-@contextmanager
-def measuring(job: Job, *, outside_ms: float = 0.0) -> Iterator[Callable[[Candidate], Timing]]:
-    """Yield a function that measures a candidate on this machine or, with a profile, predicts it for another.
-
-    Its latencies contain the time outside the network.
-    """
-    device, budget = device_of(job), job.budget
-    if budget.latency_ms is not None:
-        budget = dataclasses.replace(budget, latency_ms=max(_LEAST_MS, budget.latency_ms - outside_ms))
-    with tempfile.TemporaryDirectory(prefix="effnet-plan-") as scratch:
-
-        def elsewhere(found: Candidate) -> Timing:
-            assert device is not None
-            path = write_graph(found.spec, Path(scratch), runtime=job.target.runtime, precision=found.precision)
-            return predicted_timing(device, found, size_mb=path.stat().st_size / 1e6, threads=job.config.threads)
-
-        if device is not None:
-            yield lambda found: elsewhere(found).later(outside_ms)
-        else:
-            series = _series(job)
-            yield lambda found: job.procedure.oracle(
-                found, Path(scratch), target=job.target, budget=budget, series=series
-            ).later(outside_ms)
-
-
-def measured_figures(candidate: Candidate, timing: Timing) -> dict[str, float]:
-    """Return a candidate's figures, those that were measured in place of estimates, by the keys of the budget."""
-    measured = {"latency_ms": timing.latency_ms, "memory_mb": timing.memory_mb, "size_mb": timing.size_mb}
-    return {name: value for name, value in (candidate.figures | measured).items() if value is not None}
-
-
-def _series(job: Job) -> Series:
-    """Return the series of measurements of a plan; nothing is measured again without a latency budget."""
-    stopwatch = job.procedure.stopwatch
-    patience = stopwatch.planning
-    if job.budget.latency_ms is None:
-        patience = dataclasses.replace(patience, pauses=(), waits=False)
-    minutes = job.planning.left() / 60 if job.deadline.limited else job.time_limit or DEFAULT_MINUTES
-    return stopwatch.series(patience, threads=job.config.threads, minutes=minutes, left=job.planning.left)
 
 
 def _precisions(job: Job, dataset: Dataset) -> tuple[Precision, ...]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from effnet.data.datasets import Split
+from effnet.jobs.fit.measuring import measured_figures, measuring
 from effnet.jobs.fit.short_training import Brief, train_briefly
-from effnet.jobs.fit.shortlist import measured_figures, measuring
 from effnet.jobs.search.worker import Worker
 from effnet.measurement.timing import Timing
 from effnet.nas.finals import Finalist, ranked

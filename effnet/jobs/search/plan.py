@@ -20,8 +20,8 @@ from effnet.bundle.formats import Precision
 from effnet.errors import BudgetError, BundleError, DataError, InputError
 from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.run import Source
-from effnet.jobs.fit.shortlist import measuring
+from effnet.jobs.fit.measuring import measuring
+from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.checks import config_of
 from effnet.measurement.budget import Budget, say
 from effnet.measurement.profile.regression import median_error

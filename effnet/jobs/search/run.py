@@ -12,8 +12,9 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import BudgetError, InputError, WeightsError
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.reading import Source, check_recipe, read_data
 from effnet.jobs.fit.resume import fingerprint, read_plan
-from effnet.jobs.fit.run import Source, check_device, check_recipe, earlier_plan, fit_data, read_data
+from effnet.jobs.fit.run import check_device, earlier_plan, fit_data
 from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.run import Source
+from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.plan import Plan
 from effnet.nas.generations import Generations
 from effnet.nas.macro import MacroSpace

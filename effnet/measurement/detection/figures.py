@@ -127,19 +127,24 @@ def resampled(matches: Sequence[ClassMatches], weights: np.ndarray) -> np.ndarra
         each = weights[:, one.images[order]]
         right, ignored = one.right[0][:, order], one.ignored[0][:, order]
         for place in range(len(IOU_THRESHOLDS)):
-            true, false = (each * right[place]).cumsum(1), (each * (~right[place] & ~ignored[place])).cumsum(1)
-            total[:, place] += _average(true, false, positives)
+            if not place or (ignored[place] != ignored[place - 1]).any():
+                seen = (each * ~ignored[place]).cumsum(1)
+            # Precision and recall rise at right detections alone.
+            rises = np.flatnonzero(right[place])
+            total[:, place] += _average(each[:, rises].cumsum(1), seen[:, rises], positives)
         counted += positives > 0
     return np.where(counted[:, None] > 0, total / np.maximum(counted, 1)[:, None], np.nan)
 
 
-def _average(true: np.ndarray, false: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Return the mean precision at the recalls, [resamples], of counts [resamples, d]; 0 without positives."""
-    precision = _envelope(true / np.maximum(true + false, 1e-300))
+def _average(true: np.ndarray, seen: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Return the mean precision at the recalls, [resamples]; 0 without positives.
+
+    `true` and `seen`, [resamples, right detections], count the right detections and all down to each.
+    """
+    precision = _envelope(true / np.maximum(seen, 1e-300))
     recall = true / np.maximum(positives, 1e-300)[:, None]
-    found = np.zeros(len(true))
-    for row in np.flatnonzero(positives > 0).tolist():
-        found[row] = _at_recalls(recall[row], precision[row]).mean()
+    reached = np.diff(np.searchsorted(RECALLS, recall, side="right"), axis=1, prepend=0)
+    found: np.ndarray = np.where(positives > 0, (precision * reached).sum(1) / len(RECALLS), 0.0)
     return found
 
 

@@ -120,7 +120,8 @@ def nothing_sentence(truths: Sequence[Annotated], found: Sequence[Detections]) -
         return ""
     if not boxes:
         return "It finds nearly nothing: no box has a score worth keeping. It needs a longer training."
-    some = f"It finds nearly nothing: of {objects:,} objects, its {boxes:,} boxes"
+    things = "1 object" if objects == 1 else f"{objects:,} objects"
+    some = f"It finds nearly nothing: of {things}, its boxes ({boxes:,})"
     if near < 0.5 * objects:
         return (
             f"{some} touch {percent(near / objects, 1)}. Boxes that lie elsewhere come from a training that is too "

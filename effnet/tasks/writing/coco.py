@@ -3,7 +3,7 @@
 Source: cocodataset.org, "Results format".
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +75,17 @@ def coco_results(found: Detections, *, path: str, ids: CocoIds) -> Iterator[dict
         }
 
 
-def coco_images(sizes: Mapping[str, tuple[int, int]], class_names: Sequence[str], *, ids: CocoIds) -> dict[str, Any]:
-    """Return a COCO data set without annotations, to which results belong; `sizes` are width and height by path."""
+def coco_images(
+    sizes: Mapping[str, tuple[int, int]],
+    class_names: Sequence[str],
+    *,
+    ids: CocoIds,
+    results: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the COCO data set to which results belong, with these as its annotations: labels, as a first guess.
+
+    `sizes` are width and height by path.
+    """
     data: dict[str, Any] = to_data(
         {
             "info": {},
@@ -87,7 +96,10 @@ def coco_images(sizes: Mapping[str, tuple[int, int]], class_names: Sequence[str]
             "categories": [
                 {"id": number, "name": name} for number, name in zip(ids.categories, class_names, strict=True)
             ],
-            "annotations": [],
+            "annotations": [
+                {"id": number, "area": round(row["bbox"][2] * row["bbox"][3], 3), "iscrowd": 0, **row}
+                for number, row in enumerate(results, 1)
+            ],
         }
     )
     return data

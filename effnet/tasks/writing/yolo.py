@@ -7,14 +7,14 @@ import numpy as np
 
 from effnet.errors import DataError
 from effnet.system.files import written_whole
-from effnet.system.text import printable
+from effnet.system.text import one_line
 from effnet.tasks.boxes.record import Detections
 
 
 def write_yolo_names(class_names: Sequence[str], folder: Path) -> None:
     """Write data.yaml, the names of the classes by their numbers, into an existing folder."""
-    # Escaped as `printable` does, since YAML's quotes hold no control characters.
-    lines = [f"  {i}: '{printable(name).replace(chr(39), 2 * chr(39))}'" for i, name in enumerate(class_names)]
+    # YAML's quotes hold no control characters.
+    lines = [f"  {i}: '{one_line(name).replace(chr(39), 2 * chr(39))}'" for i, name in enumerate(class_names)]
     _write(folder / "data.yaml", "\n".join(["names:", *lines, ""]))
 
 

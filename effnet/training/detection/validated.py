@@ -54,7 +54,8 @@ class BoxesValidated:
         """The figures, of few classes the AP50 of each in their order, and why nearly nothing is found."""
         each = ", ".join("-" if value is None else percent(value) for value in self.by_class)
         some = f" ({each})" if 1 < len(self.by_class) <= _NAMED_CLASSES else ""
-        return f"AP {percent(self.ap)}, AP50 {percent(self.ap50)}{some}" + (f". {self.why}" if self.why else "")
+        why = f"; {self.why[0].lower()}{self.why[1:].rstrip('.')}" if self.why else ""  # more follows on the line
+        return f"AP {percent(self.ap)}, AP50 {percent(self.ap50)}{some}{why}"
 
     def score(self, recipe: Recipe) -> tuple[float, float]:
         """Return a key that is larger for a better detector: the AP, then minus the loss."""

@@ -80,13 +80,13 @@ def test_each_irregularity_is_reported_with_file_and_line(tmp_path, write_image,
         ),
     )
     found = read_annotated(str(tmp_path))
-    assert kinds(found) == {"missing image": 2, "unknown class": 1, "mask": 3, "invalid": 2}
+    assert kinds(found) == {"missing image": 2, "unknown class": 1, "mask": 2, "mask size": 1, "invalid": 2}
     assert len(found.images[0].boxes) == 4
     assert not found.images[0].shapes
     text = (tmp_path / "a.json").read_text().splitlines()
     for finding in found.findings:
         for example in finding.examples:
-            line = re.search(r"a\.json, line (\d+): ", example)
+            line = re.search(r"a\.json, line (\d+)(?:, annotation \d+)?: ", example)
             assert line, example
             assert text[int(line[1]) - 1].strip() == "{"  # where the object begins
     assert any("has 30 x 40 pixels, the image 40 x 30" in e for finding in found.findings for e in finding.examples)

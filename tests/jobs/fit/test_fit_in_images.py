@@ -1,16 +1,23 @@
 """Fits of detectors and segmenters from end to end: the bundle, its answers, its score, its report, and wrong input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 from procedures import QUICK
 
-from effnet import evaluate, fit, load
+from effnet import evaluate, fit, load, train
+from effnet.arch.catalog import get_spec
+from effnet.arch.decoders.usual import with_segmenter
+from effnet.arch.scale import scale
 from effnet.bundle.config import read_config
 from effnet.data.datasets import list_source, read_dataset
 from effnet.errors import BudgetError, DataError, InputError
+from effnet.jobs.fit.config import TrainConfig
+from effnet.jobs.fit.job import job_of
+from effnet.jobs.fit.reading import read_data
 from effnet.measurement.in_image import outside_ms
 from effnet.report.model import load_report
 
@@ -123,6 +130,40 @@ def test_the_same_seed_gives_the_same_weights(detector, squares, tmp_path):
     assert again.report.test.figure == pytest.approx(detector.report.test.figure, nan_ok=True)
     first, second = ((folder / "model.safetensors").read_bytes() for folder in (detector.folder, again.folder))
     assert first == second
+
+
+@pytest.mark.parametrize("which, result", [(0, "ap"), (1, "miou")])
+def test_train_gives_a_backbone_the_decoder_of_its_data(which, result, squares, tmp_path):
+    backbone = scale(get_spec("lite0"), phi=-16, resolution=64)
+    trained = train(squares[which], model=backbone, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
+    config = read_config(trained.folder)
+    assert config.task == ("detection", "segmentation")[which]
+    assert (config.preprocess.mode, config.preprocess.crop) == ("corner", 1.0)  # the whole image
+    assert config.arch.stages == backbone.stages
+    again = evaluate(load(trained.folder), squares[which])
+    assert again.figure == pytest.approx(getattr(trained.report.test, result), nan_ok=True)
+
+
+def test_train_refuses_a_network_of_another_task(squares, tmp_path):
+    network = with_segmenter(scale(get_spec("lite0"), phi=-16, resolution=64), 2)
+    with pytest.raises(DataError, match="segmentation needs masks, or the outlines of objects"):
+        train(squares[0], model=network, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
+    boxes = read_dataset(squares[0])
+    with pytest.raises(InputError, match=r"must answer the task of these data, detection; .* a backbone such as b0"):
+        train(boxes, model=network, epochs=1, out=tmp_path / "bundle", procedure=QUICK)
+
+
+def test_a_segmenter_learns_outlines_where_there_are_boxes_too(squares, tmp_path):
+    folder = shutil.copytree(squares[0], tmp_path / "data")
+    data = json.loads((folder / "annotations.json").read_text())
+    for row in data["annotations"]:
+        left, top, width, height = row["bbox"]
+        row["segmentation"] = [[left, top, left + width, top, left + width, top + height, left, top + height]]
+    (folder / "annotations.json").write_text(json.dumps(data))
+    backbone = scale(get_spec("lite0"), phi=-16, resolution=64)
+    for network, task in ((with_segmenter(backbone, 3), "segmentation"), (backbone, "detection")):
+        job = job_of(TrainConfig(data=folder, model=network, out=tmp_path / "bundle"))
+        assert read_data(job).dataset.task == task
 
 
 def test_what_follows_the_network_takes_time(segmenter, squares):

@@ -15,7 +15,7 @@ from effnet.data.annotated.masks import read_mask
 from effnet.data.annotated.read import read_annotated
 from effnet.data.images.decode import image_header
 from effnet.errors import DataError
-from effnet.system.text import printable
+from effnet.system.text import one_line
 from effnet.tasks.drawing.colours import colours
 from effnet.tasks.writing.coco import coco_images, coco_results, numbered, read_ids
 from effnet.tasks.writing.images import write_drawing, write_mask, write_mask_classes
@@ -158,7 +158,7 @@ def test_yaml_of_any_names_is_that_of_a_parser(tmp_path):
     read = yaml.safe_load((tmp_path / "data.yaml").read_text("utf-8"))["names"]
     assert list(read) == list(range(len(names)))
     for i, name in enumerate(names):
-        assert read[i] == printable(name)
+        assert read[i] == one_line(name)
 
 
 def test_json_of_ours_has_boxes_and_shares(tmp_path):

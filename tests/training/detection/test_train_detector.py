@@ -90,7 +90,8 @@ def test_a_run_that_finds_nothing_says_why(tmp_path):
     said = []
     run(tmp_path, recipe=with_values(RECIPE, {"train.epochs": 1, "train.lr": 1e-6}), listener=said.append)
     (end,) = [event for event in said if isinstance(event, EpochEnd)]
-    assert "It finds nearly nothing" in end.words
+    assert "; it finds nearly nothing" in end.words
+    assert not end.words.endswith(".")  # a comma and the learning rate follow
 
 
 def changed(dataset, change):
