@@ -7,8 +7,6 @@ from decoders import NETWORKS, arrays, settled, small
 
 from effnet.compression.equalize import equalize
 from effnet.compression.fake_quant import round_
-from effnet.compression.importance import taylor_importance
-from effnet.compression.reconstruct import reconstructed
 from effnet.errors import SpecError
 from effnet.weights.folding import fold_norms
 
@@ -19,8 +17,6 @@ def test_a_detector_is_refused_in_words():
     for what in (
         lambda: equalize(network.spec, folded),
         lambda: round_(network),
-        lambda: taylor_importance(network, [], None),
-        lambda: reconstructed(network, network, None, []),
     ):
         with pytest.raises(SpecError, match=r"is for networks without a decoder; .* detects or segments"):
             what()
