@@ -161,7 +161,7 @@ class ModelConfig:
             raise InputError(f"{what} is for classifiers; this bundle's task is {self.task}")
 
     def must_answer(self, what: str) -> None:
-        """Raise InputError unless this is a classifier, a detector or a segmenter, for which alone effnet has `what`."""
+        """Raise InputError unless this is a classifier, a detector or a segmenter: for these effnet has `what`."""
         if not self.task_record.calibrated and self.task_record.whole is None:
             raise InputError(f"{what} is for classifiers, detectors and segmenters; this bundle's task is {self.task}")
 

@@ -105,8 +105,9 @@ def prune(config: PruneConfig) -> PruneResult:
     `data` must have the bundle's classes; it is split as the bundle's own was. Every step recomputes the importance,
     prunes, re-fits the remaining pointwise layers by least squares to reproduce the original outputs, and trains with
     the original as its teacher. Of a detector or a segmenter the backbone is pruned, and the decoder reads the channels
-    that are left; it is trained on its annotations, without a teacher. The result is an ordinary bundle; its ONNX file is checked against the module, scored
-    on the test split and timed in turn with the original's. `resume` continues an interrupted run.
+    that are left; it is trained on its annotations, without a teacher. The result is an ordinary bundle; its ONNX file
+    is checked against the module, scored on the test split and timed in turn with the original's. `resume` continues an
+    interrupted run.
 
     Raises InputError if `out` is not empty, or if the data or a resumed run do not belong to the bundle; BudgetError if
     the network cannot be pruned that far.

@@ -89,7 +89,7 @@ def test_the_decoder_keeps_its_widths_and_reads_those_that_are_left(network):
     target = kept_spec(spec, keep)
     kept, widths, prunable = kept_widths(spec, keep), layer_widths(spec), width_channels(spec)
     before, after = dict(named_layers(spec)), dict(named_layers(target))
-    assert [name for name in after] == list(before)
+    assert list(after) == list(before)
     for name, layer in after.items():
         if name.startswith(("stem.", "stages.")):
             continue

@@ -27,6 +27,7 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.threshold import with_threshold
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
