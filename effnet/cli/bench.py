@@ -144,11 +144,13 @@ def _print_bench(found: Any, bundle: Any) -> None:
 
     several = len({row.timing.batch for row in found.rows}) > 1
     columns = ["runtime", "precision", "threads", *["batch"] * several, "MB", "load ms", "p50 ms", "p95 ms", "images/s"]
-    columns += ["memory MB", "accuracy", "agreement", "drop (pp)"]
+    task = found.config.task_record
+    columns += ["memory MB", task.figure.title if task.whole else "accuracy", "agreement", "drop (pp)"]
     rows = []
     for row in found.rows:
         timing, quality = row.timing, row.quality
-        shares = ("-" if share is None else percent(share) for share in (quality.accuracy, quality.agreement))
+        scored = quality.accuracy if quality.figure is None else quality.figure
+        shares = ("-" if share is None else percent(share) for share in (scored, quality.agreement))
         setting = (timing.threads, *[timing.batch] * several, f"{row.size_mb:.2f}", f"{timing.load_ms:.0f}")
         speeds = (*_speeds(timing), f"{timing.memory_mb:.1f}")
         lost = "-" if quality.drop is None else f"{100 * quality.drop:+.2f}"
@@ -158,6 +160,8 @@ def _print_bench(found: Any, bundle: Any) -> None:
     print_text(f"{found.config.arch.title} on {machine()['cpu']}")
     print_table(columns, rows, left=("runtime", "precision"))
     _print_busy([row.timing for row in found.rows])
+    if task.whole:
+        print_text("These are latencies of the file: the time from its outputs to the answer comes on top.")
     if found.absent:
         data = " --data DATA" if any(name.endswith("int8") for name in found.absent) else ""
         print_text(f"Not exported yet: effnet export {bundle} --to {','.join(found.absent)}{data}")

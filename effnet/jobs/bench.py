@@ -13,6 +13,7 @@ from effnet.bundle.formats import Format
 from effnet.data.datasets import Split
 from effnet.errors import BundleError, EffnetError, InputError, nearest
 from effnet.measurement.answers import predict_split
+from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.paired import paired, share_right
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing
@@ -32,13 +33,15 @@ class Quality:
     """An export's accuracy: measured on the test split now, or recorded in exports.json at export time.
 
     `agreement` is the share of images with the same top class as model.onnx or, from exports.json, as the eager
-    network. `drop` is the accuracy drop from model.onnx, as a share; None for fp32.
+    network. `drop` is the accuracy drop from model.onnx, as a share; None for fp32. A detector or a segmenter has a
+    `figure` in place of the accuracy, AP or mIoU, and the drop is that of it.
     """
 
     accuracy: float | None = None
     agreement: float | None = None
     images: int = 0
     drop: float | None = None
+    figure: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +171,8 @@ def _qualities(
 ) -> dict[str, Quality]:
     """Return each export's accuracy on the images; one that cannot predict is added to `failed`."""
     split, task = chosen.split, read_config(folder).task_record
+    if task.whole is not None:
+        return _figures(folder, names, split, failed)
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
         try:
@@ -178,6 +183,29 @@ def _qualities(
     return {
         name: _quality(rows, indices, split, reference, task, whole=FORMATS[name].precision == "fp32")
         for name, (rows, indices) in found.items()
+    }
+
+
+def _figures(
+    folder: str | os.PathLike[str], names: Sequence[str], split: Split, failed: dict[str, str]
+) -> dict[str, Quality]:
+    """Return the figure of each export of a detector or a segmenter on the images."""
+    found: dict[str, Score] = {}
+    for name in names:
+        try:
+            found[name] = evaluate(Predictor(folder, format=name), split)
+        except EffnetError as error:
+            failed[name] = str(error)
+    reference, better = found.get("onnx"), read_config(folder).task_record.figure.better
+    return {
+        name: Quality(
+            figure=score.figure,
+            images=score.images,
+            drop=None
+            if reference is None or FORMATS[name].precision == "fp32"
+            else better(reference.figure) - better(score.figure),
+        )
+        for name, score in found.items()
     }
 
 

@@ -137,9 +137,9 @@ the deeper the colour, the more. The colours of an image are relative to its own
 between images.</p>
 """
 _OF_CLASSES = """<p class="quiet">The maps are exact: the mean of a map and the bias of its class are the class's
-value before softmax or sigmoid. But a map is coarse, {height} x {width} values enlarged to the image, and each of these
-places has seen much of the image around it. A map is no probability, and shows what the network used, not what it should have used. One of
-several classes is shown relative to the mean of all classes, and to the second class.</p>
+value before softmax or sigmoid. But a map is coarse, {height} x {width} values enlarged to the image, and each of
+these places has seen much of the image around it. A map is no probability, and shows what the network used, not what
+it should have used. One of several classes is shown relative to the mean of all classes, and to the second class.</p>
 """
 _OF_BOXES = """<p class="quiet">Of each image the most certain box is explained, or that of the class asked for. The
 map has {height} x {width} places: at each, how much the box's score falls, on average, while squares of two by two

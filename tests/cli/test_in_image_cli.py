@@ -1,12 +1,23 @@
 """Answers in the image on the command line: counts, labels for the next fit, and what is refused by name."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from annotated_sets import write_coins, write_terrain
 from dense_bundles import write_detector, write_segmenter
+from devices import timing
 
 import effnet
+from effnet.bundle.config import read_config
+from effnet.bundle.weights import load_state
 from effnet.data.annotated.read import read_annotated
+from effnet.jobs.procedure import Procedure
+from effnet.measurement.evaluate import evaluate
+from effnet.measurement.stopwatch import Stopwatch
+from effnet.runtimes.write import write_export
+from effnet.weights.labels import choose_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,3 +94,23 @@ def test_what_they_cannot_do_is_refused(run, words, message):
     ran = run(*words)
     assert ran.code in (1, 2), ran
     assert message in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize(("model", "data", "title"), [("detector", "coins", "AP"), ("segmenter", "terrain", "mIoU")])
+def test_bench_scores_by_the_tasks_figure(run, place, tmp_path, model, data, title):
+    folder = shutil.copytree(place / model, tmp_path / model)
+    config, noise = read_config(folder), np.random.default_rng(0).integers(0, 256, (4, 96, 128, 3), dtype=np.uint8)
+    write_export("onnx-int8", folder, config, load_state(folder), images=noise)
+    measured = Procedure(stopwatch=Stopwatch(once=lambda path, **_: timing(2.0)))
+    words = ("bench", folder, "--runtimes", "onnxruntime", "--data", data)
+    found = json.loads(run(*words, "--format", "json", procedure=measured).out)["rows"]
+    split = choose_images(data, folder=folder, config=config).split
+    scores = {name: evaluate(effnet.load(folder, format=name), split) for name in ("onnx", "onnx-int8")}
+    assert {row["format"]: row["figure"] for row in found} == {name: one.figure for name, one in scores.items()}
+    assert [row["accuracy"] for row in found] == [None, None]
+    drops = {row["format"]: row["drop"] for row in found}
+    assert drops == {"onnx": None, "onnx-int8": scores["onnx"].figure - scores["onnx-int8"].figure}
+    table = run(*words, procedure=measured).out
+    assert title in table
+    assert "accuracy" not in table
+    assert "the time from its outputs to the answer comes on top" in table
