@@ -15,7 +15,10 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="The data that the bun
 
 @takes_options(QuantizeConfig, bundle=Bundle, data=Data)
 def quantize(values: dict[str, Any]) -> None:
-    """Quantize a bundle to int8 step by step; keep the fastest step that is accurate enough in its runtime."""
+    """Quantize a bundle to int8 step by step; keep the fastest step that is accurate enough in its runtime.
+
+    The accuracy of a detector is its AP, that of a segmenter its mIoU; they have no steps that train.
+    """
     from effnet import quantize as quantize_bundle
     from effnet.jobs.quantize import PLOT
     from effnet.report.facts import SearchFacts

@@ -47,7 +47,8 @@ class QuantizeConfig:
     )
     threads: int = option("Threads of the runtime; 0: one per core.", default=1)
     train: bool = option(
-        "Allow steps that train: activation replacement and quantization-aware training (QAT).", default=True
+        "Allow steps that train, of classifiers: activation replacement and quantization-aware training (QAT).",
+        default=True,
     )
     tools: "Tools | None" = None
     listener: Listener = ignore
