@@ -20,7 +20,7 @@ from effnet.tasks.task import parted
 _TILES, _TOGETHER = 16, 16
 # A box is the same one while half of it is; below this share of its score it counts as lost.
 _SAME, _LOST = 0.5, 0.01
-# A class that is asked for is explained however low its score is.
+# A class that is requested is explained however low its score is.
 _LEAST = 1e-4
 
 Run = Callable[[np.ndarray], np.ndarray]

@@ -141,7 +141,7 @@ value before softmax or sigmoid. But a map is coarse, {height} x {width} values 
 these places has seen much of the image around it. A map is no probability, and shows what the network used, not what
 it should have used. One of several classes is shown relative to the mean of all classes, and to the second class.</p>
 """
-_OF_BOXES = """<p class="quiet">Of each image the most certain box is explained, or that of the class asked for. The
+_OF_BOXES = """<p class="quiet">Of each image the most certain box is explained, or that of the class requested. The
 map has {height} x {width} places: at each, how much the box's score falls, on average, while squares of two by two
 places with it are covered by the image's mean colour. Covering an object changes its score in any case; what is
 coloured beside it is what the network takes for a sign of it. The map shows what it used, not what it should have
