@@ -257,7 +257,7 @@ def test_a_segmenters_cells_are_compared_class_by_class():
 
 def test_training_that_rounds_is_for_networks_without_a_decoder(points, tmp_path):
     network, images = points
-    with pytest.raises(SpecError, match="is for networks without a decoder; .* detects or segments"):
+    with pytest.raises(SpecError, match=r"is for networks without a decoder; .* detects or segments"):
         train_rounded(subject_of(network), None, images, None, folder=tmp_path)
 
 
