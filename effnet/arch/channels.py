@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from effnet.arch.decoders.record import Decoder, Segmenter, UNet
 from effnet.arch.layers import CLASSES, INPUT, SHORTCUT_SUM, Layer, layer_widths, named_layers
 from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.errors import SpecError
@@ -284,7 +285,21 @@ def kept_spec(spec: ArchSpec, keep: Keep) -> ArchSpec:
         stem=dataclasses.replace(spec.stem, channels=len(keep.stem)),
         stages=tuple(stages),
         head_channels=len(keep.head),
+        decoder=_kept_decoder(spec, keep),
     )
+
+
+def _kept_decoder(spec: ArchSpec, keep: Keep) -> Decoder | None:
+    """Return the decoder with the numbers of the blocks that it reads early as they are without the removed ones."""
+    decoder = spec.decoder
+    if not isinstance(decoder, Segmenter) or not isinstance(decoder.decoder, UNet) or not decoder.decoder.early:
+        return decoder
+    kept = [block is not None for row in keep.stages for block in row]
+    # What reads a removed block reads the one before it, which has the same sides.
+    early = tuple((level, sum(kept[: block + 1]) - 1) for level, block in decoder.decoder.early)
+    if min(block for _, block in early) < 0:
+        raise SpecError(f"the first block must stay in {spec.name}, whose decoder reads it; it is removed")
+    return dataclasses.replace(decoder, decoder=dataclasses.replace(decoder.decoder, early=early))
 
 
 def last_norms(spec: ArchSpec) -> dict[str, str]:

@@ -160,6 +160,11 @@ class ModelConfig:
         if not self.task_record.calibrated:
             raise InputError(f"{what} is for classifiers; this bundle's task is {self.task}")
 
+    def must_answer(self, what: str) -> None:
+        """Raise InputError unless this is a classifier, a detector or a segmenter: for these effnet has `what`."""
+        if not self.task_record.calibrated and self.task_record.whole is None:
+            raise InputError(f"{what} is for classifiers, detectors and segmenters; this bundle's task is {self.task}")
+
 
 def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str] | None = None) -> None:
     """Write config.json into `folder`, whole or not at all; `digests` are as `write_digests` takes them."""

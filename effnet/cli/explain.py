@@ -22,7 +22,9 @@ def explain(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The only one of several outputs to explain; of a classifier, a class."),
+        typer.Option(
+            metavar="NAME", help="The only one of several outputs to explain; of a classifier or a detector, a class."
+        ),
     ] = None,
     nearest: Annotated[
         Path | None,
@@ -35,9 +37,11 @@ def explain(
     use: Use = None,
     threads: Threads = 1,
 ) -> None:
-    """Show where a network looked for its answers; run `effnet export BUNDLE --maps` first.
+    """Show where a network looked for its answers.
 
-    Prints the place of each map's largest value. Exit code 2 if any image could not be read.
+    A classifier needs `effnet export BUNDLE --maps` first. Of a detector the most certain box of each image is
+    explained: what its score loses as parts of the image are covered. Prints the place of each map's largest value.
+    Exit code 2 if any image could not be read.
     """
     from effnet.jobs.explain import Explainer, to_dict
     from effnet.report.explanation import check_place, page_of
@@ -49,8 +53,11 @@ def explain(
     bad: list[str] = []
     found: list[Any] = []
     name = bundle.resolve().name
-    with page_of(out, model=name, places=explainer.places) if out is not None else nullcontext() as page:
-        for names, pixels in chunks(expand(images), explainer.predictor.prepare, bad=bad):
+    wanted = (
+        nullcontext() if out is None else page_of(out, model=name, places=explainer.places, boxes=explainer.detects)
+    )
+    with wanted as page:
+        for names, pixels in chunks(expand(images), explainer.prepare, bad=bad):
             for path, one in zip(names, explainer.explain(pixels), strict=True):
                 found.append(to_dict(path, one) if format_ is Output.json else _rows(path, one))
                 if page is not None:
@@ -71,6 +78,8 @@ def _rows(name: str, found: Any) -> list[tuple[str, ...]]:
     from effnet.report.overlay import half_share, place_in_words
     from effnet.system.text import percent
 
+    if not found.shown:
+        return [(printable(name), "no objects", "-", "-", "-")]
     return [
         (
             printable(name),

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @takes_options(PruneConfig, bundle=Bundle, data=Data)
 def prune(values: dict[str, Any]) -> None:
-    """Make a bundle smaller and faster: prune the least important channels, fine-tune with knowledge distillation."""
+    """Make a bundle smaller and faster: prune the least important channels, then fine-tune.
+
+    A classifier learns from the original too (knowledge distillation). A detector or a segmenter loses channels of its
+    backbone, and learns from its annotations.
+    """
     from effnet import prune as prune_bundle
 
     with TerminalListener() as listener:

@@ -9,7 +9,6 @@ import numpy as np
 
 from effnet.arch.layers import Layer, named_layers, readers
 from effnet.arch.spec import ArchSpec
-from effnet.compression.classifies import must_classify
 from effnet.errors import SpecError
 from effnet.weights.folding import Arrays
 
@@ -22,10 +21,10 @@ def equalize(spec: ArchSpec, weights: Mapping[str, np.ndarray], *, rounds: int =
 
     If only a ReLU lies between two convolutions (and squeeze-and-excitation, which preserves a channel's scale), the
     first may scale a channel down by a factor that the second undoes. ECA prevents it: its kernel mixes adjacent
-    channels. Raises SpecError for a network with a decoder, and for any other activation: ReLU6 clips at a constant and
+    channels. So do layers that share their weights, as those of a detector's levels, which can have no factor of their
+    own, and the sums of a feature pyramid. Raises SpecError for any other activation: ReLU6 clips at a constant and
     SiLU is not scale-equivariant, so no factor passes through them.
     """
-    must_classify(spec, "equalization")
     if spec.activation != "relu":
         raise SpecError(
             f"equalization needs the activation relu, which is scale-equivariant; {spec.name} has {spec.activation}"
@@ -46,7 +45,7 @@ def _pairs(layers: Mapping[str, Layer]) -> list[tuple[str, list[str]]]:
     for name, layer in layers.items():
         if layer.op == "conv" and not name.endswith((".se.reduce", ".se.expand")):
             ends = _ends(name, layers, reading)
-            if ends:
+            if ends and not any(layers[one].weights for one in (name, *ends)):
                 pairs.append((name, ends))
     return pairs
 

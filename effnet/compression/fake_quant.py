@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from effnet.arch.layers import INPUT, named_layers, readers
 from effnet.arch.spec import ArchSpec
-from effnet.compression.classifies import must_classify
+from effnet.errors import SpecError
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS
@@ -148,13 +149,20 @@ def rounded_values(spec: ArchSpec, *, float_layers: Sequence[str] = ()) -> tuple
     return tuple(found)
 
 
-def round_(network: Network, *, float_layers: Sequence[str] = (), weight_levels: int = WEIGHT_LEVELS) -> None:
+def round_(
+    network: Network | DenseNetwork, *, float_layers: Sequence[str] = (), weight_levels: int = WEIGHT_LEVELS
+) -> None:
     """Make `network` compute like its int8 export, in place; call `calibrate_` next.
 
     `weight_levels` is the export's largest weight. Weights keep their names, the ranges are added under `ranges.`. The
-    fused kernels do not support fake quantization and must stay off. Raises SpecError for a network with a decoder.
+    fused kernels do not support fake quantization and must stay off. Raises SpecError for a network whose layers share
+    weights: an int8 export rounds those of each level by a range of its own.
     """
-    must_classify(network.spec, "quantization-aware training")
+    if isinstance(network, DenseNetwork) and any(layer.weights for _, layer in network.graph):
+        raise SpecError(
+            f"fake quantization needs a network whose layers share no weights; those of {network.spec.name} do: make "
+            "it with DenseNetwork(..., shared=False)"
+        )
     kept = set(float_layers)
     for name, module in network.named_modules():
         if type(module) in _ROUNDED and name not in kept:
@@ -171,14 +179,14 @@ def round_(network: Network, *, float_layers: Sequence[str] = (), weight_levels:
     network.add_module("ranges", ranges)
 
 
-def _module_of(network: Network, name: str) -> nn.Module:
+def _module_of(network: nn.Module, name: str) -> nn.Module:
     """Return the module that outputs layer `name`; for a product its channel attention."""
     parent, _, last = name.rpartition(".")
     return network.get_submodule(parent if last == "scale" else name)
 
 
 @torch.no_grad()
-def calibrate_(network: Network, images: Tensor, *, batch: int = 16) -> None:
+def calibrate_(network: nn.Module, images: Tensor, *, batch: int = 16) -> None:
     """Set every range to the least and largest value on normalised images [n, channels, R, R]."""
     quantizers = [module for module in network.modules() if isinstance(module, FakeQuantize)]
     rounding = [m for m in network.modules() if isinstance(m, _RoundedConv | RoundedLinear)]

@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from effnet.arch.channels import last_norms, tied_widths
+from effnet.arch.channels import last_norms, tied_widths, width_channels
 from effnet.arch.layers import layer_widths, named_layers, readers
 from effnet.arch.spec import ArchSpec
-from effnet.compression.classifies import must_classify
 from effnet.errors import InputError
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.network import Network
 from effnet.training.losses import Batch, LossFn
 from effnet.weights.adapt import has_folded_norms
@@ -91,7 +91,7 @@ def _last_convs(spec: ArchSpec) -> dict[str, str]:
     return {layers[norm].inputs[0]: block for block, norm in last_norms(spec).items()}
 
 
-def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossFn) -> Importance:
+def taylor_importance(network: Network | DenseNetwork, batches: Iterable[Batch], loss_fn: LossFn) -> Importance:
     """Return the change of the loss from removing each channel, to first order, on normalised `batches`.
 
     For a channel this is the mean over images of |sum over positions of gradient * activation|, summed over the layers
@@ -99,10 +99,9 @@ def taylor_importance(network: Network, batches: Iterable[Batch], loss_fn: LossF
     shortcut.
     Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", eq. 7,
     without its normalisation, which the later paper (2019, section 3.1) drops as well. The network runs in evaluation
-    mode. Raises InputError without any batch, SpecError for a network with a decoder.
+    mode. Raises InputError without any batch.
     """
     spec = network.spec
-    must_classify(spec, "importance by Taylor expansion")
     points = _points(spec)
     ends = {norm: block for block, norm in last_norms(spec).items()}
     totals: dict[str, Tensor] = {}
@@ -155,17 +154,17 @@ def _add(totals: dict[str, Tensor], name: str, values: Tensor) -> None:
 
 
 def _points(spec: ArchSpec) -> dict[str, str]:
-    """Return the modules whose outputs are observed, each with the name of its width.
+    """Return the modules whose outputs are observed, each with the name of its width; none of a decoder.
 
     For a convolution with BatchNorm and activation this is the last of them. Outputs are observed before a gate scales
     them and before they are added to a shortcut: afterwards the shortcut would be counted repeatedly.
     """
     layers = dict(named_layers(spec))
-    widths = layer_widths(spec)
+    widths, prunable = layer_widths(spec), width_channels(spec)
     reading = readers(layers.items())
     points = {}
     for name, layer in layers.items():
-        if layer.op != "conv" or name.endswith(".se.expand"):
+        if layer.op != "conv" or name.endswith(".se.expand") or widths[name][1] not in prunable:
             continue
         end = name
         while len(reading[end]) == 1 and layers[reading[end][0]].op in ("norm", "act"):

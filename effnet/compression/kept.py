@@ -32,7 +32,10 @@ def subject_key(subject: Subject) -> str:
 
 def images_key(split: Split, images: np.ndarray) -> str:
     """Return a key of these held-out and calibration images, files by name and label."""
-    digest = hashlib.blake2b(np.ascontiguousarray(split.labels).tobytes(), digest_size=16)
+    labels = split.labels
+    # Of objects, as masks are, an array holds addresses.
+    known = repr(labels.tolist()).encode() if labels.dtype == object else np.ascontiguousarray(labels).tobytes()
+    digest = hashlib.blake2b(known, digest_size=16)
     digest.update(np.ascontiguousarray(images).tobytes())
     for number, source in enumerate(split.sources):
         pixels = source.tobytes() if isinstance(source, np.ndarray) else None

@@ -1,6 +1,7 @@
 """The quantization search: steps towards int8 in a fixed order, each verified in the real runtime."""
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def climb(
     and timed in turns with the fp32 file, with `threads`, in the runtime itself. The search ends once its goal is met.
     Training images calibrate; test images do not influence the search.
 
+    The accuracy of a detector or a segmenter is its task's figure, AP or mIoU, of which a step may lose `figure_drop`
+    of the task if that is more than the gate says. It has no steps with training, which need a teacher.
+
     Everything is written in `folder`, where an interrupted search resumes; nothing else is written. After `minutes` no
     new step starts, and none trains for more than `epochs`. The deployed export of `present`, the subject's own bundle,
     is a step too, if this runtime runs it, so that a search never ends with a worse artifact. `pair_stem`, of
@@ -70,15 +74,19 @@ def climb(
     """
     _check(subject, dataset, threads=threads, minutes=minutes)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    task, gate = subject.config.task_record, gate or Gate()
+    if task.right is None:
+        gate = dataclasses.replace(gate, max_drop=max(gate.max_drop, task.figure_drop))
     proofs = Proofs(
         dataset.val,
         calibration_images(dataset.train, subject.config.preprocess, class_names=dataset.class_names),
         runtime=runtime,
         folder=folder,
-        gate=gate or Gate(),
+        gate=gate,
         threads=threads,
         balanced=bool(subject.config.balanced),
-        parts=subject.config.task_record.parts,
+        parts=task.parts,
+        figure=task.figure if task.right is None else None,
         pair_stem=pair_stem,
         tools=tools or tools_of(runtime),
         listener=listener,
@@ -216,7 +224,7 @@ class _Climb:
 
         def keeps(way: str, rounded: Subject, quantization: Quantization) -> bool:
             step = self.proofs.attempt(f"{name} {way}", "int8", rounded, quantization=quantization)
-            tried.append((step.judged or 0.0, rounded, quantization))
+            tried.append((_known(step.judged), rounded, quantization))
             return step.kept
 
         for method in _METHODS:
@@ -251,6 +259,8 @@ class _Climb:
         """Try other activations: first their speed, which needs no training, then the accuracy of faster ones."""
         if not self.train or (self.budget.latency_ms is None and self._goal):  # they do not reduce size
             return
+        if self._cannot_train("replaced activation"):
+            return
         paying = []
         for spec in standins(self.subject.config.arch):
             speed = self.proofs.speed_of(f"untrained {spec.activation}", with_spec(self.subject, spec))
@@ -284,7 +294,7 @@ class _Climb:
 
     def _train_rounded(self) -> None:
         """Apply QAT to the networks whose int8 lost too much with all layers quantized, the latest first."""
-        if not self.train:
+        if not self.train or (self.failed and self._cannot_train("trained int8")):
             return
         for name, subject, accuracy in reversed(self.failed):
             if self._over():
@@ -296,6 +306,15 @@ class _Climb:
             plan = Quantization()
             if self.proofs.attempt(label, "int8", trained, quantization=plan, must_beat=accuracy).accepted:
                 return
+
+    def _cannot_train(self, name: str) -> bool:
+        """Return whether the network has no training with a teacher, and record the step that is left out."""
+        if self.subject.config.arch.decoder is None:
+            return False
+        reason = "left out: a detector or a segmenter learns from annotations, not from its fp32 network"
+        step = Step(name=name, format=self.proofs.formats["int8"], done="not trained", reason=reason)
+        self.proofs.add(step, self.subject, None)
+        return True
 
     def _too_late(self, name: str, subject: Subject, spec: ArchSpec, *, speed: float) -> bool:
         """Return whether the remaining time is too short for one epoch of training, and record it as a step.
@@ -366,6 +385,11 @@ class _Climb:
         late = " in the time given" if self._late() else ""
         nearest = f"{best.name}{figures(best)}"
         return f"no step meets the limits ({limits}) and the accuracy criterion{late}; the nearest: {nearest}"
+
+
+def _known(judged: float | None) -> float:
+    """Return the accuracy or figure of a step; the least of all if it was not measured or is not defined."""
+    return -math.inf if judged is None or math.isnan(judged) else judged
 
 
 def _best(tried: list[tuple[float, Subject, Quantization]]) -> tuple[float, Subject, Quantization]:

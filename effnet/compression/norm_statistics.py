@@ -1,6 +1,7 @@
 """Re-estimate the BatchNorm statistics of a pruned network before it is trained again."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -8,13 +9,17 @@ from torch import Tensor, nn
 
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.weights import state_arrays
-from effnet.data.datasets import Split
+from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
+from effnet.errors import ImageError
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.network import Network
 from effnet.tasks.task import activated
 from effnet.training.device import to_input
 from effnet.training.input.batches import eval_batches
+from effnet.training.input.own import OwnInput
 from effnet.training.losses import Batch
+from effnet.training.recipe.schema import Recipe
 from effnet.weights.adapt import Arrays
 
 # The number of images for statistics and importance, and their batch size.
@@ -26,11 +31,37 @@ def sample_batches(
 ) -> Iterator[Batch]:
     """Yield at most `count` images of a split, drawn by `seed`, preprocessed as for evaluation and normalised."""
     device = device or torch.device("cpu")
-    chosen = np.random.default_rng(seed).permutation(len(split))[:count]
+    chosen = drawn(split, seed=seed, count=count)
     part = Split(sources=[split.sources[i] for i in chosen], labels=split.labels[chosen])
     for images, indices in eval_batches(part, preprocess, batch_size=_BATCH):
         labels = torch.from_numpy(part.labels[indices]).to(device)
         yield Batch(images=to_input(images, preprocess, device), labels=labels)
+
+
+def drawn(split: Split, *, seed: int, count: int = _IMAGES) -> np.ndarray:
+    """Return the places of at most `count` images of a split, drawn by `seed`, int64 [images]."""
+    return np.random.default_rng(seed).permutation(len(split))[:count]
+
+
+def sample_views(
+    dataset: Dataset, recipe: Recipe, preprocess: Preprocess, *, own: OwnInput, seed: int, count: int = _IMAGES
+) -> Iterator[Batch]:
+    """Yield views of training images as a task with input of its own makes them, normalised, and their targets.
+
+    Of at most `count` images one each, drawn by `seed`; unreadable ones are left out.
+    """
+    views, cpu = own.views(dataset.train, recipe, preprocess, limit=0), torch.device("cpu")
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    chosen = drawn(dataset.train, seed=seed, count=count)
+    for number, index in enumerate(chosen.tolist(), 1):
+        with suppress(ImageError):
+            found.append(views.view(index, recipe, np.random.default_rng([seed, index])))
+        if found and (len(found) == recipe.train.batch_size or number == len(chosen)):
+            images, targets = zip(*found, strict=True)
+            yield Batch(
+                images=to_input(np.stack(images), preprocess, cpu), labels=torch.from_numpy(views.stack(targets))
+            )
+            found = []
 
 
 @torch.no_grad()
@@ -52,7 +83,7 @@ def right_answers(network: Network, split: Split, config: ModelConfig) -> np.nda
     return np.zeros(len(split), dtype=bool) if right is None else right
 
 
-def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
+def rebased(network: Network | DenseNetwork, batches: Iterable[Tensor]) -> Arrays:
     """Return a state that computes the same, with BatchNorm statistics from `batches`.
 
     If BatchNorm was folded away, or frozen while the weights were trained, its statistics are not those of its inputs,
@@ -77,7 +108,9 @@ def rebased(network: Network, batches: Iterable[Tensor]) -> Arrays:
 
 
 @torch.no_grad()
-def _input_statistics(network: Network, batches: Iterable[Tensor]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _input_statistics(
+    network: Network | DenseNetwork, batches: Iterable[Tensor]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return mean and variance of every BatchNorm's input in evaluation mode, by its name, each [channels].
 
     Not in training mode, in which BatchNorm uses the batch's statistics: earlier layers would output something else.

@@ -18,6 +18,7 @@ from effnet.compression.subject import Sensitivity, Subject
 from effnet.compression.tools import Tools, copy_export, size_mb
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
+from effnet.measurement.acceptance import FigureDrop
 from effnet.measurement.paired import paired, share_right
 from effnet.measurement.recall import by_class
 from effnet.measurement.stopwatch import Compared
@@ -25,7 +26,7 @@ from effnet.progress import Listener, Noted
 from effnet.runtimes.registry import by_precision, find_format, find_runtime
 from effnet.runtimes.write import Quantization
 from effnet.system.machine import versions
-from effnet.system.text import both
+from effnet.tasks.task import Figure
 
 # Of the comparison of a step with the fp32 artifact.
 _ROUNDS, _ROUND_SECONDS = 4, 0.15
@@ -57,6 +58,7 @@ class Proofs:
         balanced: bool = False,
         parts: Sequence[tuple[str, int]] = (),
         pair_stem: bool = False,
+        figure: Figure | None = None,
     ) -> None:
         self.val, self.images, self.folder = val, images, folder
         self.gate, self.threads, self.tools, self.listener = gate, threads, tools, listener
@@ -68,6 +70,8 @@ class Proofs:
         self.rungs: list[Rung] = []
         self.ranked: list[tuple[Subject, Sensitivity]] = []
         self.right = np.empty(0, dtype=bool)  # the fp32 artifact's correct predictions
+        # Of a task without right answers: the figure that decides, the fp32 artifact's, and the time outside the file.
+        self.figure, self.base_figure, self.outside_ms = figure, 0.0, 0.0
 
     @property
     def accepted(self) -> list[Step]:
@@ -124,10 +128,9 @@ class Proofs:
             else:
                 path = copy_export(step.format, present, folder)
                 write_config(subject.config, folder)
-            right = self.tools.answer(folder, step.format, self.val, self.threads)
+            scored = self._scored(folder, step.format, first=first)
             timed = self._compared(path if first else self._base(), path)
-            found = {
-                "right": right.astype(int).tolist(),
+            found = scored | {
                 "latency_ms": timed.second.latency_ms,
                 "base_ms": (timed.second if first else timed.first).latency_ms,
                 "speed": 1.0 if first else timed.speed,
@@ -135,20 +138,38 @@ class Proofs:
                 "memory_mb": timed.second.memory_mb,
             }
             keep_record(folder, key, found)
-        right = np.array(found["right"], dtype=np.int8 if self.parts else bool)
-        if first:
-            self.right = right
         # Records of searches that an older effnet started have no memory.
         figures: dict[str, Any] = {
             name: found.get(name) for name in ("latency_ms", "base_ms", "speed", "size_mb", "memory_mb")
         }
-        return dataclasses.replace(
-            step,
-            accuracy=share_right(right),
-            balanced_accuracy=self._balanced(right, self.val),
-            paired=paired(self.right, right, labels=self.labels, parts=self.parts),
-            **figures,
-        )
+        return dataclasses.replace(step, **figures | self._judged(found, first=first))
+
+    def _scored(self, folder: Path, target: str, *, first: bool) -> dict[str, Any]:
+        """Return the right answers of an artifact or, of a task that has none, its figure; as JSON-able data."""
+        if self.figure is None:
+            return {"right": self.tools.answer(folder, target, self.val, self.threads).astype(int).tolist()}
+        scored = {"figure": self.tools.figure(folder, target, self.val, self.threads)}
+        return scored | ({"outside_ms": self.tools.outside(folder, target, self.val, self.threads)} if first else {})
+
+    def _judged(self, found: dict[str, Any], *, first: bool) -> dict[str, Any]:
+        """Return the fields of a step that compare it with the first one, from its record."""
+        if self.figure is not None:
+            if first:
+                self.base_figure, self.outside_ms = found["figure"], found["outside_ms"]
+            base, after = self.base_figure, found["figure"]
+            lost = FigureDrop(images=len(self.val), figure=self.figure, before=base, after=after)
+            # The latency of an answer, and the speed of the whole, contain the time outside the file.
+            latency, base_ms = (found[name] + self.outside_ms for name in ("latency_ms", "base_ms"))
+            speed = base_ms / (found["base_ms"] / found["speed"] + self.outside_ms)
+            return {"lost": lost, "latency_ms": latency, "base_ms": base_ms, "speed": speed}
+        right = np.array(found["right"], dtype=np.int8 if self.parts else bool)
+        if first:
+            self.right = right
+        return {
+            "accuracy": share_right(right),
+            "balanced_accuracy": self._balanced(right, self.val),
+            "paired": paired(self.right, right, labels=self.labels, parts=self.parts),
+        }
 
     def speed_of(self, name: str, subject: Subject) -> float | None:
         """Return the speed of an untrained network's int8 relative to the fp32 artifact; None if it cannot be made."""
@@ -193,6 +214,13 @@ class Proofs:
         """Return the accuracy of the first artifact and of `best` on the test images; empty without any."""
         if not len(dataset.test):
             return {}
+        if self.figure is not None:
+            fp32, winner = (
+                self.tools.figure(self.folder_of(step.name), step.format, dataset.test, self.threads)
+                for step in (self.rungs[0].step, best)
+            )
+            lost = FigureDrop(images=len(dataset.test), figure=self.figure, before=fp32, after=winner).to_dict()
+            return {"fp32": lost["before"], "winner": lost["after"], "lost": lost}
         first, last = (
             self.tools.answer(self.folder_of(step.name), step.format, dataset.test, self.threads)
             for step in (self.rungs[0].step, best)
@@ -235,9 +263,9 @@ def _in_words(quantization: Quantization | None) -> str:
 
 def figures(step: Step) -> str:
     """Return a step's measurements for a sentence, after a comma; empty if it was not measured."""
-    if step.accuracy is None:
+    if not step.shown:
         return ""
     speed = f"{step.speed:.2f} times as fast as fp32"
     if step.base_ms != step.latency_ms:
         speed += f", which took {step.base_ms:.3g} ms"
-    return f", {both(step.accuracy, step.balanced_accuracy)}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"
+    return f", {step.shown}, {step.latency_ms:.3g} ms ({speed}), {step.size_mb:.3g} MB"

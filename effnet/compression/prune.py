@@ -214,8 +214,10 @@ def _counts(spec: ArchSpec, ties: Mapping[str, Tie], count: Count) -> tuple[dict
         reads, writes = widths[row.name]
         if writes in owners:
             channels[owners[writes]] += number / row.out_channels
-        if reads in owners and reads != writes and layers[row.name].groups == 1:  # depthwise: one input per output
-            channels[owners[reads]] += number / row.in_channels
+        if reads != writes and layers[row.name].groups == 1:  # depthwise: one input per output
+            for part in reads.split("+"):  # a decoder's concatenation is named after the widths that it joins
+                if part in owners:
+                    channels[owners[part]] += number / row.in_channels
     return channels, blocks
 
 

@@ -10,11 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from effnet.arch.cost import cost
+from effnet.arch.decoders.layers import BOXES, MASK, SCORES
 from effnet.arch.layers import named_layers
+from effnet.bundle.weights import load_arrays_
 from effnet.compression.fake_quant import FakeQuantize, calibrate_, round_, rounded_values
 from effnet.compression.recovery import network_of, recover
 from effnet.compression.subject import Sensitivity, Subject
 from effnet.data.datasets import Dataset
+from effnet.errors import SpecError
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.network import Network
 from effnet.progress import Listener
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS
@@ -29,15 +33,30 @@ _MACS, _LEAST_IMAGES, _MOST_IMAGES = 300e9, 8, 128
 
 def rounded_network(
     subject: Subject, images: np.ndarray, *, float_layers: Sequence[str] = (), weight_levels: int = WEIGHT_LEVELS
-) -> Network:
+) -> Network | DenseNetwork:
     """Return the subject's network with fake quantization, calibrated on `images`.
 
     `images` are uint8 [images, R, R, C], `weight_levels` is the export's largest weight. Only weights and feature maps
-    are rounded: an export with bias correction is a little more accurate.
+    are rounded: an export with bias correction is a little more accurate. The levels of a detector have layers of their
+    own, whose weights are not shared.
     """
-    network = network_of(subject)
+    network = network_of(subject) if subject.config.arch.decoder is None else _unshared(subject)
     round_(network, float_layers=float_layers, weight_levels=weight_levels)
     calibrate_(network, to_input(images, subject.config.preprocess, _CPU))
+    return network.eval()
+
+
+def _unshared(subject: Subject) -> DenseNetwork:
+    """Return the network of a subject with a decoder in which each layer has its own copy of its weights."""
+    spec, state = subject.config.arch, dict(subject.state)
+    for name, layer in named_layers(spec):
+        if layer.weights:
+            parts = [key for key in subject.state if key.rpartition(".")[0] == layer.weights]
+            state |= {f"{name}.{key.rpartition('.')[2]}": subject.state[key] for key in parts}
+            for key in parts:
+                state.pop(key, None)
+    network = DenseNetwork(spec, drop_path=0.0, norm_momentum=0.1, shared=False)
+    load_arrays_(network, state, where="the network to quantize")
     return network.eval()
 
 
@@ -57,8 +76,14 @@ def train_rounded(
     BatchNorm statistics are frozen, so that weights are rounded as they will be after folding; ranges follow the
     batches at first and are frozen later. `images` and `weight_levels` are those of the export. Gradients pass straight
     through rounding. The best epoch is chosen by the validation accuracy with rounding. Sources: Jacob et al. 2018,
-    section 3; Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen BatchNorm, per-channel weights).
+    section 3; Krishnamoorthi 2018, sections 4.2 and 4.3 (frozen BatchNorm, per-channel weights). Raises SpecError for
+    a network with a decoder: it would train layers apart whose weights must stay the same.
     """
+    if subject.config.arch.decoder is not None:
+        raise SpecError(
+            f"quantization-aware training is for networks without a decoder; {subject.config.arch.name} detects or "
+            "segments: quantize it after training"
+        )
     network = rounded_network(subject, images, float_layers=subject.float_layers, weight_levels=weight_levels)
     # In float32: bfloat16 has fewer values in a range than the 256 of int8.
     plan = dataclasses.replace(recipe.train, frozen_norms=True, fused=False, recompute="none", precision="float32")
@@ -88,13 +113,14 @@ def sensitive_layers(subject: Subject, images: np.ndarray, *, weight_levels: int
     for name in names:
         network.get_submodule(name).rounds = False  # type: ignore[assignment]
     outputs = subject.config.file_outputs
-    reference = network(pixels)
+    run = network.rows if isinstance(network, DenseNetwork) else network
+    reference = run(pixels)
     harm = {}
     for name in names:
         module = network.get_submodule(name)
         touching = [rounded[value] for value in (*layers[name].inputs, *_outputs(layers, name)) if value in rounded]
         _switch(module, touching, on=True)
-        answers = network(pixels)
+        answers = run(pixels)
         _switch(module, touching, on=False)
         harm[name] = divergence(reference, answers, outputs)
     return tuple(sorted(harm.items(), key=lambda pair: -pair[1]))
@@ -103,8 +129,11 @@ def sensitive_layers(subject: Subject, images: np.ndarray, *, weight_levels: int
 def divergence(reference: Tensor, answers: Tensor, outputs: Sequence[Output]) -> float:
     """Return the divergence of predictions from `reference`, both values [images, columns]: the mean over the images.
 
-    KL in nats for classes and tags, half the squared difference for numbers; the sum over the outputs.
+    KL in nats for classes and tags, half the squared difference for numbers; the sum over the outputs. For a detector's
+    scores and a segmenter's cells too, summed over their places; a box counts by its place's most probable class.
     """
+    if any(output.name in (BOXES, MASK) and output.shape for output in outputs):
+        return _divergence_in_image(reference, answers, outputs)
     total, first = 0.0, 0
     for output in outputs:
         before, after = (values[:, first : first + output.width] for values in (reference, answers))
@@ -122,12 +151,32 @@ def divergence(reference: Tensor, answers: Tensor, outputs: Sequence[Output]) ->
     return total
 
 
+def _divergence_in_image(reference: Tensor, answers: Tensor, outputs: Sequence[Output]) -> float:
+    """Return the divergence of the answers of a detector or a segmenter."""
+    sizes = [output.width for output in outputs]
+    before, after = (
+        {
+            output.name: part.reshape(len(part), *output.sides)
+            for output, part in zip(outputs, values.split(sizes, dim=1), strict=True)
+        }
+        for values in (reference, answers)
+    )
+    if MASK in before:
+        one, other = before[MASK].log_softmax(1), after[MASK].log_softmax(1)
+        return float((one.exp() * (one - other)).flatten(1).sum(1).mean())
+    plain = dataclasses.replace(outputs[0], activation="sigmoid", shape=(), width=before[SCORES][0].numel())
+    scores = divergence(before[SCORES].flatten(1), after[SCORES].flatten(1), [plain])
+    weight = before[SCORES].sigmoid().amax(2, keepdim=True)
+    boxes = weight * (before[BOXES] - after[BOXES]).square() / 2
+    return scores + float(boxes.flatten(1).sum(1).mean())
+
+
 def _outputs(layers: dict, name: str) -> list[str]:
     """Return the names of the layer's result: its own, and that of the BatchNorm after it."""
     return [name, *(other for other, layer in layers.items() if layer.op == "norm" and layer.inputs[0] == name)]
 
 
-def _quantizer(network: Network, name: str) -> FakeQuantize:
+def _quantizer(network: torch.nn.Module, name: str) -> FakeQuantize:
     found = network.get_submodule("ranges").get_submodule(name.replace(".", "/"))
     assert isinstance(found, FakeQuantize)
     return found

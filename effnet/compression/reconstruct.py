@@ -1,6 +1,6 @@
 """Re-fit layers of a changed network by least squares, so that less input reproduces the original outputs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn import functional
 from effnet.arch.channels import Keep, kept_blocks, kept_widths
 from effnet.arch.layers import layer_widths, same_padding
 from effnet.bundle.weights import state_arrays
-from effnet.compression.classifies import must_classify
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.layers import SameConv2d
 from effnet.nn.network import Network
 from effnet.weights.adapt import Arrays
@@ -22,7 +22,9 @@ _RIDGE = 0.03
 
 
 @torch.no_grad()
-def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Iterable[Tensor]) -> Arrays:
+def reconstructed(
+    original: Network | DenseNetwork, pruned: Network | DenseNetwork, keep: Keep, batches: Iterable[Tensor]
+) -> Arrays:
     """Return the state of `pruned`, which `keep` leaves of `original`, with its pointwise layers re-fitted.
 
     From the first block to the last, each pointwise convolution and the classifier gets the least-squares weights that
@@ -30,15 +32,18 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
     original. BatchNorm means are adjusted accordingly. Depthwise layers and larger kernels keep their weights: their
     inputs are matched by the layers before them. Only a depthwise layer with a smaller kernel than the original's is
     re-fitted as well; blocks of `pruned` may also lack squeeze-and-excitation or have another activation.
+    Of a decoder only the pointwise convolutions that read the backbone are re-fitted: what they give the rest of it is
+    then about what it was.
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", equation 2 and section 3.2.
-    Raises SpecError for a network with a decoder.
     """
-    must_classify(original.spec, "re-fitting by least squares")
     original.eval()
     pruned.eval()
     solver = Refit(original, keep)
     maps = [(images, images) for images in batches]
     maps = solver.through("stem", original.stem, pruned.stem, maps)
+    # The feature maps that a decoder reads, by the layer whose output they are.
+    tapped = {_part_of(name): name for name in original.tapped.values()} if isinstance(original, DenseNetwork) else {}
+    taps = {tapped["stem"]: maps} if "stem" in tapped else {}
     renamed = {old: new for new, old in kept_blocks(keep).items()}
     for i, stage in enumerate(original.stages):
         for j, block in enumerate(stage):
@@ -46,10 +51,25 @@ def reconstructed(original: Network, pruned: Network, keep: Keep, batches: Itera
             place = renamed.get(name)
             module = pruned.get_submodule(place) if place else nn.Identity()
             maps = solver.through(place or "", block, module, maps, old_name=name)
+            if name in tapped:
+                taps[tapped[name]] = maps
+    if isinstance(original, DenseNetwork):
+        solver.readers_of(taps, original, pruned)
+        return _arrays(pruned)
+    assert isinstance(pruned, Network)
     maps = solver.through("head", original.head, pruned.head, maps)
     maps = [(original.pool(old).flatten(1), pruned.pool(new).flatten(1)) for old, new in maps]
     solver.through("classifier", original.classifier, pruned.classifier, maps)
-    return {name: array.copy() for name, array in state_arrays(pruned).items()}
+    return _arrays(pruned)
+
+
+def _arrays(network: nn.Module) -> Arrays:
+    return {name: array.copy() for name, array in state_arrays(network).items()}
+
+
+def _part_of(name: str) -> str:
+    """Return the part of the backbone that a layer belongs to: a block, or the stem."""
+    return ".".join(name.split(".")[:3]) if name.startswith("stages.") else "stem"
 
 
 Maps = list[tuple[Tensor, Tensor]]
@@ -59,7 +79,7 @@ Maps = list[tuple[Tensor, Tensor]]
 class Refit:
     """The kept channels of the original's layers; re-fits the layers of the changed network one after the other."""
 
-    def __init__(self, original: Network, keep: Keep) -> None:
+    def __init__(self, original: Network | DenseNetwork, keep: Keep) -> None:
         self.generator = torch.Generator().manual_seed(0)  # an interrupted job must reach the same weights
         widths = {name: torch.tensor(kept) for name, kept in kept_widths(original.spec, keep).items()}
         self.outputs = {
@@ -71,6 +91,26 @@ class Refit:
         if name:
             self.fit_(old_name or name, old, new, maps)
         return [(old(x), new(y)) for x, y in maps]
+
+    def readers_of(self, taps: Mapping[str, Maps], old: DenseNetwork, new: DenseNetwork) -> None:
+        """Re-fit the pointwise convolutions of a decoder that read `taps`, the backbone's maps by their layer."""
+        norms = {layer.inputs[0]: name for name, layer in old.graph if layer.op == "norm"}
+        for name, layer in old.graph:
+            module = new.get_submodule(layer.weights or name)
+            maps = taps.get(layer.inputs[0])
+            if maps is None or not isinstance(module, nn.Conv2d) or not _pointwise(module):
+                continue
+            if module.bias is None and name not in norms:
+                continue  # it has no place for a shift
+            sums, before = Sums(), old.get_submodule(layer.weights or name)
+            for x, y in maps:
+                sums.add(*rows_of(y, before(x), generator=self.generator))
+            solved, shift = sums.solve(module.weight.flatten(1).double())
+            module.weight.copy_(solved.reshape(module.weight.shape))
+            if module.bias is not None:
+                module.bias.copy_(shift)
+            else:
+                new.get_submodule(norms[name]).running_mean.sub_(shift)
 
     def fit_(self, part: str, old: nn.Module, new: nn.Module, maps: Maps) -> None:
         """Re-fit the layers of `new`, which replaces `old`, the part of the original network of this name."""

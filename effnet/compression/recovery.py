@@ -12,7 +12,8 @@ from effnet.bundle.weights import load_arrays_, save_bundle, state_arrays
 from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
-from effnet.nn.network import Network, build
+from effnet.nn.dense import DenseNetwork, build_network
+from effnet.nn.network import Network
 from effnet.progress import Listener
 from effnet.training.loop import train
 from effnet.training.recipe.schema import Augment, Balance, Loss, Model, Optimizer, Recipe, Schedule, Train
@@ -83,15 +84,15 @@ def recovery_recipe(
     )
 
 
-def network_of(subject: Subject, *, spec: ArchSpec | None = None) -> Network:
+def network_of(subject: Subject, *, spec: ArchSpec | None = None) -> Network | DenseNetwork:
     """Return the subject's network in evaluation mode, or that of another `spec` with the same weights."""
-    network = build(spec or subject.config.arch)
+    network = build_network(spec or subject.config.arch)
     load_arrays_(network, subject.state, where="the network to compress")
     return network.eval()
 
 
 def recover(
-    network: Network,
+    network: Network | DenseNetwork,
     config_of: Subject,
     dataset: Dataset,
     recipe: Recipe,

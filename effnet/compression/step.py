@@ -6,11 +6,12 @@ from typing import Any
 
 from effnet.bundle.formats import Precision
 from effnet.errors import InputError
+from effnet.measurement.acceptance import FigureDrop
 from effnet.measurement.budget import Budget
 from effnet.measurement.paired import MAX_DROP, Paired, refusal
 from effnet.runtimes.registry import find_format
 from effnet.system.bounds import is_number
-from effnet.system.text import brief, percent
+from effnet.system.text import both, brief, percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +19,8 @@ class Gate:
     """The acceptance criterion: the accuracy that a step must keep, and the gain that it must bring.
 
     It may lose at most `max_drop` of the accuracy on the validation images (0.005: half a percentage point; of few
-    images one, see `refusal`), and must be faster or smaller than the accepted steps by `least_gain`: less is
-    measurement noise.
+    images one, see `refusal`), or of the figure of a task without right answers, such as AP, and must be faster or
+    smaller than the accepted steps by `least_gain`: less is measurement noise.
     """
 
     max_drop: float = MAX_DROP
@@ -38,7 +39,8 @@ class Gate:
 class Step:
     """One step of the quantization search: the artifact, its measurements, and the verdict.
 
-    `paired` compares its predictions with the fp32 artifact's on the same validation images in the same runtime;
+    `paired` compares its predictions with the fp32 artifact's on the same validation images in the same runtime; a
+    task without right answers, such as detection, has `lost` in its place, and no accuracy;
     `latency_ms` is the median of one image in the fastest round, `base_ms` that of the fp32 artifact in the same
     rounds, timed in turns, and `speed` their ratio, above 1 if this step is faster; `memory_mb` is its peak memory.
     What was not measured is None. `kept` says that it keeps the accuracy, `accepted` that it is faster or smaller as
@@ -51,6 +53,7 @@ class Step:
     accuracy: float | None = None
     balanced_accuracy: float | None = None
     paired: Paired | None = None
+    lost: FigureDrop | None = None
     latency_ms: float | None = None
     base_ms: float | None = None
     speed: float | None = None
@@ -62,8 +65,22 @@ class Step:
     seconds: float = 0.0
 
     @property
+    def compared(self) -> Paired | FigureDrop | None:
+        """The comparison with the fp32 artifact; None if it was not measured."""
+        return self.lost or self.paired
+
+    @property
+    def shown(self) -> str:
+        """The accuracy in words, or the task's figure with its name; empty if it was not measured."""
+        if self.lost:
+            return self.lost.figure.in_words(self.lost.after)
+        return "" if self.accuracy is None else both(self.accuracy, self.balanced_accuracy)
+
+    @property
     def judged(self) -> float | None:
-        """The accuracy that decides: the balanced one if all classes weigh the same."""
+        """The accuracy that decides, the balanced one if all classes weigh the same; or the figure, more is better."""
+        if self.lost:
+            return self.lost.figure.better(self.lost.after)
         return self.balanced_accuracy if self.paired and self.paired.classes else self.accuracy
 
     @property
@@ -77,7 +94,9 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step as JSON-able data."""
-        return asdict(self) | {"paired": self.paired.to_dict() if self.paired else None}
+        found = asdict(self) | {"paired": self.paired.to_dict() if self.paired else None}
+        del found["lost"]
+        return found | ({"lost": self.lost.to_dict()} if self.lost else {})
 
 
 def judge(
@@ -88,9 +107,11 @@ def judge(
     `must_beat` is an accuracy that it must exceed in any case. A step is accepted if no earlier accepted step is both
     as fast and as small.
     """
-    assert step.paired is not None
-    words = step.paired.sentence()
-    if refused := refusal(step.paired, gate.max_drop):
+    found = step.compared
+    assert found is not None
+    words = found.sentence()
+    refused = refusal(found, gate.max_drop) if isinstance(found, Paired) else found.refusal(gate.max_drop)
+    if refused:
         return False, False, f"it {refused}"
     if must_beat is not None and known(step.judged) <= must_beat:
         return True, False, f"no better than without this training, {percent(must_beat)}: it {words}"
@@ -125,5 +146,5 @@ def known(figure: float | None) -> float:
 
 
 def _drop(step: Step) -> float:
-    assert step.paired is not None
-    return step.paired.drop
+    assert step.compared is not None
+    return step.compared.drop

@@ -15,6 +15,8 @@ from effnet.compression.qat import sensitive_layers, train_rounded
 from effnet.compression.subject import Sensitivity, Subject
 from effnet.data.datasets import Split
 from effnet.measurement.answers import right_answers
+from effnet.measurement.evaluate import evaluate
+from effnet.measurement.in_image import outside_ms
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
 from effnet.runtimes.predictor import Predictor
@@ -39,12 +41,25 @@ def answer(folder: Path, format_name: str, split: Split, threads: int) -> np.nda
     return right_answers(Predictor(folder, threads=threads, format=format_name), split)
 
 
+def figure(folder: Path, format_name: str, split: Split, threads: int) -> float:
+    """Return the figure of an export on `split`, for a task that has no right answers."""
+    return evaluate(Predictor(folder, threads=threads, format=format_name), split).figure
+
+
+def outside(folder: Path, format_name: str, split: Split, threads: int) -> float:
+    """Return the time from an export's outputs to the answer for an image, in milliseconds."""
+    return outside_ms(Predictor(folder, threads=threads, format=format_name), split)
+
+
 def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
-    """Return the subject after cross-layer equalization; None unless its activation is ReLU."""
+    """Return the subject after cross-layer equalization; None unless its activation is ReLU.
+
+    Layers that share their weights are left alone, and keep their BatchNorms.
+    """
     spec = subject.config.arch
     if spec.activation != "relu":
         return None
-    state = unfold_norms(spec, equalize(spec, fold_norms(spec, subject.state)))
+    state = unfold_norms(spec, equalize(spec, fold_norms(spec, subject.state)), shared=subject.state)
     return replace(subject, state=state)
 
 
@@ -52,11 +67,13 @@ def equalized(subject: Subject, images: np.ndarray) -> Subject | None:
 class Tools:
     """How artifacts are made and measured; `equalize` maps a subject and images to an equivalent, equalized subject.
 
-    If it returns None, the search skips that step.
+    If it returns None, the search skips that step. `figure` and `outside` are for tasks without right answers.
     """
 
     write: Callable[[str, Path, Subject, np.ndarray | None, Quantization | None], Path] = write
     answer: Callable[[Path, str, Split, int], np.ndarray] = answer
+    figure: Callable[[Path, str, Split, int], float] = figure
+    outside: Callable[[Path, str, Split, int], float] = outside
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     rank_layers: Callable[[Subject, np.ndarray], Sensitivity] = sensitive_layers
     equalize: Callable[[Subject, np.ndarray], Subject | None] = equalized

@@ -1,4 +1,4 @@
-"""The verb explain: where a network looked for its answers, from the activation maps of an export; torch-free."""
+"""The verb explain: where a network looked for its answers, from activation maps or by occlusion; torch-free."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from effnet.arch.decoders.record import Detector
 from effnet.bundle.config import ModelConfig, read_config, read_maps
-from effnet.data.eval_view import ImageLike
+from effnet.data.eval_view import ImageLike, whole_image
+from effnet.data.preprocess import resize_and_crop
 from effnet.data.several.outputs import OutputSpec
 from effnet.errors import BundleError, InputError, nearest
+from effnet.jobs.explain_boxes import tiles_of, where_it_looked
 from effnet.jobs.find.search import nearest_rows
 from effnet.runtimes.installed import missing
 from effnet.runtimes.predictor import Predictor, several_images
@@ -33,7 +36,8 @@ class Shown:
     """One map [height, width] of an image: what each place of it adds to `title`, whose value is `value` in words.
 
     `output` is the name of its output. A map of a class is relative to the mean of all classes, since softmax ignores
-    what all have in common; that of a `contrast` is relative to the second class.
+    what all have in common; that of a `contrast` is relative to the second class. That of a detector's `box`, left,
+    top, right, bottom in pixels of the network's input, is what its score loses if a place is covered.
     """
 
     output: str
@@ -41,6 +45,7 @@ class Shown:
     value: str
     map: np.ndarray
     contrast: bool = False
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,10 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Explanation:
-    """One image as the network sees it, uint8 [side, side, channels], its answer, and its maps."""
+    """One image as the network sees it, uint8 [height, width, channels], its answer, and its maps.
+
+    A detector's answer is the box that is explained, a Looked; None, without maps, if it finds no object.
+    """
 
     image: np.ndarray
     answer: Any
@@ -72,8 +80,10 @@ class Index:
 class Explainer:
     """Explains the answers of the bundle `folder`; `format` is an export that returns maps, chosen by default.
 
-    `output` is the only output to show or, of a classifier, the class. `index` is a file of `effnet embed`, by default
-    nearest.npz of the bundle if it is there. Raises BundleError if no export returns maps.
+    `output` is the only output to show or, of a classifier or a detector, the class. `index` is a file of `effnet
+    embed`, by default nearest.npz of the bundle if it is there. Raises BundleError if no export returns maps.
+
+    A detector needs no maps: its most certain box is explained, by any export. Raises InputError for a segmenter.
     """
 
     def __init__(
@@ -86,15 +96,19 @@ class Explainer:
         threads: int = 1,
     ) -> None:
         config = read_config(folder)
-        if config.arch.decoder is not None:
-            raise InputError(
-                f"explain shows where a classifier looked; the task of {folder} is {config.task}, whose answers lie in "
-                "the image: `effnet predict --draw DIR` shows them"
-            )
+        _check_task(config, folder, index)
         _check_output(config, output)
-        self.predictor = Predictor(folder, threads=threads, format=format or _format_with_maps(Path(folder), config))
+        self.detects = config.arch.decoder is not None
+        if not self.detects and format is None:
+            format = _format_with_maps(Path(folder), config)  # noqa: A001
+        self.predictor = Predictor(folder, threads=threads, format=format)
         self.config = config
         self.output = output
+        self.index: Index | None = None
+        if self.detects:
+            self.places = tiles_of(config.preprocess.size)
+            _ = self.predictor.engine
+            return
         found = Path(index) if index is not None else Path(folder) / NEAREST
         self.index = read_index(found, config.arch.feature_channels) if index is not None or found.is_file() else None
         maps = self.predictor.engine.maps
@@ -104,8 +118,17 @@ class Explainer:
         if self.index is not None:
             _ = self.predictor.features_engine
 
+    def prepare(self, image: ImageLike) -> np.ndarray:
+        """Return an image as `explain` takes it, uint8 [height, width, channels]: as `predict` prepares it."""
+        if not self.detects:
+            return self.predictor.prepare(image)
+        preprocess = self.config.preprocess
+        return resize_and_crop(whole_image(image, preprocess, warn=self.predictor.warn_once), preprocess)
+
     def explain(self, images: np.ndarray) -> list[Explanation]:
-        """Explain prepared images, uint8 [batch, R, R, C]."""
+        """Explain prepared images, uint8 [batch, height, width, C]."""
+        if self.detects:
+            return [self._explained_box(image) for image in images]
         rows, maps = self.predictor.outputs_and_maps(images)
         vectors = unit_rows(self.predictor.features(images)) if self.index is not None else [None] * len(images)
         task, names = self.config.task_record, self.config.class_names
@@ -119,6 +142,16 @@ class Explainer:
             )
             for image, row, map_, answer, vector in zip(images, rows, maps, answers, vectors, strict=True)
         ]
+
+    def _explained_box(self, image: np.ndarray) -> Explanation:
+        names = self.config.class_names
+        label = None if self.output is None else names.index(self.output)
+        found = where_it_looked(self.predictor.outputs, image, self.config, label=label)
+        if found is None:
+            return Explanation(image=image, answer=None, shown=())
+        score = percent(found.score, 1)
+        shown = Shown(output="", title=names[found.label], value=score, map=found.map, box=found.box)
+        return Explanation(image=image, answer=found, shown=(shown,))
 
     def _shown(self, row: np.ndarray, maps: np.ndarray, answer: Any) -> Iterator[Shown]:
         """Yield the maps to show of one image, from its row [columns] and its maps [columns, height, width]."""
@@ -169,6 +202,22 @@ def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, answer: Any, wan
                 map=maps[first] - maps[second],
                 contrast=True,
             )
+
+
+def _check_task(config: ModelConfig, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None) -> None:
+    if config.arch.decoder is None:
+        return
+    if not isinstance(config.arch.decoder, Detector):
+        raise InputError(
+            f"explain shows where a network looked for one answer; {os.fspath(folder)} answers for each pixel, so that "
+            "its mask is such a map itself: `effnet predict --draw DIR` draws it, and `effnet evaluate` counts which "
+            "classes it confuses"
+        )
+    if index is not None:
+        raise InputError(
+            f"similar images are found by the embeddings of classifiers; {os.fspath(folder)} is a detector: leave out "
+            "--nearest"
+        )
 
 
 def _check_output(config: ModelConfig, output: str | None) -> None:
@@ -242,6 +291,8 @@ def explain(
 ) -> list[Explanation]:
     """Explain the bundle's answers to images: where each speaks for the answer, and where against it.
 
+    Of a detector that is the most certain box, or that of the class `output`.
+
     The other arguments are those of Explainer; `out` is a page to write. Raises BundleError if no export returns maps
     (`effnet export BUNDLE --maps` writes one), ImageError if an image cannot be read.
     """
@@ -252,12 +303,13 @@ def explain(
     found: list[Explanation] = []
     for first in range(0, len(given), batch):
         chunk = given[first : first + batch]
-        found += explainer.explain(np.stack([explainer.predictor.prepare(image) for image in chunk])) if chunk else []
+        found += explainer.explain(np.stack([explainer.prepare(image) for image in chunk])) if chunk else []
     if out is not None:
         names = [
             str(image) if isinstance(image, str | os.PathLike) else f"image {n}" for n, image in enumerate(given, 1)
         ]
-        with page_of(Path(out), model=Path(folder).resolve().name, places=explainer.places) as page:
+        model = Path(folder).resolve().name
+        with page_of(Path(out), model=model, places=explainer.places, boxes=explainer.detects) as page:
             for name, one in zip(names, found, strict=True):
                 page.add(name, one)
     return found
@@ -275,6 +327,7 @@ def to_dict(name: str, found: Explanation) -> dict[str, Any]:
                 "of": shown.title,
                 "value": shown.value,
                 "contrast": shown.contrast,
+                **({"box": [round(side, 2) for side in shown.box]} if shown.box else {}),
                 "strongest": place_in_words(shown.map),
                 "half_in_share": round(half_share(shown.map), 4),
                 "map": np.round(shown.map.astype(float), 5).tolist(),

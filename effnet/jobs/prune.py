@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from effnet.bundle.names import CONFIG, ONNX, RUN, WEIGHTS
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.compression.activations import check_standin, with_activation
 from effnet.compression.importance import Importance, check_method, taylor_importance, weight_importance
-from effnet.compression.norm_statistics import rebased, right_answers, sample_batches
+from effnet.compression.norm_statistics import rebased, right_answers, sample_batches, sample_views
 from effnet.compression.prune import COUNTS, check_scope, count_of, vector_width
 from effnet.compression.prune import prune as prune_spec
 from effnet.compression.reconstruct import reconstructed
@@ -27,10 +27,12 @@ from effnet.data.names import refuse_inside
 from effnet.errors import BudgetError, InputError
 from effnet.jobs.procedure import USUAL, Procedure
 from effnet.jobs.prune_config import PruneConfig
+from effnet.jobs.prune_dense import dense_recovery_recipe, dense_speed
 from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.measurement.acceptance import compared
 from effnet.measurement.paired import Paired
-from effnet.nn.network import Network, build
+from effnet.nn.dense import DenseNetwork, build_network
+from effnet.nn.network import Network
 from effnet.progress import Listener, Noted
 from effnet.runtimes.digests import check_digests
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
@@ -39,8 +41,9 @@ from effnet.system.lock import SCRATCH, alone_in, sweep
 from effnet.system.options import options_of, takes
 from effnet.system.text import brief, reason_of
 from effnet.training.distill import read_teacher
-from effnet.training.learning import learning_of
+from effnet.training.learning import learning_of, own_input
 from effnet.training.loop import train
+from effnet.training.losses import Batch
 from effnet.training.recipe.schema import Loss, Recipe
 from effnet.training.speed import train_speed
 from effnet.weights.adapt import Arrays
@@ -85,6 +88,11 @@ class _Run:
     listener: Listener
     procedure: Procedure
 
+    @property
+    def dense(self) -> bool:
+        """Whether this is a detector or a segmenter, whose task has a training of its own and no teacher."""
+        return self.config.arch.decoder is not None
+
     def say(self, text: str) -> None:
         """Send a note to the listener."""
         self.listener(Noted(text=text))
@@ -96,8 +104,10 @@ def prune(config: PruneConfig) -> PruneResult:
 
     `data` must have the bundle's classes; it is split as the bundle's own was. Every step recomputes the importance,
     prunes, re-fits the remaining pointwise layers by least squares to reproduce the original outputs, and trains with
-    the original as its teacher. The result is an ordinary bundle; its ONNX file is checked against the module, scored
-    on the test split and timed in turn with the original's. `resume` continues an interrupted run.
+    the original as its teacher. Of a detector or a segmenter the backbone is pruned, and the decoder reads the channels
+    that are left; it is trained on its annotations, without a teacher. The result is an ordinary bundle; its ONNX file
+    is checked against the module, scored on the test split and timed in turn with the original's. `resume` continues an
+    interrupted run.
 
     Raises InputError if `out` is not empty, or if the data or a resumed run do not belong to the bundle; BudgetError if
     the network cannot be pruned that far.
@@ -105,10 +115,14 @@ def prune(config: PruneConfig) -> PruneResult:
     _check(config)
     bundle, out, data = Path(config.bundle), Path(config.out), config.data
     found = read_config(bundle)
-    found.must_classify("pruning")
+    found.must_answer("pruning")
     if found.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early
     check_standin(found.arch, config.activation)
+    if found.arch.decoder is not None and os.fspath(config.teacher):
+        raise InputError(
+            f"a teacher must be left out for {found.task}: a pruned detector or segmenter learns from its annotations"
+        )
     if isinstance(data, str | os.PathLike):
         refuse_inside(out, data)
     dataset = read_as_fitted(data, folder=bundle, config=found)
@@ -224,13 +238,13 @@ def _leave_nothing(out: Path) -> None:
         out.rmdir()
 
 
-def _network(config: ModelConfig, state: Arrays, where: Path) -> Network:
-    network = build(config.arch)
+def _network(config: ModelConfig, state: Arrays, where: Path) -> Network | DenseNetwork:
+    network = build_network(config.arch)
     load_arrays_(network, state, where=str(where))
     return network.eval()
 
 
-def _prune_in_steps(run: _Run) -> tuple[Network, float]:
+def _prune_in_steps(run: _Run) -> tuple[Network | DenseNetwork, float]:
     """Return the pruned and recovered network and the seconds of its training."""
     options, seconds = run.options, 0.0
     original = count_of(run.config.arch, options.count)
@@ -250,8 +264,11 @@ def _prune_in_steps(run: _Run) -> tuple[Network, float]:
     return network, seconds
 
 
-def _images(run: _Run):
-    return sample_batches(run.dataset.train, run.config.preprocess, seed=run.options.seed)
+def _images(run: _Run) -> Iterator[Batch]:
+    preprocess, seed = run.config.preprocess, run.options.seed
+    if own := own_input(learning_of(run.dataset)):
+        return sample_views(run.dataset, _recipe(run, epochs=1), preprocess, own=own, seed=seed)
+    return sample_batches(run.dataset.train, preprocess, seed=seed)
 
 
 def _epochs(run: _Run) -> list[int]:
@@ -262,7 +279,10 @@ def _epochs(run: _Run) -> list[int]:
         path = run.folder / "epochs.json"
         if not path.is_file():  # a resumed run does not measure again
             # The teacher's forward pass is about a third of its training step.
-            speed = train_speed(run.config.arch) * 0.75
+            if run.dense:
+                speed = dense_speed(run.config.arch, run.dataset, run.config.preprocess)
+            else:
+                speed = train_speed(run.config.arch) * 0.75
             possible = 60 * options.minutes * _TRAINING_SHARE * speed / len(run.dataset.train)
             write_text(path, json.dumps(max(steps, min(_MOST_EPOCHS, int(possible)))))
         total = _kept(path, int)
@@ -316,40 +336,50 @@ def _importance(run: _Run, config: ModelConfig, state: Arrays) -> Importance:
     if run.options.method != "taylor":
         return weight_importance(config.arch, state, method=run.options.method)
     # Smoothed labels: a network that has memorised its training images would have almost no gradient.
-    recipe = Recipe(loss=Loss(label_smoothing=0.1))
+    recipe = _recipe(run, epochs=1) if run.dense else Recipe(loss=Loss(label_smoothing=0.1))
     loss = learning_of(run.dataset).loss_of(run.dataset, recipe, preprocess=config.preprocess, device=None)
     return taylor_importance(_network(config, state, run.bundle), _images(run), loss)
 
 
-def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float) -> tuple[Network, float]:
+def _recipe(run: _Run, *, epochs: int) -> Recipe:
+    """Return the recipe of a recovery."""
+    options, preprocess = run.options, run.config.preprocess
+    rate = 1.0 if options.activation else min(1.0, 2 * (1 - options.share)) ** 2
+    if run.dense:
+        return dense_recovery_recipe(run.config.arch, run.dataset, epochs=epochs, rate=rate, seed=options.seed)
+    return recovery_recipe(
+        run.dataset,
+        preprocess,
+        epochs=epochs,
+        teacher=Path(options.teacher or run.bundle),
+        lr=_RATE * rate,
+        temperature=_TEMPERATURE,
+        min_area=_SMALL_AREA if preprocess.resolution <= _SMALL else _AREA,
+        frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
+        balanced=run.config.balanced,
+        seed=options.seed,
+    )
+
+
+def _recover(
+    run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share: float
+) -> tuple[Network | DenseNetwork, float]:
     """Train the network in `folder`/start, or resume its training, and return the best network.
 
-    `share` is its share of a time limit. If little is removed, and the validation images show no significant loss
-    against the original, it is not trained: it would forget more than it learns.
+    `share` is its share of a time limit. If little is removed of a classifier, and the validation images show no
+    significant loss against the original, it is not trained: it would forget more than it learns.
     """
     network = _network(config, load_state(folder / "start"), folder / "start")
     options = run.options
-    light = options.share >= _LIGHT and not options.activation
+    light = options.share >= _LIGHT and not options.activation and not run.dense
     lost = _lost(run, network) if light and not (folder / "train").exists() else None
     if lost is not None and lost.interval[0] <= 0:
         run.say(f"Not trained, since its accuracy is that of the original: it {lost.sentence()}")
         return network, 0.0
-    recipe = recovery_recipe(
-        run.dataset,
-        config.preprocess,
-        epochs=epochs,
-        teacher=Path(options.teacher or run.bundle),
-        lr=_RATE * (1.0 if options.activation else min(1.0, 2 * (1 - options.share)) ** 2),
-        temperature=_TEMPERATURE,
-        min_area=_SMALL_AREA if config.preprocess.resolution <= _SMALL else _AREA,
-        frozen_norms=len(run.dataset.train) < _ENOUGH_FOR_STATISTICS,
-        balanced=config.balanced,
-        seed=options.seed,
-    )
     result = train(
         network,
         run.dataset,
-        recipe,
+        _recipe(run, epochs=epochs),
         config.preprocess,
         folder=folder / "train",
         listener=run.listener,
@@ -360,7 +390,7 @@ def _recover(run: _Run, config: ModelConfig, folder: Path, *, epochs: int, share
     return plain, result.seconds
 
 
-def _lost(run: _Run, network: Network) -> Paired | None:
+def _lost(run: _Run, network: Network | DenseNetwork) -> Paired | None:
     """Return the accuracy drop from the original on the validation images; None without any."""
     val, config = run.dataset.val, run.config
     if not len(val):

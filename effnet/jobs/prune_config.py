@@ -61,7 +61,7 @@ class PruneConfig:
     )
     steps: int = option("Number of pruning steps; training follows each.", default=3)
     teacher: str | os.PathLike[str] = option(
-        "Teacher of the distillation; by default the original.", default="", metavar="BUNDLE"
+        "Teacher of the distillation, of classifiers; by default the original.", default="", metavar="BUNDLE"
     )
     drop_blocks: bool = option("Allow whole blocks to be removed.", default=False)
     round_to: int | None = option("Pruned widths are a multiple of this; default: the vector width of this CPU.")

@@ -17,11 +17,13 @@ from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
 from effnet.bundle.split_file import SPLIT, write_split
 from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
+from effnet.jobs.threshold import with_threshold
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain
 from effnet.measurement.evaluate import evaluate, scoring_of
 from effnet.measurement.stopwatch import Compared, Stopwatch
 from effnet.measurement.verify import check_export
+from effnet.nn.dense import DenseNetwork
 from effnet.nn.network import Network
 from effnet.report.card_pruned import card
 from effnet.runtimes.digests import digests_of
@@ -49,7 +51,7 @@ class Original:
 
 
 def prove(
-    network: Network,
+    network: Network | DenseNetwork,
     original: Original,
     *,
     options: Mapping[str, Any],
@@ -109,8 +111,14 @@ def prove(
 
 
 def _calibrated(original: Original, config: ModelConfig, state: Arrays, folder: Path) -> ModelConfig:
-    """Return the config with the temperature fitted on the validation split, and the original's threshold."""
+    """Return the config with the temperature fitted on the validation split, and the original's threshold.
+
+    A detector has no temperature, and a threshold of its own scores.
+    """
     val = original.dataset.val
+    if config.arch.decoder is not None:
+        folder.mkdir(parents=True)
+        return with_threshold(config, state, original.dataset, folder=folder)
     if len(val):
         save_bundle(folder, config, state)
         export_onnx(folder, config, state)

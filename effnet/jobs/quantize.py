@@ -72,7 +72,7 @@ def quantize(config: QuantizeConfig) -> QuantizeResult:
 def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
     """Run `quantize` with `target` locked."""
     config = read_config(folder)
-    config.must_classify("the search for int8")
+    config.must_answer("the search for int8")
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out must be a new or empty folder; {target} is neither: name another")

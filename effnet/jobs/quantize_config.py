@@ -31,7 +31,9 @@ class QuantizeConfig:
         main=True,
     )
     max_drop: float = option(
-        "Maximum drop of validation accuracy of a step, in percentage points.", default=0.5, main=True
+        "Maximum drop of validation accuracy of a step, in percentage points; of AP or mIoU, 1 at least.",
+        default=0.5,
+        main=True,
     )
     runtime: str = option(
         f"Inference runtime to target and to verify in: {', '.join(runnable())}.",
@@ -45,7 +47,8 @@ class QuantizeConfig:
     )
     threads: int = option("Threads of the runtime; 0: one per core.", default=1)
     train: bool = option(
-        "Allow steps that train: activation replacement and quantization-aware training (QAT).", default=True
+        "Allow steps that train, of classifiers: activation replacement and quantization-aware training (QAT).",
+        default=True,
     )
     tools: "Tools | None" = None
     listener: Listener = ignore

@@ -1,11 +1,12 @@
 """Accept or reject a reduced-precision export by its drop from fp32 on labelled images: of accuracy, or of a figure."""
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -64,6 +65,12 @@ class FigureDrop:
     def drop(self) -> float:
         """What the figure loses; below 0 for an improvement, NaN if the images do not define it."""
         return self.figure.better(self.before) - self.figure.better(self.after)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data; those that the images do not define are None."""
+        found = {"before": self.before, "after": self.after, "drop": self.drop}
+        known = {key: None if math.isnan(value) else value for key, value in found.items()}
+        return {"figure": self.figure.key, "images": self.images} | known
 
     def sentence(self) -> str:
         """Return the change in words."""

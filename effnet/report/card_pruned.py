@@ -8,6 +8,7 @@ from typing import Any
 
 from effnet.system.text import markdown, percent, printable
 from effnet.tasks.registry import find_task
+from effnet.tasks.task import Task
 
 
 def card(report: Mapping[str, Any], *, name: str) -> str:
@@ -32,16 +33,18 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
     if "confidence" in after:
         low, high = after["confidence"]
         sure = f" (95 % confidence of the new one {percent(low, 1)} to {percent(high, 1)})"
+    # The hub's name of the task; several outputs have that of their classes.
+    kind = getattr(task.module("reporting"), "TAG", "image-classification")
     tag = "- pruned\n" if options["share"] < 1 else ""
     # Class names may contain Markdown.
     plain = (re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", warning) for warning in report["warnings"])
     warnings = "".join(f"**Warning:** {text}\n\n" for text in plain)
     return (
-        "---\nlibrary_name: effnet\npipeline_tag: image-classification\ntags:\n- image-classification\n"
+        f"---\nlibrary_name: effnet\npipeline_tag: {kind}\ntags:\n- {kind}\n"
         f"- efficientnet\n- onnx\n{tag}---\n\n"
         f"# {title}\n\n"
-        f"{warnings}{network}, made from the bundle {original} by {_how(options)} and recovery with "
-        f"{markdown(Path(options['teacher']).name) or 'the original'} as teacher on {data}.\n\n"
+        f"{warnings}{network}, made from the bundle {original} by {_how(options)} and {_recovered(task, options)} "
+        f"on {data}.\n\n"
         f"| | original | now |\n|---|---:|---:|\n{table}\n\n"
         f"Scored on the exported file with {after['test_images']} test images{sure}. Both files were timed in turn "
         f"with {options['threads']} "
@@ -50,6 +53,13 @@ def card(report: Mapping[str, Any], *, name: str) -> str:
         f"## Use\n\n```sh\neffnet predict {shlex.quote(printable(name))} IMAGES\n```\n\n"
         "## Licence\n\nThat of the original and of the images that it was trained on.\n"
     )
+
+
+def _recovered(task: Task, options: Mapping[str, Any]) -> str:
+    """Return how the accuracy was recovered."""
+    if task.whole is not None:
+        return "training with the annotations"
+    return f"recovery with {markdown(Path(options['teacher']).name) or 'the original'} as teacher"
 
 
 def _how(options: Mapping[str, Any]) -> str:

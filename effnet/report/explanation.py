@@ -24,7 +24,7 @@ _THUMBNAIL = 112
 
 _STYLE = """
 figure { margin: 0; width: 224px; }
-figure img { display: block; width: 224px; height: 224px; border-radius: 6px; }
+figure img { display: block; width: 224px; height: auto; border-radius: 6px; }
 figure img.small { image-rendering: pixelated; }
 figcaption { font-size: .875rem; margin-top: 6px; }
 .row { display: flex; flex-wrap: wrap; gap: 18px 14px; margin-bottom: 8px; }
@@ -49,14 +49,28 @@ class Page:
             return
         first = _figure(as_rgb(found.image), "<strong>the image as the network sees it</strong>")
         maps = [
-            _figure(overlay(found.image, shown.map), f"<strong>{_text(shown.title)}</strong><br>{_text(_under(shown))}")
+            _figure(_drawn(found.image, shown), f"<strong>{_text(shown.title)}</strong><br>{_text(_under(shown))}")
             for shown in found.shown
         ]
         self.file.write(f'<section>\n<h2>{_text(name)}</h2>\n<div class="row">{first}{"".join(maps)}</div>\n')
+        if not maps:
+            self.file.write('<p class="quiet">No object is found in it.</p>\n')
         if found.neighbours:
             near = "".join(map(_neighbour, found.neighbours))
             self.file.write(f'<h3>The most similar images of the index</h3>\n<div class="row near">{near}</div>\n')
         self.file.write("</section>\n")
+
+
+def _drawn(image: np.ndarray, shown: Any) -> np.ndarray:
+    """Return an image under its map, uint8 [height, width, 3], with the box that it explains."""
+    from PIL import Image, ImageDraw
+
+    found = overlay(image, shown.map)
+    if shown.box is None:
+        return found
+    canvas = Image.fromarray(found)
+    ImageDraw.Draw(canvas).rectangle(shown.box, outline=(0, 0, 0), width=max(1, max(found.shape) // 160))
+    return np.asarray(canvas)
 
 
 def _under(shown: Any) -> str:
@@ -93,11 +107,11 @@ def _thumbnail(path: str) -> str | None:
 
 
 @contextmanager
-def page_of(path: Path, *, model: str, places: tuple[int, int]) -> Iterator[Page]:
+def page_of(path: Path, *, model: str, places: tuple[int, int], boxes: bool = False) -> Iterator[Page]:
     """Yield a page that appears at `path`, whole or not at all, when the block ends.
 
-    `places` are the height and width of the maps. Raises InputError if another process is writing it, or it cannot be
-    written.
+    `places` are the height and width of the maps, which are those of a detector's `boxes` or of classes. Raises
+    InputError if another process is writing it, or it cannot be written.
     """
     check_place(path)
     look = (Path(__file__).parent / "templates" / "look.css.j2").read_text(encoding="utf-8")
@@ -106,7 +120,10 @@ def page_of(path: Path, *, model: str, places: tuple[int, int]) -> Iterator[Page
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>Where {_text(model)} looked</title>\n<style>\n{look}{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-            f"<h1>Where {_text(model)} looked</h1>\n" + _INTRODUCTION.format(height=places[0], width=places[1])
+            f"<h1>Where {_text(model)} looked</h1>\n"
+            + _KEY
+            + (_OF_BOXES if boxes else _OF_CLASSES).format(height=places[0], width=places[1])
+            + _SHARED
         )
         page = Page(file=file)
         yield page
@@ -115,15 +132,23 @@ def page_of(path: Path, *, model: str, places: tuple[int, int]) -> Iterator[Page
         file.write("</main>\n</body>\n</html>\n")
 
 
-_INTRODUCTION = """<p><span class="key for"></span> speaks for the answer, <span class="key against"></span> against it;
+_KEY = """<p><span class="key for"></span> speaks for the answer, <span class="key against"></span> against it;
 the deeper the colour, the more. The colours of an image are relative to its own strongest place: do not compare them
 between images.</p>
-<p class="quiet">The maps are exact: the mean of a map and the bias of its class are the class's value before softmax or
-sigmoid. But a map is coarse, {height} x {width} values enlarged to the image, and each of these places has seen much of
-the image around it. A map is no probability, and shows what the network used, not what it should have used. One of
-several classes is shown relative to the mean of all classes, and to the second class.</p>
-<p class="quiet"><strong>This page holds your images and the names of their files.</strong> Share it only if you may
-share them.</p>
+"""
+_OF_CLASSES = """<p class="quiet">The maps are exact: the mean of a map and the bias of its class are the class's
+value before softmax or sigmoid. But a map is coarse, {height} x {width} values enlarged to the image, and each of
+these places has seen much of the image around it. A map is no probability, and shows what the network used, not what
+it should have used. One of several classes is shown relative to the mean of all classes, and to the second class.</p>
+"""
+_OF_BOXES = """<p class="quiet">Of each image the most certain box is explained, or that of the class requested. The
+map has {height} x {width} places: at each, how much the box's score falls, on average, while squares of two by two
+places with it are covered by the image's mean colour. Covering an object changes its score in any case; what is
+coloured beside it is what the network takes for a sign of it. The map shows what it used, not what it should have
+used.</p>
+"""
+_SHARED = """<p class="quiet"><strong>This page holds your images and the names of their files.</strong> Share it only
+if you may share them.</p>
 """
 
 

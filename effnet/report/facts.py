@@ -228,6 +228,7 @@ class StepRow:
     accepted: bool
     reason: str
     seconds: float
+    lost: Mapping[str, Any] | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,22 +13,22 @@ _SHADED = 0.45
 _QUALITY = 85
 
 
-def upsampled(values: np.ndarray, side: int) -> np.ndarray:
-    """Return a map [height, width] at the size of its image, float32 [side, side], bilinearly."""
+def upsampled(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a map [rows, columns] at the size of its image, float32 [height, width], bilinearly."""
     from PIL import Image
 
     small = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.asarray(small.resize((side, side), Image.Resampling.BILINEAR))
+    return np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def overlay(image: np.ndarray, values: np.ndarray, *, limit: float | None = None) -> np.ndarray:
-    """Return an image, uint8 [side, side, channels], under the colours of a map [height, width]: uint8 [side, side, 3].
+    """Return an image, uint8 [height, width, channels], under the colours of a map [rows, columns], uint8 [..., 3].
 
     `limit` is the value of the strongest colour, by default the map's largest in size. The image is shown in grey, so
     that its colours are not taken for the map's.
     """
     limit = limit or float(np.abs(values).max()) or 1.0
-    large = np.clip(upsampled(values, image.shape[0]) / limit, -1, 1)
+    large = np.clip(upsampled(values, image.shape[0], image.shape[1]) / limit, -1, 1)
     share = _STRONGEST * np.abs(large)[..., None]
     colours = np.where(large[..., None] > 0, np.array(_FOR, np.float32), np.array(_AGAINST, np.float32))
     grey = as_rgb(image).astype(np.float32).mean(2, keepdims=True)

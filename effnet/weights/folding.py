@@ -82,16 +82,24 @@ def pixel_mean(mean: Sequence[float]) -> np.ndarray:
     return 255.0 * np.asarray(mean, np.float32)
 
 
-def unfold_norms(spec: ArchSpec, folded: Mapping[str, np.ndarray]) -> Arrays:
+def unfold_norms(
+    spec: ArchSpec, folded: Mapping[str, np.ndarray], *, shared: Mapping[str, np.ndarray] | None = None
+) -> Arrays:
     """Return a state dict as arrays that computes the same as folded weights: BatchNorm only adds a bias.
 
-    It is the inverse of `fold_norms`. Raises SpecError if folding made weights differ that layers share.
+    It is the inverse of `fold_norms`. Layers that share their weights, and their BatchNorms, are taken from `shared`,
+    a state dict in which they are what they were. Raises SpecError if, without it, folding made weights differ that
+    layers share.
     """
     state: Arrays = {}
     layers = named_layers(spec)
     keys, normed = parameter_keys(layers), {layer.inputs[0] for _, layer in layers if layer.op == "norm"}
+    kept = {name for name, layer in layers if layer.weights} if shared is not None else set()
     for name, layer in layers:
-        if layer.op in ("conv", "linear"):
+        if shared is not None and (name in kept or (layer.op == "norm" and layer.inputs[0] in kept)):
+            stored = layer.weights or name
+            state |= {key: array for key, array in shared.items() if key.rpartition(".")[0] == stored}
+        elif layer.op in ("conv", "linear"):
             stored, weight, bias = layer.weights or name, folded[f"{keys[name]}.weight"], folded[f"{keys[name]}.bias"]
             if not np.array_equal(state.setdefault(f"{stored}.weight", weight), weight):
                 raise SpecError(f"layers that share the weights {stored} must have the same; those of {name} differ")

@@ -58,11 +58,15 @@ def transfer(
     sources = dict(named_layers(source))
     moved: Arrays = {}
     for name, layer in named_layers(target):
+        if layer.op == "fuse":  # one weight for each map that it joins, whatever their channels
+            moved[f"{name}.weight"] = state[f"{name}.weight"].copy()
         if weighted(layer):
             found = origin(name, layer)
+            theirs = sources[found.name]
             # A depthwise convolution of one channel has one group.
-            depthwise = max(layer.groups, sources[found.name].groups) > 1
-            moved |= _move(state, name, layer, found, folded=folded, depthwise=depthwise)
+            depthwise = max(layer.groups, theirs.groups) > 1
+            stored = found._replace(name=theirs.weights or found.name)
+            moved |= _move(state, layer.weights or name, layer, stored, folded=folded, depthwise=depthwise)
     return moved
 
 
@@ -223,16 +227,16 @@ def _check_block(name: str, theirs: BlockSpec, ours: BlockSpec, *, added: bool) 
 
 def _check_state(state: Mapping[str, np.ndarray], source: ArchSpec) -> None:
     for name, layer in named_layers(source):
-        if not weighted(layer):
+        if not weighted(layer) and layer.op != "fuse":
             continue
         parts = _NORM if layer.op == "norm" else ("weight", "bias") if layer.bias else ("weight",)
         for part in parts:
-            if f"{name}.{part}" not in state:
-                raise WeightsError(f"the weights of {source.name} must have {name}.{part}; they lack it")
+            key = f"{layer.weights or name}.{part}"
+            if key not in state:
+                raise WeightsError(f"the weights of {source.name} must have {key}; they lack it")
             shape = _shape(layer, part)
-            if state[f"{name}.{part}"].shape != shape:
-                got = state[f"{name}.{part}"].shape
-                raise WeightsError(f"{name}.{part} of {source.name} must have shape {shape}; got {got}")
+            if state[key].shape != shape:
+                raise WeightsError(f"{key} of {source.name} must have shape {shape}; got {state[key].shape}")
 
 
 def _shape(layer: Layer, part: str) -> tuple[int, ...]:
@@ -240,5 +244,7 @@ def _shape(layer: Layer, part: str) -> tuple[int, ...]:
         return (layer.out_channels,)
     if layer.op == "channel_conv":
         return (1, 1, layer.kernel_size)
+    if layer.op == "fuse":
+        return (len(layer.inputs),)
     shape = (layer.out_channels, layer.in_channels // layer.groups)
     return shape + (layer.kernel_size,) * 2 if layer.op == "conv" else shape

@@ -161,7 +161,7 @@ def test_it_is_exported_for_other_runtimes_and_precisions(trained, tmp_path):
         (lambda: effnet.quantize(trained.folder, "digits", out=tmp_path / "q"), "the search for int8"),
         (lambda: effnet.prune(trained.folder, "digits", out=tmp_path / "p"), "pruning"),
     ]:
-        with pytest.raises(InputError, match=f"{name} is for classifiers; this bundle's task is mean_brightness"):
+        with pytest.raises(InputError, match=rf"{name} is for classifiers.*; this bundle's task is mean_brightness"):
             refused()
 
 

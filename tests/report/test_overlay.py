@@ -32,7 +32,7 @@ def test_images_of_any_channels_are_drawn(channels):
 
 def test_a_map_keeps_its_places_when_it_is_enlarged():
     values = np.arange(49, dtype=np.float32).reshape(7, 7)
-    found = upsampled(values, 224)
+    found = upsampled(values, 224, 224)
     np.testing.assert_allclose(found[16::32, 16::32], values, atol=0.6)
     assert found.min() >= 0
     assert found.max() <= 48

@@ -19,7 +19,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
 from effnet.jobs.fit.costs import costed
-from effnet.jobs.fit.dense import learn_in_images, with_threshold
+from effnet.jobs.fit.dense import learn_in_images
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
@@ -27,6 +27,7 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.threshold import with_threshold
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate

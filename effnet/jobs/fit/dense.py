@@ -3,14 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import ModelConfig, write_config, write_text
+from effnet.bundle.config import write_text
 from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.data.datasets import Dataset
@@ -19,15 +19,12 @@ from effnet.jobs.fit.finetune import Learned
 from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt, write_recipe
-from effnet.measurement.evaluate import evaluate
 from effnet.measurement.in_image import seconds_of
 from effnet.nn.dense import DenseNetwork
 from effnet.planner.dense import dense_need
 from effnet.planner.dense_recipe import dense_epochs, dense_recipe
 from effnet.planner.search import TrainingNeed
 from effnet.planner.space import Candidate
-from effnet.runtimes.onnxruntime.writer import export_onnx
-from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import usable_cores
 from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
@@ -187,21 +184,3 @@ def timed_recipe(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, seconds:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(recipe.to_dict()))
     return recipe
-
-
-def with_threshold(
-    config: ModelConfig, state: Mapping[str, np.ndarray], dataset: Dataset, *, folder: Path
-) -> ModelConfig:
-    """Return the config with the threshold of the best F1 on the validation images, if it is a detector's.
-
-    The bundle `folder` and its ONNX file get it.
-    """
-    write_config(config, folder)
-    export_onnx(folder, config, state)
-    if dataset.task != "detection" or not len(dataset.val):
-        return config
-    score = evaluate(Predictor(folder), dataset.val)
-    config = dataclasses.replace(config, threshold=round(float(score.threshold), 4))
-    write_config(config, folder)
-    export_onnx(folder, config, state)
-    return config

@@ -16,6 +16,9 @@ from effnet.report.plot_confusion import confusion_svg
 from effnet.report.section import Extension, Section
 from effnet.report.text import integer, percent
 
+TAG = "object-detection"
+"""The hub's name of the task."""
+
 _LONG, _SHOWN_CLASSES, _SHOWN_IMAGES = 20, 10, 6
 _WEAKEST = 5
 _BACKGROUND = "(background)"
@@ -33,7 +36,7 @@ def section(report: Report) -> Section:
         lines=tuple(_lines(test)),
         names="Classes",
         limit=f"It finds objects of these classes only{missed}; things that look alike may be taken for them.",
-        tag="object-detection",
+        tag=TAG,
         metrics=("mean_average_precision",),
         page=Extension(template="detection/report.html.j2", values=lambda images: _page(report, images)),
         card=Extension(template="detection/card.md.j2", values=lambda _: _card(report)),

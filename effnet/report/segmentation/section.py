@@ -20,6 +20,9 @@ from effnet.tasks.drawing.colours import hex_of
 from effnet.tasks.drawing.regions import background_of, draw_regions
 from effnet.tasks.writing.images import palette_of
 
+TAG = "image-segmentation"
+"""The hub's name of the task."""
+
 _LONG, _SHOWN_CLASSES, _SHOWN_IMAGES = 20, 10, 6
 _WEAKEST = 5
 
@@ -35,7 +38,7 @@ def section(report: Report) -> Section:
         lines=tuple(_lines(test)),
         names="Classes",
         limit="It knows these classes only, and answers with one of them for every pixel.",
-        tag="image-segmentation",
+        tag=TAG,
         metrics=("mean_iou",),
         page=Extension(template="segmentation/report.html.j2", values=lambda images: _page(report, images)),
         card=Extension(template="segmentation/card.md.j2", values=lambda _: _card(report)),
