@@ -32,6 +32,18 @@ def import_torchvision() -> ModuleType:
     return _import("torchvision", "torchvision.models", "torchvision.transforms")
 
 
+def import_torchvision_detection() -> ModuleType:
+    """Import torchvision with its detectors and their transforms; raises ModuleNotFoundError if it is absent.
+
+    If its compiled part does not match torch, the same suppression is computed here.
+    """
+    torchvision = import_torchvision()
+    _import("torchvision", "torchvision.models.detection", "torchvision.transforms.v2", "torchvision.tv_tensors")
+    if _DECLARED:
+        torchvision.ops.boxes.batched_nms = _batched_nms
+    return torchvision
+
+
 def import_keras() -> ModuleType:
     """Import keras with torch as its backend; raises ModuleNotFoundError if it is absent."""
     os.environ["KERAS_BACKEND"] = "torch"

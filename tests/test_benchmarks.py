@@ -14,6 +14,8 @@ NO_BENCHMARKS = (
     "assemble_rivals",
     "cifar",
     "detect_fits",
+    "detect_rivals",
+    "detect_rivals_speed",
     "fashion",
     "harness",
     "nas_tables",
