@@ -45,7 +45,7 @@ Kind = Literal["ssdlite", "fcos"]
 CHECKS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """The parts of the time after which the validation images are looked at, beside the end."""
 # torchvision's FCOS has 256 channels, with which a CPU pays for few epochs.
-_FCOS_CHANNELS = 128
+_FCOS_CHANNELS = 96
 _SCALES = (0.6, 1.6)
 _WARM_UP, _LARGEST_GRADIENT, _TOGETHER = 0.05, 10.0, 8
 _TITLES = 20
@@ -76,9 +76,13 @@ Sample = tuple[Tensor, np.ndarray]
 def train_rival(kind: Kind, dataset: Dataset, *, minutes: float, seed: int, side: int = 320) -> Rival:
     """Train a detector of torchvision on `dataset.train` for `minutes`, and return its result on `dataset.test`."""
     start = time.perf_counter()
-    vision = peers.import_torchvision_detection()
+    every = (split.labels for split in (dataset.train, dataset.val, dataset.test))
+    most = most_detections([to_annotated(target) for labels in every for target in labels])
+    if kind == "ssdlite":
+        most = max(300, most)  # torchvision's own number
+    vision = peers.import_torchvision_detection(most=most)
     torch.manual_seed(seed)
-    model, preprocess, norms = made(vision, kind, dataset, side)
+    model, preprocess, norms = made(vision, kind, dataset, side, most)
     samples = list(_samples(dataset.train, preprocess, 2 * side))
     transform = transform_of(vision, kind, preprocess, side, mirror=dataset.mirror_safe)
     val = _held_out(dataset.val, kind, preprocess, side)
@@ -107,20 +111,23 @@ def train_rival(kind: Kind, dataset: Dataset, *, minutes: float, seed: int, side
 
 
 def made(
-    vision: ModuleType, kind: Kind, dataset: Dataset, side: int
+    vision: ModuleType, kind: Kind, dataset: Dataset, side: int, most: int
 ) -> tuple[nn.Module, Preprocess, list[nn.BatchNorm2d]]:
-    """Return a detector on the pretrained backbone, its preprocessing, and the backbone's BatchNorms."""
+    """Return a detector of `most` objects on the pretrained backbone, its preprocessing, the backbone's BatchNorms."""
     backbone = effnet.create_model(shared("weights", "tf_efficientnet_lite0_headless.safetensors"), num_classes=0)
     norms = [each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d)]
     preprocess = backbone.preprocess
     # As torchvision fine-tunes by default: the first two strides keep their weights.
     for part in (backbone.stem, *backbone.stages[:2]):
         part.requires_grad_(False)
-    every = (split.labels for split in (dataset.train, dataset.val, dataset.test))
-    most = most_detections([to_annotated(target) for labels in every for target in labels])
     normal = {"image_mean": list(preprocess.mean), "image_std": list(preprocess.std)}
     make = _ssdlite if kind == "ssdlite" else _fcos
     model = make(vision, backbone, len(dataset.class_names), side, most, normal)
+    batch_images = model.transform.batch_images
+    # Convolutions are fastest on a CPU with the channels last.
+    model.transform.batch_images = lambda *args, **options: batch_images(*args, **options).contiguous(
+        memory_format=torch.channels_last
+    )
     return model.to(memory_format=torch.channels_last), preprocess, norms
 
 
@@ -166,14 +173,12 @@ def _ssdlite(
     head = detection.ssdlite.SSDLiteHead(channels, boxes.num_anchors_per_location(), classes + 1, norm)
     found: nn.Module = detection.ssd.SSD(
         features, boxes, (side, side), classes + 1, head=head, score_thresh=0.001, nms_thresh=0.55,
-        detections_per_img=max(300, most), topk_candidates=max(300, 5 * most), **normal,
+        detections_per_img=most, topk_candidates=max(300, 5 * most), **normal,
     )  # fmt: skip
     return found
 
 
-def _fcos(
-    vision: ModuleType, backbone: Any, classes: int, side: int, most: int, normal: dict[str, Any]
-) -> nn.Module:
+def _fcos(vision: ModuleType, backbone: Any, classes: int, side: int, most: int, normal: dict[str, Any]) -> nn.Module:
     """Return torchvision's FCOS with a pyramid of five levels, P3 to P7."""
     detection, fpn = vision.models.detection, vision.ops.feature_pyramid_network
     body = nn.Sequential(OrderedDict(stem=backbone.stem, **{f"s{i}": each for i, each in enumerate(backbone.stages)}))
@@ -260,8 +265,7 @@ def _train(
                 losses = []
             if done >= 1:
                 return epochs
-            # A warm-up by the clock too, of at least ten steps.
-            warm = min(1.0, done / _WARM_UP, (step + 1) / 10) if step else 0.1
+            warm = min(1.0, done / _WARM_UP)
             optimizer.param_groups[0]["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * done))
             model.train()
             for norm in norms:
@@ -271,7 +275,7 @@ def _train(
             loss.backward()
             nn.utils.clip_grad_norm_(learnt, _LARGEST_GRADIENT)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
             step += 1
 
 
@@ -317,9 +321,7 @@ def _held_out(split: Split, kind: Kind, preprocess: Preprocess, side: int) -> li
 
 
 @torch.no_grad()
-def detections(
-    model: nn.Module, kind: Kind, images: Sequence[tuple[np.ndarray, Any, Annotated]]
-) -> list[Detections]:
+def detections(model: nn.Module, kind: Kind, images: Sequence[tuple[np.ndarray, Any, Annotated]]) -> list[Detections]:
     """Return the objects that a detector finds in `_held_out` images, in pixels of the original images."""
     model.eval()
     found = []
@@ -330,9 +332,7 @@ def detections(
             boxes = back(own["boxes"].double().numpy())
             inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
             classes = own["labels"].numpy() - int(kind == "ssdlite")
-            found.append(
-                Detections(boxes=boxes[inside], scores=own["scores"].numpy()[inside], classes=classes[inside])
-            )
+            found.append(Detections(boxes=boxes[inside], scores=own["scores"].numpy()[inside], classes=classes[inside]))
     return found
 
 
@@ -353,12 +353,13 @@ def main() -> None:
     parser.add_argument("data", help="annotated images")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--lr", type=float, help="another learning rate of a batch of 16")
     args = parser.parse_args()
     if args.lr:
         RECIPES[args.kind] = dataclasses.replace(RECIPES[args.kind], lr=args.lr)
     dataset = read_dataset(args.data, seed=args.seed)
-    print(train_rival(args.kind, dataset, minutes=args.minutes, seed=args.seed))
+    print(train_rival(args.kind, dataset, minutes=args.minutes, seed=args.seed, side=args.side))
 
 
 if __name__ == "__main__":
