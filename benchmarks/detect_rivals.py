@@ -99,7 +99,7 @@ def train_rival(kind: Kind, dataset: Dataset, *, minutes: float, seed: int, side
         if ap >= best_ap:
             best, best_ap = copy.deepcopy(model.state_dict()), ap
 
-    batches = _Batches(vision, samples, transform, size=16 if len(samples) >= 128 else 8, shift=int(kind == "ssdlite"))
+    batches = _Batches(vision, samples, transform, size=8, shift=int(kind == "ssdlite"))
     epochs = _train(model, norms, batches, RECIPES[kind], start=start, seconds=60 * minutes, check=check)
     model.load_state_dict(best)
     seconds = time.perf_counter() - start
