@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.detect_rivals_networks import Kind, made
+from benchmarks.detect_rivals_networks import MOMENTUM, Kind, made
 from effnet.data.annotated.objects import BOTTOM, CLASS, LEFT, NORMAL, STATE, present, to_annotated
 from effnet.data.annotated.record import Annotated
 from effnet.data.datasets import Dataset, Split, loaded_image, read_dataset
@@ -64,7 +64,7 @@ class _Recipe:
     decay: float
 
 
-RECIPES = {"ssdlite": _Recipe(lr=0.03, decay=4e-5), "fcos": _Recipe(lr=0.01, decay=1e-4)}
+RECIPES = {"ssdlite": _Recipe(lr=0.2, decay=4e-5), "fcos": _Recipe(lr=0.01, decay=1e-4)}
 Sample = tuple[Tensor, np.ndarray]
 
 
@@ -164,6 +164,7 @@ def _train(
     peak = recipe.lr * batches.size / 16
     learnt = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(learnt, lr=peak, momentum=0.9, weight_decay=recipe.decay)
+    fresh = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d) and each not in norms]
     begun, losses, step, epochs, told = time.perf_counter(), [], 0, 0, 0
     while True:
         epochs += 1
@@ -181,6 +182,8 @@ def _train(
             model.train()
             for norm in norms:
                 norm.eval()
+            for norm in fresh:  # the plain mean of the first steps: a run of few steps must not keep the initial values
+                norm.momentum = max(MOMENTUM, 1 / (step + 1))
             loss = sum(model(images, targets).values())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -13,6 +13,8 @@ from benchmarks.harness import shared
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 
+MOMENTUM = 0.03
+"""The momentum of the statistics of SSDlite's own BatchNorms."""
 Kind = Literal["ssdlite", "fcos"]
 # torchvision's FCOS has 256 channels, with which a CPU pays for few epochs.
 _FCOS_CHANNELS = 96
@@ -71,7 +73,7 @@ def _ssdlite(
     detection = vision.models.detection
 
     def norm(channels: int) -> nn.Module:
-        return nn.BatchNorm2d(channels, eps=0.001, momentum=0.03)
+        return nn.BatchNorm2d(channels, eps=0.001, momentum=MOMENTUM)
 
     features = _SsdliteFeatures(backbone, detection.ssdlite._extra_block, norm)
     for extra in features.parts[2:]:
