@@ -7,11 +7,14 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
 import torch
+
+from effnet.tasks.boxes.suppress import suppress
 
 # A library's declarations live as long as the object that made them.
 _DECLARED: list[torch.library.Library] = []
@@ -30,6 +33,19 @@ def import_torchvision() -> ModuleType:
     """
     _declare_missing_operators()
     return _import("torchvision", "torchvision.models", "torchvision.transforms")
+
+
+def import_torchvision_detection(*, most: int) -> ModuleType:
+    """Import torchvision with its detectors and their transforms; raises ModuleNotFoundError if it is absent.
+
+    If its compiled part does not match torch, effnet's equal suppression stands in, which stops at the `most` boxes of
+    an image that a detector keeps of its result.
+    """
+    torchvision = import_torchvision()
+    _import("torchvision", "torchvision.models.detection", "torchvision.transforms.v2", "torchvision.tv_tensors")
+    if _DECLARED:
+        torchvision.ops.boxes.batched_nms = partial(first_kept, most=most)
+    return torchvision
 
 
 def import_keras() -> ModuleType:
@@ -61,6 +77,14 @@ def import_smp() -> ModuleType:
     """Import segmentation_models_pytorch; raises ModuleNotFoundError if it is absent."""
     _declare_missing_operators()
     return _import("segmentation_models_pytorch")
+
+
+def first_kept(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float, *, most: int
+) -> torch.Tensor:  # fmt: skip
+    """Return the first `most` places that torchvision's batched_nms keeps."""
+    kept = suppress(boxes.numpy(), scores.numpy(), idxs.numpy(), iou=iou_threshold, most=most)
+    return torch.from_numpy(kept)
 
 
 def _batched_nms(
