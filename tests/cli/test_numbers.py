@@ -41,7 +41,7 @@ STOPS = {
     "search": "effnet.jobs.fit.reading.inspect_and_join",
     "export": "effnet.measurement.verify.eager_outputs",
     "profile": "effnet.jobs.profile.profile_networks",
-    "prune": "effnet.jobs.prune._prune_in_steps",
+    "prune": "effnet.jobs.prune.prune_in_steps",
     "quantize": "effnet.compression.ladder._Climb.go",
     "models import": "effnet.jobs.import_checkpoint.read_network",
     "align": "effnet.jobs.align.job.new_bundle",
