@@ -26,7 +26,6 @@ from effnet.training.state import any_network_for, make_state
 from effnet.training.step import Stepper
 
 _MIN_SECONDS, _MAX_STEPS = 0.4, 6
-_RUN_SECONDS = 1.0
 # The batch shrinks for large networks, so that a step ends within seconds.
 _MACS_A_STEP = 4e9
 
@@ -67,10 +66,12 @@ def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
     return batch_size / min(lap for lap in laps if lap > 0)
 
 
-def run_speed(spec: ArchSpec, dataset: Dataset, recipe: Recipe, preprocess: Preprocess) -> float:
+def run_speed(
+    spec: ArchSpec, dataset: Dataset, recipe: Recipe, preprocess: Preprocess, *, seconds: float = 1.0
+) -> float:
     """Return training images per second of a run's first steps, with reading and augmentation; the run is discarded.
 
-    It takes a second, or two steps if these take longer.
+    It takes `seconds`, or two steps if these take longer.
     """
     device = pick_device()
     state = make_state(any_network_for(spec, recipe), recipe, device)
@@ -90,10 +91,10 @@ def run_speed(spec: ArchSpec, dataset: Dataset, recipe: Recipe, preprocess: Prep
                 start = time.perf_counter()
                 continue
             images_seen += len(labels)
-            if time.perf_counter() - start > _RUN_SECONDS:
+            if time.perf_counter() - start > seconds:
                 break
-    seconds = time.perf_counter() - start
-    if images_seen and seconds > 0:
-        return images_seen / seconds
+    taken = time.perf_counter() - start
+    if images_seen and taken > 0:
+        return images_seen / taken
     # One batch, in which the warm-up is included.
     return len(labels) / max(1e-9, time.perf_counter() - began) if own else train_speed(spec, device=device)

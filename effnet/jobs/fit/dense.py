@@ -44,6 +44,8 @@ _TYPICAL_SIDE, _TYPICAL_OBJECTS, _ROUNDS = 320, 100, 7
 # trained first, that has its part. A validation image costs a third of one in training.
 _FILLED, _ALL_SHARE, _VALIDATION = 0.9, 0.6, 3
 _LEAST_EPOCHS = 2
+# How long the speed is measured that all epochs are planned by: other processes come and go within a second.
+_SPEED_SECONDS = 4.0
 # Multiply-accumulates of an inference a core, for each second of training: a guess until it is measured.
 _CORE_MACS = 3e9
 
@@ -177,7 +179,7 @@ def timed_recipe(spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, seconds:
         return read_recipe(path, spec)
     recipe = attempt.recipe
     if seconds is not None:
-        speed = run_speed(spec, dataset, recipe, attempt.preprocess)
+        speed = run_speed(spec, dataset, recipe, attempt.preprocess, seconds=_SPEED_SECONDS)
         most = int(_epochs_share(recipe) * seconds * speed / _images_an_epoch(dataset))
         epochs = max(_LEAST_EPOCHS, min(recipe.train.epochs, most))
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))

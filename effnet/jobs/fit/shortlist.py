@@ -51,6 +51,8 @@ from effnet.weights.pretrained import Pretrained, load_backbone
 _RGB = 3
 # A network is assembled from one of at most this many times the budget: beyond, scores of single blocks do not add up.
 _MOST_CUT = 2.5
+# The seconds in which a few detectors or segmenters are measured; their plan could take longer on a busy machine.
+_DENSE_PLANNING = 60.0
 # If this many published weights fail to load, the best first, only those on this machine are tried.
 _MOST_FAILURES = 3
 _HUB, _HUB_SECONDS = "https://huggingface.co", 3.0
@@ -309,7 +311,8 @@ def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequen
     if job.budget.latency_ms is not None:
         outside = typical_outside_ms(dataset.task, report, num_classes=len(dataset.class_names))
     need = None
-    if (minutes := training_minutes(job, dataset, planning=job.planning.left())) is not None:
+    planning = min(job.planning.left(), _DENSE_PLANNING)
+    if (minutes := training_minutes(job, dataset, planning=planning)) is not None:
         need = measured_need(job, dataset, candidates, minutes=minutes)
     table = _plan(job, candidates, need=need, best="most promising", outside_ms=outside)
     return _tried(
