@@ -138,7 +138,7 @@ def _images(state: State, version: Version, found: InferRequest) -> Sequence[np.
 
 def _response(version: Version, found: InferRequest, rows: np.ndarray) -> tuple[bytes, int | None]:
     """Return the response's body from the rows [images, columns]."""
-    names = {name: output for name, output in version.outputs}
+    names = dict(version.outputs)
     parts = parted(rows, list(names.values()))
     wanted = found.wanted or tuple(Wanted(name=name, binary=found.binary) for name in names)
     labels = _labels(version)

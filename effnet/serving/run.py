@@ -136,7 +136,7 @@ class _Life:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Return what a function returns that runs in a thread of its own, which the end of the process does not wait for."""
+    """Return the result of a function that runs in a thread of its own; the end of the process does not wait for it."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 

@@ -73,10 +73,8 @@ def read_request(body: bytes, *, header_bytes: int | None, known: Sequence[str])
         raise bad_request(f"inputs must be a list of one tensor, {IMAGE}; got {found}")
     binary = parameters.get("binary_data_output", False)
     images, tensor = _read_input(_object(inputs[0], "an input"), memoryview(body)[end:])
-    return InferRequest(
-        identity=identity, images=images, tensor=tensor, wanted=_wanted(data.get("outputs"), known, binary=bool(binary)),
-        binary=bool(binary),
-    )  # fmt: skip
+    wanted = _wanted(data.get("outputs"), known, binary=bool(binary))
+    return InferRequest(identity=identity, images=images, tensor=tensor, wanted=wanted, binary=bool(binary))
 
 
 def _object(value: object, what: str) -> Mapping[str, Any]:
@@ -124,10 +122,7 @@ def _read_input(given: Mapping[str, Any], rest: memoryview) -> tuple[tuple[bytes
         return images, None
     if kind != "UINT8":
         raise bad_request(f"the datatype of {IMAGE} must be UINT8, or BYTES for encoded images; got {shown(kind)}")
-    if len(rest) or size is not None:
-        found = np.frombuffer(rest, np.uint8)
-    else:
-        found = _numbers(given.get("data"))
+    found = np.frombuffer(rest, np.uint8) if len(rest) or size is not None else _numbers(given.get("data"))
     if found.size != math.prod(shape):
         raise bad_request(
             f"the data of {IMAGE} must be {math.prod(shape):,} values, as its shape says; got {found.size:,}"
