@@ -41,7 +41,7 @@ def values_of(response, place=0):
 
 
 def test_the_server_and_the_model_describe_themselves(tiny):
-    served, model = tiny
+    served, _ = tiny
     for path in ("/v2", "/v2/"):
         about = served.client.get(path).json()
         assert about["name"] == "effnet"
