@@ -3,19 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from effnet.data.eval_view import eval_decoding
 from effnet.data.images.decode import Warn, decoded_image
+from effnet.data.images.limits import PixelsError
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import ImageError
 from effnet.serving.errors import HttpError
 from effnet.system.text import brief
 
 _NAME = "the image"
-
-
-class _TooLarge(ImageError):
-    """An image of too many pixels."""
 
 
 def check_format(data: bytes) -> None:
@@ -49,9 +47,7 @@ def _decoded(data: bytes, preprocess: Preprocess, *, max_pixels: int, warn: Warn
 
     def check(width: int, height: int) -> None:
         if width * height > max_pixels:
-            raise _TooLarge(
-                f"an image must have at most {max_pixels:,} pixels; its header says {width} x {height}: make it smaller"
-            )
+            raise PixelsError(f"its header says {width} x {height}")
 
     decoding = replace(eval_decoding(preprocess, warn=warn), check=check)
     if whole:
@@ -60,6 +56,8 @@ def _decoded(data: bytes, preprocess: Preprocess, *, max_pixels: int, warn: Warn
         with decoded_image(data, decoding, name=_NAME) as image:
             return np.array(image) if whole else resize_and_crop(image, preprocess)
     except ImageError as error:
-        if isinstance(error.__cause__, _TooLarge):
-            raise HttpError(413, str(error.__cause__), rejection="pixels") from error
+        if isinstance(error.__cause__, PixelsError | Image.DecompressionBombError):
+            raise HttpError(
+                413, f"an image must have at most {max_pixels:,} pixels; {error}: make it smaller", rejection="pixels"
+            ) from error
         raise HttpError(422, f"an image must be whole and readable; {error}: save it again") from error

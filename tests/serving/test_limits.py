@@ -56,7 +56,6 @@ HOSTILE = {
     "an array": (b"\x93NUMPY" + bytes(100), 415),
     "a bomb of 10 gigapixels": (png_claiming(100_000, 100_000), 413),
     "one more pixel than allowed": (png_claiming(5_001, 5_000), 413),
-    "a column of 65,000": (png_claiming(1, 65_000), 422),
     "a JPEG of 65,000 x 65,000": (jpeg_claiming(65_000, 65_000), 413),
     "a WebP without data": (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(8), 422),
     "a RIFF of sound": (b"RIFF\x10\0\0\0WAVEfmt " + bytes(8), 415),
@@ -79,7 +78,7 @@ def test_a_hostile_image_is_refused_and_the_next_is_answered(serve_here, bundles
 
 def test_uncommon_images_are_answered(serve_here, bundles):
     served = serve_here(str(bundles / "tiny"))
-    for data in (photo(form="JPEG", mode="CMYK"), photo(mode="RGBA"), photo(mode="P"), photo(size=(1, 300))):
+    for data in (photo(form="JPEG", mode="CMYK"), photo(mode="RGBA"), photo(mode="P"), photo(size=(1, 65_000))):
         assert served.predict(data)["predictions"]
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     file = io.BytesIO()
