@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from effnet import __version__
 from effnet.serving.answers import MASKS
 from effnet.serving.settings import Settings
+from effnet.system.machine import versions
 
 _ERRORS = {
     400: "The request is not as described.",
@@ -47,7 +47,7 @@ def description(settings: Settings) -> dict[str, Any]:
     schemas = {"Error": _object(error={"type": "string"}), "Answer": {"type": "object"}, "Embedding": _EMBEDDING}
     found: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "effnet", "version": __version__},
+        "info": {"title": "effnet", "version": versions().get("effnet", "")},
         "paths": paths,
         "components": {"schemas": schemas},
     }

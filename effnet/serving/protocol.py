@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from effnet import __version__
 from effnet.errors import shown
 from effnet.serving.errors import HttpError, bad_request
 from effnet.serving.images import prepared_image
@@ -16,6 +15,7 @@ from effnet.serving.state import Facts, State
 from effnet.serving.tensors import IMAGE, InferRequest, Wanted, read_request, write_response
 from effnet.serving.version import Version
 from effnet.serving.work import Task, Times
+from effnet.system.machine import versions
 from effnet.tasks.task import parted
 
 _EXTENSIONS = ("binary_tensor_data", "classification")
@@ -26,9 +26,10 @@ _MOST_IMAGES = 64
 
 def protocol_routes(state: State) -> list[Route]:
     """Return the routes under /v2."""
+    about = {"name": "effnet", "version": versions().get("effnet", ""), "extensions": list(_EXTENSIONS)}
 
     async def server(request: Request) -> Response:
-        return JSONResponse({"name": "effnet", "version": __version__, "extensions": list(_EXTENSIONS)})
+        return JSONResponse(about)
 
     async def live(request: Request) -> Response:
         return JSONResponse({"live": True})

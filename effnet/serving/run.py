@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import signal
@@ -115,7 +116,7 @@ class _Life:
         while not self._state.life.draining:
             await asyncio.sleep(_WATCH_SECONDS)
             if changed := await in_thread(changes.look):
-                await in_thread(lambda changed=changed: self._state.models.reload(changed))
+                await in_thread(functools.partial(self._state.models.reload, changed))
 
     def _reload_all(self) -> None:
         self._state.log("reload", signal="SIGHUP")
