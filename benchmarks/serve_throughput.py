@@ -101,7 +101,8 @@ def compare(
 
 def start(bundle: Path) -> Server:
     """Return a server that is ready."""
-    command = [sys.executable, "-m", "effnet", "serve", str(bundle), "--port", "0", "--quiet", "--drain-seconds", "0"]
+    command = [sys.executable, "-m", "effnet", "serve", str(bundle), "--port", "0", "--drain-seconds", "0"]
+    command += ["--set", "serve.log_requests=false"]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     assert process.stdout is not None

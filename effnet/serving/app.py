@@ -57,7 +57,7 @@ def _health(state: State) -> Any:
 
 def _metrics(state: State) -> Any:
     async def metrics(request: Request) -> Response:
-        page, content_type = state.metrics.page(request.headers.get("accept", ""))
+        page, content_type = state.page(request.headers.get("accept", ""))
         return Response(page, headers={"content-type": content_type})
 
     return metrics

@@ -67,9 +67,15 @@ class Metrics:
         self.failures = Counter("effnet_model_load_failures", "Versions that could not be loaded.", ("model",), **given)
         self.drift = Gauge(
             "effnet_drift_stability_index",
-            "Population-stability index of the latest answers against the bundle's test split.", ("model", "version"),
+            "Population-stability index of the latest 1,000 answers against the bundle's test split.",
+            ("model", "version", "of"),
             **given,
-        )  # fmt: skip
+        )
+
+    def drifted(self, version: Version, drift: Drift) -> None:
+        """Record how far the latest answers are from the expected ones."""
+        for of, index in drift.indices().items():
+            self.drift.labels(version.name, version.version, of).set(index)
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics as a client accepts them, and their content type."""
@@ -108,9 +114,7 @@ class Metrics:
         if not found.known:
             self.unknown.labels(name).inc()
         if drift is not None:
-            drift.add(label)
-            if (index := drift.index()) is not None:
-                self.drift.labels(name, version.version).set(index)
+            drift.add(label, best)
 
 
 def _facts(version: Version) -> tuple[str, ...]:

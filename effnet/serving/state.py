@@ -11,7 +11,7 @@ from starlette.requests import Request
 from effnet.errors import EffnetError
 from effnet.serving.batcher import Batcher, Refused
 from effnet.serving.body import Body, BodyRoom
-from effnet.serving.drift import Drift
+from effnet.serving.drift import Drift, expected_answers
 from effnet.serving.errors import Gone, HttpError, refused
 from effnet.serving.logs import Log
 from effnet.serving.metrics import Metrics
@@ -20,7 +20,7 @@ from effnet.serving.settings import Settings
 from effnet.serving.version import Source, Version, load_version
 from effnet.serving.work import Kind, Runner, Task, Times, give_up
 from effnet.serving.workers import Workers
-from effnet.tasks.classification import Prediction
+from effnet.tasks.classification import PROBABILITIES, Prediction
 
 _KINDS: tuple[Kind, ...] = ("rows", "embeddings", "whole")
 
@@ -87,6 +87,10 @@ class State:
         for kind in _KINDS:
             largest = 1 if kind == "whole" else version.largest
             self.workers.expect(f"{version.group} {kind}", seconds=version.image_seconds, largest=largest)
+        if version.config.task_record.output.name == PROBABILITIES.name and not version.config.specs:
+            expected = expected_answers(version.first.folder, version.config.class_names)
+            if expected is not None:
+                self.drifts[version.group] = Drift(expected=expected)
         self.metrics.began(version)
         self.log(
             "loaded", model=version.name, version=version.version, format=version.first.format.name,
@@ -105,6 +109,13 @@ class State:
     def _failed(self, source: Source, reason: str) -> None:
         self.metrics.failures.labels(source.name).inc()
         self.log("load_failed", model=source.name, folder=str(source.folder), error=reason)
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics as a client accepts them, and their content type."""
+        for version in self.models.all():
+            if (drift := self.drifts.get(version.group)) is not None:
+                self.metrics.drifted(version, drift)
+        return self.metrics.page(accept)
 
     def saw(self, version: Version, found: Prediction) -> None:
         """Record the answer of a classifier in the metrics."""

@@ -81,7 +81,7 @@ def load_version(source: Source, settings: Settings, *, warn: Callable[[str], No
     """
     start = time.perf_counter()
     folder = source.folder.resolve()  # a link that is set to another bundle meanwhile must not mix them
-    first = Predictor(folder, threads=1, format=settings.format)
+    first = Predictor(folder, threads=1, format=settings.use)
     digests = read_digests(folder)
     # One session serves all threads of a runtime that runs in parallel; the others have one each.
     count = 1 if RUNTIMES[first.format.runtime].parallel else settings.engines

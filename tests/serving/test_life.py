@@ -17,7 +17,7 @@ from effnet.errors import BundleError
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.recorded import record_answers
 from effnet.serving.batcher import Batch, Waiting
-from effnet.serving.drift import Drift, stability_index
+from effnet.serving.drift import expected_answers, stability_index
 from effnet.serving.logs import trace_of
 from effnet.serving.prove import prove
 from effnet.serving.reloading import Changes
@@ -301,12 +301,37 @@ def test_the_stability_index_is_zero_for_equal_shares_and_grows():
     # By hand: (0.5 - 0.25) ln(0.5 / 0.25) + (0.5 - 0.75) ln(0.5 / 0.75)
     found = stability_index(np.array([25.0, 75.0]), np.array([50.0, 50.0]))
     assert found == pytest.approx(0.25 * np.log(2) - 0.25 * np.log(2 / 3))
-    drift = Drift({"cat": 50, "dog": 50})
-    for _ in range(99):
-        drift.add("cat")
-    assert drift.index() is None
-    drift.add("cat")
-    assert drift.index() > 0.25
+
+
+def test_drift_is_measured_against_the_report_of_the_test_split(serve_here, place):
+    names = read_config(place).class_names
+    confusion = np.zeros((10, 10), int)
+    confusion[:, :2] = 5  # all test images were answered "0" or "1", half each
+    bins = [{"low": 0.6, "high": 2 / 3, "images": 100}]
+    report = {"test": {"confusion": confusion.tolist(), "sureness": {"reliability": bins}}}
+    (place / "report.json").write_text(json.dumps(report))
+    served = serve_here(f"m={place}")
+    version = served.state.models.find()
+    line = 'effnet_drift_stability_index{model="m",of="%s",version="%s"} '
+
+    def indices(label, probability):
+        for _ in range(500):
+            served.state.saw(version, Prediction(labels=(label,), probabilities=(probability,)))
+        page = served.client.get("/metrics").text
+        return [float(page.split(line % (of, version.version))[1].split()[0]) for of in ("label", "confidence")]
+
+    assert "effnet_drift_stability_index{" not in served.client.get("/metrics").text
+    indices(names[0], 0.64)
+    assert indices(names[1], 0.65) == pytest.approx([0, 0], abs=1e-9)
+    label, confidence = indices(names[2], 0.2)
+    assert label > 1
+    assert confidence > 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"test": {"confusion": [[1]], "sureness": {"reliability": []}}}'])
+def test_a_bundle_without_a_report_of_its_classes_has_no_drift(place, text):
+    (place / "report.json").write_text(text)
+    assert expected_answers(place, ("a", "b")) is None
 
 
 def test_the_description_names_every_route(serve_here, place):

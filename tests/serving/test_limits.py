@@ -182,13 +182,13 @@ def test_a_key_is_needed_but_for_probes(serve_here, bundles):
 def test_keys_are_read_from_a_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# of the camera\n{KEY}\n\n  {KEY}2  \n")
-    assert read_keys(path) == (KEY.encode(), f"{KEY}2".encode())
+    assert read_keys(str(path)) == (KEY.encode(), f"{KEY}2".encode())
     for text, message in (("", "has none"), ("short\n", "at least 16 characters")):
         path.write_text(text)
         with pytest.raises(InputError, match=message):
-            read_keys(path)
+            read_keys(str(path))
     with pytest.raises(InputError, match="can be read"):
-        read_keys(tmp_path / "absent")
+        read_keys(str(tmp_path / "absent"))
 
 
 def test_a_full_server_refuses_before_it_reads_a_body(serve_here, bundles):

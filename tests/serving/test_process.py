@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 from served import photo
 
+LIMITS = ("--set", "serve.body_seconds=0.7", "--set", "serve.max_body_mb=0.2")
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
@@ -77,7 +78,7 @@ def test_a_server_reloads_and_drains(serve_process, bundles, tmp_path):
 
 
 def test_bad_clients_do_not_harm_others(serve_process, bundles):
-    server = serve_process(str(bundles / "tiny"), "--body-seconds", "0.7", "--max-body-mb", "0.2", "--workers", "2")
+    server = serve_process(str(bundles / "tiny"), "--workers", "2", *LIMITS)
     data = photo()
     found, closed = raw(server, REQUEST % len(data) + data[:10])
     assert b"408 Request Timeout" in found, "a slow body"

@@ -184,7 +184,7 @@ def test_a_wrong_length_of_the_json_is_refused(tiny, length):
 def test_tritonclient_gets_the_exact_outputs(serve_process, bundles):
     """A client that others wrote: JSON, binary, encoded images, classification, metadata and health."""
     http = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
-    server, model = serve_process(str(bundles / "tiny"), "--quiet"), load(bundles / "tiny")
+    server, model = serve_process(str(bundles / "tiny"), "--set", "serve.log_requests=false"), load(bundles / "tiny")
     client = http.InferenceServerClient(f"127.0.0.1:{server.port}")
     assert client.is_server_live()
     assert client.is_server_ready()
