@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from effnet.data.annotated.shapes import rle_of, text_of
 from effnet.serving.version import Version
 from effnet.serving.work import Times
-from effnet.system.records import to_data
 from effnet.tasks.classification import Prediction
 from effnet.tasks.embedding import EMBEDDING
 from effnet.tasks.writing.images import mask_image
@@ -20,9 +20,13 @@ MASKS = ("none", "png", "rle")
 """How the mask of a segmenter is answered: not at all, as a PNG file in base64, or as COCO's run lengths by class."""
 
 
-def headed(version: Version, data: dict[str, Any], times: Times) -> dict[str, Any]:
-    """Return the data of an answer with the model that gave it, and its times."""
-    return {"model": version.name, "version": version.version, **data, "time_ms": times.in_ms()}
+def written(version: Version, data: dict[str, Any], times: Times) -> bytes:
+    """Return an answer as JSON, with the model that gave it and its times.
+
+    A lone surrogate in a label, which a folder's name may have, becomes its escape.
+    """
+    whole = {"model": version.name, "version": version.version, **data, "time_ms": times.in_ms()}
+    return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
 
 
 def row_data(
@@ -41,11 +45,11 @@ def row_data(
     config, predictor = version.config, version.first
     found = config.task_record.answer(row, config.class_names, top=top, threshold=predictor.chosen_threshold(threshold))
     if config.specs:
-        return _safe(answers_data(found))
+        return answers_data(found)
     if config.task_record.output.name == EMBEDDING.name:
         return vector_data(found)
     seen(version, found)
-    return _safe(prediction_data(found))
+    return prediction_data(found)
 
 
 def vector_data(vector: np.ndarray) -> dict[str, Any]:
@@ -81,10 +85,4 @@ def rle_data(mask: np.ndarray, names: tuple[str, ...]) -> list[dict[str, Any]]:
         if number >= len(names):
             continue
         found.append({"label": names[number], "size": [height, width], "counts": text_of(rle_of(mask == number))})
-    data: list[dict[str, Any]] = _safe(found)
-    return data
-
-
-def _safe(data: Any) -> Any:
-    """Return data that UTF-8 can hold: the names of folders may have lone surrogates."""
-    return to_data(data)
+    return found

@@ -178,9 +178,9 @@ class App:
         route = scope["route"].path if "route" in scope else "other"
         metrics.requests.labels(facts.model, facts.version, route, str(status)).inc()
         if facts.model:
-            metrics.duration.labels(facts.model).observe(seconds)
-            if facts.times is not None and status < 400:
-                metrics.queued.labels(facts.model).observe(facts.times.queue)
+            answered = facts.times is not None and 0 < status < 400
+            queued = facts.times.queue if answered and facts.times else None
+            metrics.ended_request(facts.model, seconds=seconds, queued=queued)
         if not self.state.settings.log_requests or (path in _QUIET and status < 400):
             return
         headers = dict(scope["headers"])

@@ -55,6 +55,7 @@ class Metrics:
         )
         self._life(given)
         self._labels: dict[str, set[str]] = {}
+        self._owned: dict[str, _Own] = {}
 
     def _life(self, given: dict[str, Any]) -> None:
         names = ("model", "version", "format", "runtime", "sha256", "largest_batch")
@@ -95,11 +96,23 @@ class Metrics:
 
     def ran(self, seen: Seen) -> None:
         """Record a batch."""
-        name = seen.version.name
-        self.batch.labels(name).observe(seen.images)
-        self.inferred.labels(name).observe(seen.run)
+        own = self._of(seen.version.name)
+        own.batch.observe(seen.images)
+        own.inferred.observe(seen.run)
         for seconds in seen.decode:
-            self.decoded.labels(name).observe(seconds)
+            own.decoded.observe(seconds)
+
+    def ended_request(self, model: str, *, seconds: float, queued: float | None) -> None:
+        """Record the time of a request of a model, and how long it waited for an engine if it was answered."""
+        own = self._of(model)
+        own.duration.observe(seconds)
+        if queued is not None:
+            own.queued.observe(queued)
+
+    def _of(self, model: str) -> "_Own":
+        if model not in self._owned:
+            self._owned[model] = _Own(self, model)
+        return self._owned[model]
 
     def answered(self, version: Version, found: Prediction, drift: Drift | None) -> None:
         """Record the answer of a classifier."""
@@ -110,11 +123,20 @@ class Metrics:
             known.add(label)
         shown = label if label in known else _OTHER
         self.predictions.labels(name, shown.encode("utf-8", "backslashreplace").decode()).inc()
-        self.confidence.labels(name).observe(best)
+        self._of(name).confidence.observe(best)
         if not found.known:
             self.unknown.labels(name).inc()
         if drift is not None:
             drift.add(label, best)
+
+
+class _Own:
+    """The metrics of one model that each of its requests changes: looking them up by labels takes as long as that."""
+
+    def __init__(self, all_: Metrics, model: str) -> None:
+        self.batch, self.inferred = all_.batch.labels(model), all_.inferred.labels(model)
+        self.decoded, self.queued = all_.decoded.labels(model), all_.queued.labels(model)
+        self.duration, self.confidence = all_.duration.labels(model), all_.confidence.labels(model)
 
 
 def _facts(version: Version) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """POST /predict and POST /embed: an image, and its answer as JSON."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from starlette.responses import Response
 
 from effnet.errors import InputError, nearest, shown
 from effnet.runtimes.results import unit_rows
-from effnet.serving.answers import MASKS, headed, place_data, row_data, vector_data
+from effnet.serving.answers import MASKS, place_data, row_data, vector_data, written
 from effnet.serving.body import image_in
 from effnet.serving.errors import bad_request
 from effnet.serving.images import check_format, prepared_image, upright_image
@@ -85,7 +84,7 @@ async def _answered(state: State, request: Request, version: Version, asked: Ask
                 answer = vector_data(unit_rows(found)[0])
             else:
                 answer = row_data(version, found[0], top=asked.top, threshold=asked.threshold, seen=state.saw)
-            return json.dumps(headed(version, answer, times), ensure_ascii=False, allow_nan=False).encode()
+            return written(version, answer, times)
 
         def make(reply: Any) -> Task:
             return Task(version=version, kind=kind, read=read, write=write, reply=reply, threshold=asked.threshold)
@@ -103,6 +102,8 @@ def _version(state: State, request: Request, query: Mapping[str, str]) -> Versio
 
 
 def _query(request: Request, known: Mapping[str, str]) -> dict[str, str]:
+    if not request.scope["query_string"]:
+        return dict(known)
     for name in request.query_params:
         if name not in known:
             raise bad_request(f"a parameter must be one of {', '.join(known)}; got {shown(name)}{nearest(name, known)}")

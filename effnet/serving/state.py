@@ -22,6 +22,8 @@ from effnet.serving.work import Kind, Runner, Task, Times, give_up
 from effnet.serving.workers import Workers
 from effnet.tasks.classification import PROBABILITIES, Prediction
 
+# The place of an answer that nobody waits for, and how long a client is not watched.
+_GONE, _WATCH_AFTER_SECONDS = object(), 0.02
 _KINDS: tuple[Kind, ...] = ("rows", "embeddings", "whole")
 
 
@@ -166,19 +168,41 @@ class State:
             waiting = self.workers.offer(task, group=task.group, images=images)
         except Refused as error:
             raise refused(error) from error
-        gone = asyncio.ensure_future(request.receive())
+        answer = _GONE
         try:
-            await asyncio.wait((future, gone), return_when=asyncio.FIRST_COMPLETED)
+            answer = await _answer_or_gone(request, future)
         finally:
-            gone.cancel()
-            if not future.done():
+            if answer is _GONE:
                 self.workers.drop(waiting)
-        if not future.done():
+        if answer is _GONE:
             raise Gone
-        answer = future.result()
         if isinstance(answer, HttpError):
             cause = answer.__cause__
             if answer.status == 500 and cause is not None and not isinstance(cause, EffnetError):
                 self.log("failed", error=repr(cause))
             raise answer
         return answer
+
+
+async def _answer_or_gone(request: Request, future: asyncio.Future[Any]) -> Any:
+    """Return the answer, or _GONE if the client leaves before it comes."""
+    loop, watching = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+    def watch() -> None:
+        watching.append(loop.create_task(_leave(request, future)))
+
+    # Most answers come sooner, and a task for each request would cost more than the rest of it.
+    timer = loop.call_later(_WATCH_AFTER_SECONDS, watch)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+        for task in watching:
+            task.cancel()
+
+
+async def _leave(request: Request, future: asyncio.Future[Any]) -> None:
+    """Wait until the client has left, and say so instead of an answer."""
+    await request.receive()
+    if not future.done():
+        future.set_result(_GONE)

@@ -30,18 +30,19 @@ def predict(server):
         return json.loads(response.read())
 
 
-def raw(server, *parts, pause=0.0, seconds=60.0):
+def raw(server, *parts, seconds=60.0):
     """Send bytes, and return all that comes until the server closes the connection or says nothing for a while."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(pause)
         found = b""
         try:
+            for part in parts:
+                connection.sendall(part)
             while piece := connection.recv(65536):
                 found += piece
         except TimeoutError:
             return found, False
+        except (ConnectionResetError, BrokenPipeError):  # closed, with bytes on their way
+            return found, True
         return found, True
 
 
