@@ -151,6 +151,27 @@ def test_a_file_that_answers_otherwise_than_model_onnx_is_refused(place):
         prove(Predictor(place, format="onnx-fp16"))
 
 
+def test_a_runtime_that_does_not_run_in_parallel_has_an_engine_for_each_worker(serve_here, place):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from effnet import export
+    from effnet.runtimes.installed import missing
+
+    if missing("litert"):
+        pytest.skip("LiteRT is not installed")
+    export(place, to="litert")
+    onnx, litert = (serve_here(f"m={place}", use=use, workers=3) for use in (None, "litert"))
+    assert len(onnx.state.models.find().predictors) == 1, "one session serves all threads"
+    version = litert.state.models.find()
+    assert len({id(version.engine(number).engine) for number in range(3)}) == 3
+    assert version.proven.against == "proof.json"
+    images = [photo(seed=seed) for seed in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        answers = zip(pool.map(onnx.predict, images), pool.map(litert.predict, images), strict=True)
+        for first, second in answers:
+            assert first["predictions"][0]["label"] == second["predictions"][0]["label"]
+
+
 def test_the_best_batch_is_the_smallest_of_about_the_least_time():
     class Model:
         """Takes 10 ms a run and 1 ms an image, by a clock that it moves."""

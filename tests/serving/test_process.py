@@ -47,18 +47,21 @@ def raw(server, *parts, seconds=60.0):
 
 
 def test_a_server_reloads_and_drains(serve_process, bundles, tmp_path):
-    """SIGHUP with a bad version, then with a good one; SIGTERM while a body is on its way."""
-    place = tmp_path / "m"
+    """SIGHUP with a bad version, a link that is set to a good one, SIGTERM while a body is on its way."""
+    place, link = tmp_path / "first", tmp_path / "m"
     shutil.copytree(bundles / "tiny", place)
-    server = serve_process(str(place), "--drain-seconds", "1.5", "--workers", "2")
+    link.symlink_to(place)
+    server = serve_process(str(link), "--drain-seconds", "1.5", "--workers", "2", "--watch")
     before = predict(server)
     good = (place / "model.onnx").read_bytes()
     (place / "model.onnx").write_bytes(good[:5000])
     server.send(signal.SIGHUP)
     assert "model.onnx" in server.wait_for("load_failed")["error"]
     assert predict(server)["version"] == before["version"]
-    (place / "model.onnx").write_bytes(good)
-    server.send(signal.SIGHUP)
+    shutil.copytree(place, tmp_path / "second")
+    (tmp_path / "second" / "model.onnx").write_bytes(good)
+    (tmp_path / "next").symlink_to(tmp_path / "second")
+    (tmp_path / "next").rename(link)
     server.wait_for("loaded", count=2)
     assert predict(server)["predictions"] == before["predictions"]
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
