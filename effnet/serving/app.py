@@ -1,6 +1,6 @@
 """The ASGI application of a server: routes, keys, errors, and what is recorded of each request."""
 
-import asyncio
+import functools
 import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,6 +18,7 @@ from effnet.serving.openapi import description
 from effnet.serving.predict import embed_route, predict_route
 from effnet.serving.protocol import protocol_routes
 from effnet.serving.state import Facts, State
+from effnet.serving.threads import in_thread
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -76,8 +77,7 @@ def _reload(state: State) -> Any:
             raise HttpError(
                 401, "reloading by HTTP needs a key; this server has none: start it with --keys, or send it SIGHUP"
             )
-        # Shielded: a client that leaves does not stop a model half-way.
-        found = await asyncio.shield(asyncio.to_thread(state.models.load, again=True))
+        found = await in_thread(functools.partial(state.models.load, again=True))
         data = [
             {
                 "model": each.source.name, "version": each.version and each.version.version, "loaded": each.changed,

@@ -1,6 +1,5 @@
 """POST /predict and POST /embed: an image, and its answer as JSON."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from effnet.serving.body import image_in
 from effnet.serving.errors import bad_request
 from effnet.serving.images import check_format, prepared_image, upright_image
 from effnet.serving.state import Facts, State
+from effnet.serving.threads import in_thread
 from effnet.serving.version import Version
 from effnet.serving.work import Kind, Task, Times
 
@@ -54,7 +54,7 @@ def embed_route(state: State) -> Any:
     async def embed(request: Request) -> Response:
         version = _version(state, request, _query(request, EMBED))
         try:
-            await asyncio.to_thread(lambda: version.first.embedding_engine)  # the first time it opens a file
+            await in_thread(lambda: version.first.embedding_engine)  # the first time it opens a file
         except InputError as error:
             raise bad_request(str(error)) from error
         return await _answered(state, request, version, Asked(), "embeddings")

@@ -7,10 +7,9 @@ import ipaddress
 import logging
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import uvicorn
 
@@ -20,9 +19,8 @@ from effnet.serving.connection import connection_class
 from effnet.serving.reloading import Changes
 from effnet.serving.settings import Settings
 from effnet.serving.state import State
+from effnet.serving.threads import in_thread
 from effnet.serving.version import Source
-
-T = TypeVar("T")
 
 # Longer than the 60 s that balancers keep a connection: the side that sends requests must be the one that closes.
 _KEEP_ALIVE_SECONDS = 75
@@ -134,32 +132,6 @@ class _Life:
     async def _stop_later(self) -> None:
         await asyncio.sleep(self._state.settings.drain_seconds)
         self._server.should_exit = True
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Return the result of a function that runs in a thread of its own; the end of the process does not wait for it."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = function()
-        except BaseException as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="effnet-loading", daemon=True).start()
-    return await future
 
 
 def _listen(settings: Settings) -> socket.socket:
