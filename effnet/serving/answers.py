@@ -21,12 +21,9 @@ MASKS = ("none", "png", "rle")
 
 
 def written(version: Version, data: dict[str, Any], times: Times) -> bytes:
-    """Return an answer as JSON, with the model that gave it and its times.
-
-    A lone surrogate in a label, which a folder's name may have, becomes its escape.
-    """
+    """Return an answer as JSON, with the model that gave it and its times."""
     whole = {"model": version.name, "version": version.version, **data, "time_ms": times.in_ms()}
-    return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    return json.dumps(whole, ensure_ascii=False, allow_nan=False).encode()
 
 
 def row_data(

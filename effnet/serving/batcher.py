@@ -129,7 +129,7 @@ class Batcher(Generic[T]):
         group, waits = first.group, self._queued[first.group]
         idle = max(1, self.workers - len(self._running))
         share = min(self._most.get(group, 1), math.ceil(waits / idle))
-        batch = Batch(requests=[], group=group, images=0, started=now)
+        batch: Batch[T] = Batch(requests=[], group=group, images=0, started=now)
         for waiting in [waiting for waiting in self._queue.values() if waiting.group == group]:
             if batch.requests and batch.images + waiting.images > share:
                 break

@@ -44,7 +44,7 @@ class Body:
         self.data = b""
         self._room, self._taken = room, 0
 
-    async def read(self, receive: Receive, headers: MutableMapping[str, str] | Any, *, most: int, seconds: float):
+    async def read(self, receive: Receive, headers: Any, *, most: int, seconds: float) -> None:
         """Read it whole; raise HttpError if it is longer than `most` bytes or takes longer than `seconds`."""
         self._check_headers(headers, most)
         parts: list[bytes] = []

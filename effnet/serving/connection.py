@@ -1,7 +1,6 @@
 """A connection of uvicorn with limits that uvicorn has not: the time and the size of a header, the rest of a body."""
 
 import asyncio
-from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -19,7 +18,8 @@ class _Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a header."""
         super().connection_made(transport)
-        self._header_bytes, self._timer = 0, None
+        self._header_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > _MOST_CONNECTIONS:
             transport.abort()
             return
@@ -64,7 +64,7 @@ class _Connection(HttpToolsProtocol):
             self._begin_timer()
 
     def _begin_timer(self) -> None:
-        self._timer: Any = self.loop.call_later(self.seconds, self._late)
+        self._timer = self.loop.call_later(self.seconds, self._late)
 
     def _end_timer(self) -> None:
         if self._timer is not None:

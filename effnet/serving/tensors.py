@@ -93,7 +93,7 @@ def _wanted(outputs: object, known: Sequence[str], *, binary: bool) -> tuple[Wan
         output = _object(output, "an output")
         parameters = _object(output.get("parameters", {}), "parameters")
         name, classes = output.get("name"), parameters.get("classification", 0)
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise unknown("the output", str(name), known)
         if not isinstance(classes, int) or isinstance(classes, bool) or classes < 0:
             raise bad_request(f"classification must be a number of classes; got {shown(classes)}")

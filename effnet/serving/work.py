@@ -93,9 +93,9 @@ class Runner:
             except Exception as error:
                 task.reply(_failure(error))
         if read:
-            images = sum(len(images) for _, images in read)
+            count = sum(len(images) for _, images in read)
             decode = tuple(task.times.decode for task, _ in read)
-            self._seen(Seen(version=read[0][0].version, images=images, decode=decode, run=read[0][0].times.run))
+            self._seen(Seen(version=read[0][0].version, images=count, decode=decode, run=read[0][0].times.run))
 
     def _read(self, task: Task) -> Sequence[np.ndarray] | None:
         """Return the images of a task, or answer it with the error and return None."""
