@@ -99,9 +99,9 @@ def compare(
     return samples, statistics.median(rates)
 
 
-def start(bundle: Path) -> Server:
-    """Return a server that is ready."""
-    command = [sys.executable, "-m", "effnet", "serve", str(bundle), "--port", "0", "--drain-seconds", "0"]
+def start(bundle: Path, *words: str) -> Server:
+    """Return a server that is ready; `words` are further options."""
+    command = [sys.executable, "-m", "effnet", "serve", str(bundle), "--port", "0", "--drain-seconds", "0", *words]
     command += ["--set", "serve.log_requests=false"]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)

@@ -170,7 +170,6 @@ class App:
                 f"it has {'another key' if given else 'none'}",
                 rejection="key",
                 headers={"www-authenticate": "Bearer"},
-                close=True,
             )
 
     def _record(self, scope: Scope, facts: Facts, status: int, seconds: float) -> None:

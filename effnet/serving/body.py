@@ -28,7 +28,6 @@ class BodyRoom:
                 "again in 1 s",
                 rejection="body",
                 headers={"retry-after": "1"},
-                close=True,
             )
         self._free -= size
 
@@ -84,16 +83,16 @@ class Body:
         if coding not in ("", "identity"):
             raise HttpError(
                 415, f"a body must not be compressed; its content-encoding is {shown(coding)}: send it as it is",
-                rejection="format", close=True,
+                rejection="format",
             )  # fmt: skip
 
 
 def too_long(most: int, found: str) -> HttpError:
     """Return the error for a body of more than `most` bytes."""
+    # The connection stays open: the rest is read and dropped, as a client that still sends would see no answer.
     return HttpError(
-        413, f"a body must have at most {most:,} bytes; it has {found}: send a smaller image", rejection="body",
-        close=True,
-    )  # fmt: skip
+        413, f"a body must have at most {most:,} bytes; it has {found}: send a smaller image", rejection="body"
+    )
 
 
 def image_in(data: bytes, content_type: str) -> bytes:

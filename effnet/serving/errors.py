@@ -14,7 +14,7 @@ Rejection = Literal["queue", "deadline", "body", "pixels", "format", "key", "dra
 class HttpError(Exception):
     """An answer with an error: `status` is its code; `rejection` is set if a limit refused the request.
 
-    `close` ends the connection, as what follows on it is the rest of a body that is not read.
+    `close` ends the connection at once.
     """
 
     def __init__(

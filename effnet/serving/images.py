@@ -1,5 +1,6 @@
 """The images that a server decodes: JPEG, PNG and WebP, of limited pixels."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,17 @@ from PIL import Image
 
 from effnet.data.eval_view import eval_decoding
 from effnet.data.images.decode import Warn, decoded_image
-from effnet.data.images.limits import PixelsError
+from effnet.data.images.limits import BYTES_PER_PIXEL, PixelsError, Room
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import ImageError
 from effnet.serving.errors import HttpError
 from effnet.system.text import brief
 
 _NAME = "the image"
+
+
+# The memory of large images that are decoded at once: one of the most pixels, or several smaller ones.
+_rooms: dict[int, Room] = {}
 
 
 def check_format(data: bytes) -> None:
@@ -48,12 +53,15 @@ def _decoded(data: bytes, preprocess: Preprocess, *, max_pixels: int, warn: Warn
     def check(width: int, height: int) -> None:
         if width * height > max_pixels:
             raise PixelsError(f"its header says {width} x {height}")
+        taken.enter_context(room.taken(BYTES_PER_PIXEL * width * height))
+
+    room = _rooms.setdefault(max_pixels, Room(BYTES_PER_PIXEL * max_pixels))
 
     decoding = replace(eval_decoding(preprocess, warn=warn), check=check)
     if whole:
         decoding = replace(decoding, reduce=None)
     try:
-        with decoded_image(data, decoding, name=_NAME) as image:
+        with ExitStack() as taken, decoded_image(data, decoding, name=_NAME) as image:
             return np.array(image) if whole else resize_and_crop(image, preprocess)
     except ImageError as error:
         if isinstance(error.__cause__, PixelsError | Image.DecompressionBombError):

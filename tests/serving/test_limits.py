@@ -103,7 +103,6 @@ def test_a_long_body_is_refused_by_its_header_or_while_it_comes(serve_here, bund
     client = serve_here(str(bundles / "tiny"), max_body_mb=0.01).client
     response = client.post("/predict", content=bytes(20_000))
     assert response.status_code == 413
-    assert response.headers["connection"] == "close"
 
     def pieces():
         for _ in range(30):
