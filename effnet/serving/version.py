@@ -144,9 +144,10 @@ def best_batch(predictor: Predictor, *, most: int, clock: Callable[[], float] = 
             begun = clock()
             predictor.outputs(images)
             runs.append((clock() - begun) / size)
-        # The fastest run: background load only adds.
+        # The fastest run: background load only adds. A session keeps the memory of its largest batch, so none is tried
+        # that a smaller one gives no reason for.
         found.append(min(runs))
-        if found[-1] > 1.5 * min(found):
+        if len(found) > 1 and found[-1] * _NEAR > found[-2]:
             break
     best = next(i for i, seconds in enumerate(found) if seconds <= _NEAR * min(found))
     return sizes[best], found[best]

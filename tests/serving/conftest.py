@@ -13,16 +13,6 @@ from typing import Any
 import pytest
 from served import Process, Served
 
-pytest.importorskip("starlette", reason="the extra serve is not installed")
-
-from starlette.testclient import TestClient
-
-from effnet.serving.app import make_app
-from effnet.serving.logs import Log
-from effnet.serving.settings import Settings
-from effnet.serving.state import State
-from effnet.serving.version import read_sources
-
 Write = Callable[[Path], None]
 
 
@@ -48,6 +38,15 @@ def bundles(made_once: Callable[[str, Write], Path]) -> Path:
 @pytest.fixture
 def serve_here() -> Iterator[Callable[..., Served]]:
     """Return what serves bundles in this process: `serve_here("name=folder", ..., settings...)`."""
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    from starlette.testclient import TestClient
+
+    from effnet.serving.app import make_app
+    from effnet.serving.logs import Log
+    from effnet.serving.settings import Settings
+    from effnet.serving.state import State
+    from effnet.serving.version import read_sources
+
     with ExitStack() as stack:
 
         def start(*words: str, load: bool = True, **options: Any) -> Served:
@@ -65,6 +64,7 @@ def serve_here() -> Iterator[Callable[..., Served]]:
 @pytest.fixture
 def serve_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Return what starts `effnet serve WORDS...` on a free port, and waits until it is ready."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     begun: list[subprocess.Popen[str]] = []
 
     def start(*words: str, ready: bool = True) -> Process:

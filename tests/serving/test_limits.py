@@ -86,11 +86,11 @@ def test_uncommon_images_are_answered(serve_here, bundles):
     assert served.predict(file.getvalue())["predictions"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_changes_never_cause_an_error_of_the_server(serve_here, bundles, seed):
     served, rng = serve_here(str(bundles / "tiny")), np.random.default_rng(seed)
     originals = [photo(form=form) for form in ("PNG", "JPEG", "WEBP")]
-    for turn in range(40):
+    for turn in range(30):
         data = bytearray(originals[turn % 3])
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
             data[place] = rng.integers(0, 256)
