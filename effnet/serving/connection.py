@@ -52,9 +52,14 @@ class _Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Stop waiting for the rest of a body that nobody reads."""
+        """Stop waiting for the rest of a body that nobody reads; the connection is idle then."""
         self._end_timer()
         super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         """Wait for the rest of a body that was answered before its end, but not forever."""

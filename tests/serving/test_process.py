@@ -84,6 +84,7 @@ def test_a_server_reloads_and_drains(serve_process, bundles, tmp_path):
 def test_bad_clients_do_not_harm_others(serve_process, bundles):
     server = serve_process(str(bundles / "tiny"), "--workers", "2", *LIMITS)
     data = photo()
+    whole = REQUEST % len(data) + data
     found, closed = raw(server, REQUEST % len(data) + data[:10])
     assert b"408 Request Timeout" in found, "a slow body"
     assert closed
@@ -97,9 +98,14 @@ def test_bad_clients_do_not_harm_others(serve_process, bundles):
     found, closed = raw(server, REQUEST % 10**12 + b"x")
     assert b"413 " in found, "by its header, before a body is sent"
     assert closed
+    early = REQUEST.replace(b"/predict", b"/nowhere") % len(data)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(early)
+        assert b"404 Not Found" in connection.recv(65536), "answered before its body comes"
+        connection.sendall(data + whole)
+        assert b"200 OK" in connection.recv(65536), "the rest is dropped, and the connection can be used"
     pieces = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"3\r\nabc\r\nzz\r\n"
     assert raw(server, pieces)[1], "a broken chunk"
-    whole = REQUEST % len(data) + data
     found, _ = raw(server, whole * 3, seconds=3)
     assert found.count(b"200 OK") == 3, "pipelined requests are answered in order"
     for cut in (1, 20, len(REQUEST), len(whole) - 1, len(whole)):
