@@ -22,7 +22,7 @@ from effnet.system.machine import usable_cores
 LITE0 = ("weights", "tf_efficientnet_lite0_headless.safetensors")
 RIVALS = ("ssdlite", "fcos")
 TIMES = 2
-"""The rivals have so many times effnet's minutes."""
+"""The minutes of the rivals, as a multiple of those of effnet."""
 Row = dict[str, Any]
 
 
@@ -41,7 +41,7 @@ def options(description: str, *, name: str, minutes: float, latency_ms: float) -
 
 
 def rows_of(name: str, args: argparse.Namespace) -> dict[str, list[Row]] | None:
-    """Return the rows of effnet and of each rival, run where they are missing; None if some were asked for alone."""
+    """Return the rows of effnet and of each rival, run where they are missing; None if some were requested alone."""
     if args.run:
         for one in args.run.split(","):
             kind, _, seed = one.rpartition("-")

@@ -100,6 +100,10 @@ PACKAGES = {
     "pydicom": ("pydicom", "medical"),
     "soundfile": ("soundfile", "audio"),
     "tokenizers": ("tokenizers", "words"),
+    **{name: (package, "serve") for name, package in (
+        ("starlette", "starlette"), ("uvicorn", "uvicorn"), ("httptools", "httptools"),
+        ("prometheus_client", "prometheus-client"),
+    )},
 }  # fmt: skip
 
 

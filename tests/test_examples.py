@@ -66,6 +66,40 @@ def test_block_kind(run_example, monkeypatch):
     assert last == "probabilities in ONNX Runtime: (1, 10)"
 
 
+def test_serve_client(run_example, tmp_path):
+    """Against a server in a thread, which is busy once: the client tries again."""
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    import threading
+
+    import uvicorn
+
+    from effnet.serving.app import make_app
+    from effnet.serving.settings import Settings
+    from effnet.serving.state import State
+    from effnet.serving.version import read_sources
+
+    (tmp_path / "model").mkdir()
+    make_bundle(tmp_path / "model")
+    state = State(read_sources([str(tmp_path / "model")]), Settings(workers=1, max_batch=1, log_requests=False))
+    config = uvicorn.Config(make_app(state), port=0, lifespan="off", log_level="critical")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    threading.Timer(0.2, state.models.load).start()  # until then it answers 503
+    Image.new("L", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no image")
+    first, second = run_example("serve_client", f"http://127.0.0.1:{port}", tmp_path / "a.png", tmp_path / "b.png")
+    server.should_exit = True
+    thread.join()
+    state.close()
+    predicted = effnet.load(tmp_path / "model").predict(tmp_path / "a.png")[0]
+    assert first == f"{tmp_path / 'a.png'}: {predicted.label} {round(predicted.probabilities[0], 6):.1%}"
+    assert "must be a JPEG, PNG or WebP file" in second
+
+
 def test_custom_network(run_example):
     lines = run_example("custom_network")
     counted, built = (word for word in lines[-2].split() if word[0].isdigit())

@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 _SEPARATOR = "|"
 
 
-def prediction_data(found: Any) -> dict[str, Any]:
-    """Return the classes of one image as JSON-able data."""
-    data = {
-        "known": found.known,
-        "predictions": [
-            {"label": label, "probability": round(p, 6)}
-            for label, p in zip(found.labels, found.probabilities, strict=True)
-        ],
-    }
-    parents = {name: round(p, 6) for name, p in found.parents.items()}
-    return data | {"parents": parents} if parents else data
-
-
 def classes_in_words(found: Any) -> str:
     """Return the classes of an image on one line."""
     from effnet.tasks.classification import UNKNOWN
@@ -45,24 +32,14 @@ def print_answers(
     if as_csv:
         _print_csv(results, specs)
     elif as_json:
-        print_json([{"path": path, "outputs": {n: _data(a) for n, a in found.items()}} for path, found in results])
+        from effnet.tasks.writing.json_file import answers_data
+
+        print_json([{"path": path} | answers_data(found) for path, found in results])
     else:
         names = tuple(spec.name for spec in specs)
         rows = [(printable(path), *(_in_words(found[name]) for name in names)) for path, found in results]
         if rows:
             print_table(("image", *names), rows, left=("image", *names))
-
-
-def _data(answer: Any) -> Any:
-    """Return the answer of one output as JSON-able data."""
-    from effnet.tasks.several import Tags
-
-    if isinstance(answer, Tags):
-        return {
-            "tags": list(answer.present),
-            "probabilities": {tag: round(p, 6) for tag, p in answer.probabilities.items()},
-        }
-    return answer if isinstance(answer, float) else prediction_data(answer)
 
 
 def _in_words(answer: Any) -> str:

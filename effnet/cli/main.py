@@ -28,6 +28,7 @@ from effnet.cli import (
     prune,
     quantize,
     recipes,
+    serve,
     training,
     zeroshot,
 )
@@ -109,6 +110,7 @@ _VERBS = (
     zeroshot.zeroshot,
     find.find,
     explain.explain,
+    serve.serve,
     evaluate.evaluate,
     export.export,
     bench.bench,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from effnet.cli.answers import classes_in_words, prediction_data, print_answers
+from effnet.cli.answers import classes_in_words, print_answers
 from effnet.cli.console import fail, print_json, print_table
 from effnet.cli.images import chunks, end_with, expand
 from effnet.cli.options import Bundle, Threads, Use
@@ -106,6 +106,8 @@ def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None
                 known = str(found.known).lower()
                 writer.writerow((cell(path), rank, cell(label), Decimal(f"{p:.6f}"), known))
     elif output is Rows.json:
+        from effnet.tasks.writing.json_file import prediction_data
+
         print_json([{"path": path} | prediction_data(found) for path, found in results])
     else:
         rows = [(printable(path), classes_in_words(found)) for path, found in results]

@@ -77,12 +77,15 @@ def _move(beside: Path, folder: Path) -> None:
 
 
 def _check(folder: Path, config: ModelConfig) -> None:
-    """Raise EffnetError if model.onnx does not give the module's probabilities."""
+    """Record the answers of model.onnx in proof.json; raise EffnetError if they are not the module's."""
     from effnet.bundle.weights import load_module
     from effnet.measurement.verify import check_export
     from effnet.runtimes.predictor import Predictor
+    from effnet.runtimes.recorded import record_answers
 
     number = _IMAGES if config.arch.decoder is None else _LARGE_IMAGES
     shape = (number, *config.preprocess.size, config.preprocess.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    check_export(load_module(folder), Predictor(folder), images)
+    predictor = Predictor(folder)
+    check_export(load_module(folder), predictor, images)
+    record_answers(predictor, folder)

@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,31 @@ def machine() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use: of a container's quota, the whole ones, at least 1."""
     if sys.platform.startswith("linux"):
-        return len(os.sched_getaffinity(0))
+        found = len(os.sched_getaffinity(0))
+        return max(1, min([found, *map(int, core_quotas())]))
     return os.cpu_count() or 1
+
+
+def core_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """Yield the processor time, in cores, of each control group (version 1 and 2) above this process that has a limit.
+
+    `root` is the root of the file system.
+    """
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        parts = [part for part in path.split("/") if part]
+        for folder in (base.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)):
+            if controllers:
+                quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+            else:
+                quota, _, period = _text(folder / "cpu.max").partition(" ")
+            if quota.isdigit() and period.isdigit() and int(period):
+                yield int(quota) / int(period)
 
 
 def clock_mhz() -> float | None:

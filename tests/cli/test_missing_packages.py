@@ -28,7 +28,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 NEEDS = {
     "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train",
     "align": "train", "zeroshot": "train",
-    "profile": "profile",
+    "profile": "profile", "serve": "serve",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
     "data inspect digits": "train", "data inspect ct": "medical", "data inspect sounds": "audio",
 }  # fmt: skip
@@ -115,6 +115,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
+        "serve": ["serve", bundle, "--port", "0"],
         "profile": ["profile", "--out", tmp_path / "device.json"],
         "prune": ["prune", bundle, data, "--out", out],
         "quantize": ["quantize", plain, data],

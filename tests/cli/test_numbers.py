@@ -21,6 +21,7 @@ from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
+from effnet.serving.settings import Settings
 from effnet.system.options import options_of
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe, Stage
@@ -45,6 +46,7 @@ STOPS = {
     "quantize": "effnet.compression.ladder._Climb.go",
     "models import": "effnet.jobs.import_checkpoint.read_network",
     "align": "effnet.jobs.align.job.new_bundle",
+    "serve": "effnet.serving.run.serve",
 }
 WORDS = {
     "fit": "{data} --out {new}",
@@ -58,6 +60,7 @@ WORDS = {
     "profile": "--out {new}.json",
     "prune": "{bundle} {data} --out {new}",
     "quantize": "{bundle} {data} --out {new}",
+    "serve": "{bundle}",
     "data inspect": "{data}",
     "data shard": "{data} {new}",
     "models show": "b0",
@@ -72,7 +75,7 @@ WORDS = {
 
 CONFIGS = {
     "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig,
-    "align": AlignConfig,
+    "align": AlignConfig, "serve": Settings,
 }  # fmt: skip
 
 

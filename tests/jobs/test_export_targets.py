@@ -238,6 +238,7 @@ def test_another_folder_becomes_one_that_predicts(bundle, tmp_path):
         "exports.json",
         "model.bin",
         "model.xml",
+        "proof.json",
         "split.json",
     }
     assert effnet.load(out).format.name == "openvino"

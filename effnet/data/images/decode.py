@@ -39,16 +39,20 @@ Reduce = Callable[[int, int], int]
 Warn = Callable[[str], None]
 """Is called with the assumption made about an image of more than 8 bits if no range is known."""
 
+Check = Callable[[int, int], None]
+"""Is called with width and height as stored, before any pixel is decoded; it raises ImageError to refuse the image."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """The arguments of `decode_image` but its name, and `warn`; sounds need the parameters of a spectrogram."""
+    """The arguments of `decode_image` but its name, `warn` and `check`; sounds need a spectrogram's parameters."""
 
     channels: int = 3
     value_range: ValueRange | None = None
     sound: Sound | None = None
     reduce: Reduce | None = None
     warn: Warn | None = None
+    check: Check | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +128,8 @@ def _decode(source: Source, decoding: Decoding, room: contextlib.ExitStack) -> n
                     f"it has {array.frames} frames, and {decoding.channels} channels are requested: frames are read as "
                     f"channels if there are as many (channels={array.frames}); save others as a file each"
                 )
+            if decoding.check is not None:
+                decoding.check(array.width, array.height)
             _warn_if_assumed(array.kind, decoding)
             room.enter_context(ROOM.taken(array.bytes_needed))
             return fit_channels(array.read(decoding.value_range), decoding.channels)
@@ -139,6 +145,8 @@ def _loaded(
 ) -> Iterator[tuple[Image.Image, Deep | None]]:
     """Yield a loaded image and its value type, None for 8 bits; with a range or `whole`, values keep all their bits."""
     with open_image(stream) as image, contextlib.ExitStack() as also:
+        if decoding.check is not None:
+            decoding.check(*image.size)
         kind = stored_kind(image)
         _warn_if_assumed(kind, decoding)
         value_range = decoding.value_range

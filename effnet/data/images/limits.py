@@ -52,14 +52,18 @@ MAX_EXIF_BYTES = 2**20
 _SMALL_BYTES = 8 * 2**20
 
 
+class PixelsError(ImageError):
+    """An image of too many pixels, by its header."""
+
+
 def check_pixels(width: int, height: int, *, bytes_needed: float = 0) -> None:
-    """Raise ImageError for an image of too many pixels, or one that needs more than MAX_BYTES to decode."""
+    """Raise PixelsError for an image of too many pixels, ImageError if it needs more than MAX_BYTES to decode."""
     size = f"its header says {width} x {height}"
     if width * height > MAX_PIXELS:
         way = (
             f", or set the environment variable {_OPTION} to {width * height}" if width * height <= _MOST_PIXELS else ""
         )
-        raise ImageError(f"it must have at most {MAX_PIXELS:,} pixels, {size}; make it smaller{way}")
+        raise PixelsError(f"it must have at most {MAX_PIXELS:,} pixels, {size}; make it smaller{way}")
     if bytes_needed > MAX_BYTES:
         raise ImageError(
             f"decoding it must take at most {MAX_BYTES / 1e6:,.0f} MB; it takes {bytes_needed / 1e6:,.0f} MB, {size}; "

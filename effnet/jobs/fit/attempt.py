@@ -12,7 +12,7 @@ import numpy as np
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig, read_config, write_config
-from effnet.bundle.names import ONNX, WEIGHTS
+from effnet.bundle.names import ONNX, PROOF, WEIGHTS
 from effnet.bundle.split_file import write_split
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
@@ -42,6 +42,7 @@ from effnet.report.model import Report
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.recorded import record_answers
 from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
@@ -306,6 +307,9 @@ def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, 
         with written_whole(out / name) as beside:
             shutil.copyfile(artifact.folder / name, beside)
     write_split(split_record(dataset), out)
+    (out / PROOF).unlink(missing_ok=True)
+    for name in dict.fromkeys(("onnx", found.name)):
+        record_answers(Predictor(artifact.folder, format=name), out)
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     images = _images(artifact, dataset) if report.report_images else ()

@@ -81,7 +81,7 @@ def _lacked_in_images(job: Job) -> list[str]:
 def without_unasked_trials(job: Job, dataset: Dataset) -> Job:
     """Return the job without the trials that a long fit has, if the task of its data is not one of classes alone.
 
-    Tasks without probabilities have none; detectors and segmenters have those that are asked for.
+    Tasks without probabilities have none; detectors and segmenters have the requested ones.
     """
     answers = find_task(dataset.task)
     if job.config.trials is not None or (answers.calibrated and answers.whole is None):

@@ -60,7 +60,7 @@ def read_data(job: Job) -> Source:
 
 
 def _task(job: Job) -> str:
-    """Return the task asked for, by an option or by the decoder of the network; "auto" leaves it to the data."""
+    """Return the requested task, by an option or by the decoder of the network; "auto" leaves it to the data."""
     if job.network is not None and job.network.decoder is not None:
         return task_for(job.network)
     return TASKS[getattr(job.config, "task", "auto")]

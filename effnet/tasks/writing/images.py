@@ -24,6 +24,16 @@ def write_mask(mask: np.ndarray, folder: Path, *, name: str, class_names: Sequen
     the class called background. `name` is one of `effnet.tasks.writing.names.output_names`. Raises DataError if the
     mask holds other numbers.
     """
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = mask_image(mask, class_names)
+    with written_whole(path) as beside:
+        image.save(beside, format="PNG")
+    return path
+
+
+def mask_image(mask: np.ndarray, class_names: Sequence[str]) -> Image.Image:
+    """Return the class of each pixel, [height, width], as an image of numbers with the palette of `write_mask`."""
     if mask.ndim != 2 or not mask.size:
         raise DataError(f"a mask must be [height, width]; got {list(mask.shape)}")
     others = (mask < 0) | ((mask >= len(class_names)) & (mask != IGNORE))
@@ -33,11 +43,7 @@ def write_mask(mask: np.ndarray, folder: Path, *, name: str, class_names: Sequen
     palette = list(palette_of(class_names))
     palette += [BLACK] * (IGNORE - len(palette)) + [WHITE]
     image.putpalette([value for colour in palette for value in colour])
-    path = folder / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as beside:
-        image.save(beside, format="PNG")
-    return path
+    return image
 
 
 def write_mask_classes(class_names: Sequence[str], folder: Path) -> None:

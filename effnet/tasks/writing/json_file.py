@@ -11,6 +11,35 @@ from effnet.data.annotated.mask_codes import IGNORE
 from effnet.system.files import written_whole
 from effnet.system.records import to_data
 from effnet.tasks.boxes.record import Detections
+from effnet.tasks.classification import Prediction
+from effnet.tasks.several import Answers, Tags
+
+
+def prediction_data(found: Prediction) -> dict[str, Any]:
+    """Return the classes of one image as JSON-able data."""
+    data: dict[str, Any] = {
+        "known": found.known,
+        "predictions": [
+            {"label": label, "probability": round(p, 6)}
+            for label, p in zip(found.labels, found.probabilities, strict=True)
+        ],
+    }
+    parents = {name: round(p, 6) for name, p in found.parents.items()}
+    return data | {"parents": parents} if parents else data
+
+
+def answers_data(found: Answers) -> dict[str, Any]:
+    """Return the answers of several outputs to one image as JSON-able data."""
+    return {"outputs": {name: _answer_data(answer) for name, answer in found.items()}}
+
+
+def _answer_data(answer: Prediction | Tags | float) -> Any:
+    if isinstance(answer, Tags):
+        return {
+            "tags": list(answer.present),
+            "probabilities": {tag: round(p, 6) for tag, p in answer.probabilities.items()},
+        }
+    return prediction_data(answer) if isinstance(answer, Prediction) else answer
 
 
 def detections_data(

@@ -32,6 +32,7 @@ BUNDLE = {
     "model.onnx",
     "README.md",
     "report.json",
+    "proof.json",
     "report.html",
     "split.json",
     "run",

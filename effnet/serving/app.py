@@ -1,0 +1,193 @@
+"""The ASGI application of a server: routes, keys, errors, and what is recorded of each request."""
+
+import functools
+import hmac
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+
+from effnet.serving.errors import Gone, HttpError, unknown
+from effnet.serving.logs import trace_of
+from effnet.serving.openapi import description
+from effnet.serving.predict import embed_route, predict_route
+from effnet.serving.protocol import protocol_routes
+from effnet.serving.state import Facts, State
+from effnet.serving.threads import in_thread
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# Probes have no key, and do not fill the log.
+_OPEN = ("/health", "/v2/health/live", "/v2/health/ready")
+_QUIET = (*_OPEN, "/metrics")
+
+
+def make_app(state: State, *, more: list[Route] | None = None) -> "App":
+    """Return the application of a server; `more` are further routes, such as those of a page."""
+    routes = [
+        Route("/predict", predict_route(state), methods=["POST"]),
+        Route("/embed", embed_route(state), methods=["POST"]),
+        *protocol_routes(state),
+        Route("/health", _health(state)),
+        Route("/metrics", _metrics(state)),
+        Route("/openapi.json", _openapi(state)),
+        Route("/admin/reload", _reload(state), methods=["POST"]),
+        *(more or []),
+    ]
+    return App(state, routes)
+
+
+def _health(state: State) -> Any:
+    async def health(request: Request) -> Response:
+        models = {
+            name: {"ready": bool(found := state.models.versions(name)), "versions": [each.version for each in found]}
+            for name in state.models.names
+        }
+        status = "draining" if state.life.draining else "ready" if state.ready else "loading"
+        return JSONResponse({"status": status, "models": models}, status_code=200 if state.ready else 503)
+
+    return health
+
+
+def _metrics(state: State) -> Any:
+    async def metrics(request: Request) -> Response:
+        page, content_type = state.page(request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": content_type})
+
+    return metrics
+
+
+def _openapi(state: State) -> Any:
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description(state.settings))
+
+    return openapi
+
+
+def _reload(state: State) -> Any:
+    async def reload(request: Request) -> Response:
+        if not state.settings.keys:
+            raise HttpError(
+                401, "reloading by HTTP needs a key; this server has none: start it with --keys, or send it SIGHUP"
+            )
+        found = await in_thread(functools.partial(state.models.load, again=True))
+        data = [
+            {
+                "model": each.source.name, "version": each.version and each.version.version, "loaded": each.changed,
+                **({"error": each.error} if each.error else {}),
+            }
+            for each in found
+        ]  # fmt: skip
+        failed = [each for each in found if each.error]
+        if failed:
+            message = f"each bundle must be one that can serve; {failed[0].error}: the version before answers still"
+            return JSONResponse({"error": message, "models": data}, status_code=422)
+        return JSONResponse({"models": data})
+
+    return reload
+
+
+class App:
+    """The application. What it does beside the routes: it asks for a key, answers errors, counts and logs."""
+
+    def __init__(self, state: State, routes: list[Route]) -> None:
+        self.state = state
+        self._router = Router(routes, redirect_slashes=False, default=self._not_found)
+        self._paths = [route.path for route in routes]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._router.lifespan(scope, receive, send)
+            return
+        facts, start, status = Facts(), time.monotonic(), 0
+        # Starlette raises its errors to an application, if there is one.
+        scope["effnet"], scope["app"] = facts, self
+
+        async def recorded(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self.state.life.draining:
+                    message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            await send(message)
+
+        self.state.metrics.in_flight.inc()
+        try:
+            await self._routed(scope, receive, recorded)
+        except Gone:
+            status = 499  # as nginx logs it; nobody gets it
+        except Exception as error:
+            self.state.log("failed", path=scope["path"], error=repr(error))
+            if not status:
+                with suppress(OSError):
+                    await self._error(HttpError(500, "the server must answer; it failed, and its log says why"))(
+                        scope, receive, recorded
+                    )
+        finally:
+            self.state.metrics.in_flight.dec()
+            self._record(scope, facts, status, time.monotonic() - start)
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check_key(scope)
+            await self._router(scope, receive, send)
+        except HttpError as error:
+            if error.rejection:
+                self.state.metrics.rejected.labels(error.rejection).inc()
+            await self._error(error)(scope, receive, send)
+        except HTTPException as error:
+            allowed = dict(error.headers or {})
+            message = f"{scope['path']} takes {allowed.get('Allow', 'other methods')}; got {scope['method']}"
+            await self._error(HttpError(error.status_code, message, headers=allowed))(scope, receive, send)
+
+    def _error(self, error: HttpError) -> Response:
+        return JSONResponse({"error": error.message}, status_code=error.status, headers=error.headers)
+
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise unknown("the path", scope["path"], self._paths)
+
+    def _check_key(self, scope: Scope) -> None:
+        keys = self.state.settings.keys
+        if not keys or scope["path"] in _OPEN:
+            return
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        kind, _, key = given.partition(b" ")
+        # All are compared, so that the time says nothing about them.
+        right = [hmac.compare_digest(key.strip(), known) for known in keys]
+        if kind.lower() != b"bearer" or not any(right):
+            raise HttpError(
+                401,
+                "a request must have the header Authorization: Bearer KEY, with a key of the server; "
+                f"it has {'another key' if given else 'none'}",
+                rejection="key",
+                headers={"www-authenticate": "Bearer"},
+            )
+
+    def _record(self, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
+        metrics, path = self.state.metrics, scope["path"]
+        route = scope["route"].path if "route" in scope else "other"
+        metrics.requests.labels(facts.model, facts.version, route, str(status)).inc()
+        if facts.model:
+            answered = facts.times is not None and 0 < status < 400
+            queued = facts.times.queue if answered and facts.times else None
+            metrics.ended_request(facts.model, seconds=seconds, queued=queued)
+        if not self.state.settings.log_requests or (path in _QUIET and status < 400):
+            return
+        headers = dict(scope["headers"])
+        trace = headers.get(b"traceparent")
+        self.state.log(
+            "request", method=scope["method"], path=path, code=status, ms=round(1e3 * seconds, 3),
+            model=facts.model or None, version=facts.version or None, bytes=facts.size or None,
+            time_ms=facts.times.in_ms() if facts.times else None,
+            client=scope["client"][0] if scope.get("client") else None,
+            traceparent=trace_of(trace.decode("latin-1")) if trace else None,
+        )  # fmt: skip

@@ -1,0 +1,164 @@
+"""The process of a server: it listens, loads, reloads and drains."""
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from effnet.errors import BundleError, InputError
+from effnet.serving.app import make_app
+from effnet.serving.connection import connection_class
+from effnet.serving.reloading import Changes
+from effnet.serving.settings import Settings
+from effnet.serving.state import State
+from effnet.serving.threads import in_thread
+from effnet.serving.version import Source
+
+# Longer than the 60 s that balancers keep a connection: the side that sends requests must be the one that closes.
+_KEEP_ALIVE_SECONDS = 75
+_WATCH_SECONDS = 1.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `_Life`."""
+        yield
+
+
+def serve(
+    sources: tuple[Source, ...], settings: Settings, *, say: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; `say` gets the address, `warn` what is unsafe.
+
+    Raises InputError if the address cannot be used, BundleError if a bundle cannot be served at the start.
+    """
+    begun = time.perf_counter()
+    listening = _listen(settings)
+    address = _address(listening)
+    if not settings.keys and not _is_local(settings.host):
+        warn(f"anyone who reaches {address} can use it: give --keys FILE, or keep --host 127.0.0.1")
+    state = State(sources, settings)
+    say(f"serving {', '.join(state.models.names)} on {address}; {settings.engines} engines")
+    try:
+        asyncio.run(_Life(state, listening, begun=begun).run())
+    finally:
+        listening.close()
+        state.close()
+
+
+class _Life:
+    """One run of a server."""
+
+    def __init__(self, state: State, listening: socket.socket, *, begun: float) -> None:
+        self._state, self._listening, self._begun = state, listening, begun
+        settings = state.settings
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        config = uvicorn.Config(
+            make_app(state), http=connection_class(settings.body_seconds), ws="none", lifespan="off", log_config=None,
+            access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(settings.finish_seconds)), backlog=1024,
+        )  # fmt: skip
+        self._server = _Server(config)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Serve until the end; raise what prevented the start."""
+        loop = asyncio.get_running_loop()
+        handlers = {"SIGTERM": self._drain, "SIGINT": self._drain, "SIGHUP": self._reload_all}
+        for name, handler in handlers.items():
+            with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError):
+                loop.add_signal_handler(getattr(signal, name), handler)
+        self._begin(self._load())
+        await self._server.serve(sockets=[self._listening])
+        for task in self._tasks:
+            task.cancel()
+        self._state.log("ended")
+        if self._failure is not None:
+            raise self._failure
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self) -> None:
+        try:
+            found = await in_thread(self._state.models.load)
+            failed = next((each for each in found if each.error), None)
+            if failed is not None:
+                raise BundleError(f"{failed.source.folder} cannot be served: {failed.error}")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._failure = error
+            self._server.should_exit = True
+            return
+        self._state.log("ready", seconds=round(time.perf_counter() - self._begun, 3))
+        if self._state.settings.watch:
+            await self._watch()
+
+    async def _watch(self) -> None:
+        changes = Changes(self._state.models.sources)
+        while not self._state.life.draining:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if changed := await in_thread(changes.look):
+                await in_thread(functools.partial(self._state.models.reload, changed))
+
+    def _reload_all(self) -> None:
+        self._state.log("reload", signal="SIGHUP")
+        self._begin(in_thread(lambda: self._state.models.load(again=True)))
+
+    def _drain(self) -> None:
+        if self._state.life.draining:  # insisted: at once
+            self._server.force_exit = self._server.should_exit
+            self._server.should_exit = True
+            return
+        self._state.life.draining = True
+        self._state.log("draining", seconds=self._state.settings.drain_seconds)
+        self._begin(self._stop_later())
+
+    async def _stop_later(self) -> None:
+        await asyncio.sleep(self._state.settings.drain_seconds)
+        self._server.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(place)
+        found.listen(1024)
+        found.set_inheritable(True)
+    except OSError as error:
+        raise InputError(
+            f"--host and --port must be a free address of this machine; {settings.host}:{settings.port}: "
+            f"{(error.strerror or str(error)).lower()}"
+        ) from error
+    return found
+
+
+def _address(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
