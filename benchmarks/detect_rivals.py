@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.detect_rivals_networks import MOMENTUM, Kind, made
+from benchmarks.detect_rivals_networks import BACKBONE, MOMENTUM, Kind, made
 from effnet.data.annotated.objects import BOTTOM, CLASS, LEFT, NORMAL, STATE, present, to_annotated
 from effnet.data.annotated.record import Annotated
 from effnet.data.datasets import Dataset, Split, loaded_image, read_dataset
@@ -58,13 +58,14 @@ class Rival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recipe:
-    """The learning rate of a batch of 16, and the weight decay."""
+    """The learning rate of a batch of 16, the part of it that the pretrained backbone gets, and the weight decay."""
 
     lr: float
+    backbone: float
     decay: float
 
 
-RECIPES = {"ssdlite": _Recipe(lr=0.2, decay=4e-5), "fcos": _Recipe(lr=0.01, decay=1e-4)}
+RECIPES = {"ssdlite": _Recipe(lr=0.2, backbone=0.1, decay=4e-5), "fcos": _Recipe(lr=0.01, backbone=1.0, decay=1e-4)}
 Sample = tuple[Tensor, np.ndarray]
 
 
@@ -162,8 +163,14 @@ def _train(
 ) -> int:
     """Train until `seconds` have passed since `start`; return the epochs begun."""
     peak = recipe.lr * batches.size / 16
-    learnt = [each for each in model.parameters() if each.requires_grad]
-    optimizer = torch.optim.SGD(learnt, lr=peak, momentum=0.9, weight_decay=recipe.decay)
+    known = {each for name, each in model.named_parameters() if name.startswith(BACKBONE)}
+    groups = [
+        ([each for each in model.parameters() if each.requires_grad and (each in known) == old], peak * share)
+        for old, share in ((False, 1.0), (True, recipe.backbone))
+    ]
+    optimizer = torch.optim.SGD(
+        [{"params": own, "lr": lr} for own, lr in groups], momentum=0.9, weight_decay=recipe.decay
+    )
     fresh = [each for each in model.modules() if isinstance(each, nn.BatchNorm2d) and each not in norms]
     begun, losses, step, epochs, told = time.perf_counter(), [], 0, 0, 0
     while True:
@@ -178,7 +185,8 @@ def _train(
             if done >= 1:
                 return epochs
             warm = min(1.0, done / _WARM_UP)
-            optimizer.param_groups[0]["lr"] = peak * warm * 0.5 * (1 + math.cos(math.pi * done))
+            for group, (_, lr) in zip(optimizer.param_groups, groups, strict=True):
+                group["lr"] = lr * warm * 0.5 * (1 + math.cos(math.pi * done))
             model.train()
             for norm in norms:
                 norm.eval()
@@ -187,7 +195,8 @@ def _train(
             loss = sum(model(images, targets).values())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(learnt, _LARGEST_GRADIENT)
+            for own, _ in groups:
+                nn.utils.clip_grad_norm_(own, _LARGEST_GRADIENT)
             optimizer.step()
             losses.append(loss.item())
             step += 1

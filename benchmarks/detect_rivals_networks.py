@@ -13,6 +13,8 @@ from benchmarks.harness import shared
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 
+BACKBONE = ("backbone.parts.0.", "backbone.parts.1.", "backbone.body.")
+"""The names of pretrained parameters begin with one of these."""
 MOMENTUM = 0.03
 """The momentum of the statistics of SSDlite's own BatchNorms."""
 Kind = Literal["ssdlite", "fcos"]
