@@ -1,7 +1,7 @@
 """torchvision's SSDlite and FCOS, trained on annotated images for a number of minutes: what effnet's detector is up to.
 
 Both are torchvision's own heads, matching, losses, augmentation and post-processing, on the same real Lite0 backbone
-that effnet starts from, so that all begin with the same weights of classification; no weights of COCO are at hand, for
+that effnet starts from, so that all begin with the same weights of classification; there are none of COCO, for
 either side. As in torchvision's references: SGD with momentum, a warm-up and a cosine, which here follows the clock and
 ends with the minutes. The statistics of the backbone's BatchNorm stay, since batches are small. The last weights, or
 those of one of the checks before them, are kept by their AP on the validation images.
