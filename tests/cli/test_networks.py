@@ -50,7 +50,7 @@ def test_verbs_show_a_detector_or_say_that_they_take_none(run_cli, make_folder):
     assert "\nparams 3877763, " in run_cli("models", "show", "effdet/efficientdet_d0").out
     photos = make_folder({f"{part}/{label}": 2 for part in ("train", "val", "test") for label in ("cat", "dog")})
     told = refused(run_cli("train", photos, "--model", "efficientdet_lite0", "--out", photos.parent / "out"))
-    assert told.startswith("the network must be a classifier, as these data have classes alone; efficientdet_lite0 has")
+    assert told.startswith("the task detection needs boxes of objects; ")
     told = refused(run_cli("models", "cost", "efficientdet_lite0", "--training"))
     assert told.startswith("--training predicts the memory of classifiers; efficientdet_lite0 has a decoder")
     for asked in (("--phi", 1), ("--grid",)):
