@@ -212,7 +212,9 @@ def test_a_published_file_becomes_a_bundle_that_predicts(run_cli, lite0, tmp_pat
         "accuracy.",
         "Classify images: effnet predict effnet-tf_efficientnet_lite0.in1k IMAGES",
     ]
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md", "config.json", "model.onnx", "model.safetensors", "proof.json",
+    ]  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, "images"]
     assert_files_are_known(folder)
     config = read_config(folder)
@@ -311,7 +313,7 @@ def test_what_a_killed_pull_left_does_not_stand_in_the_way(run_cli, lite0, tmp_p
     (tmp_path / ".out.part" / "config.json").touch()
     (tmp_path / "out").mkdir()
     assert run_cli("models", "pull", "tf_efficientnet_lite0.in1k", "--weights", lite0[0], "--out", "out").code == 0
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 5
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
