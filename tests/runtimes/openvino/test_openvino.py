@@ -210,4 +210,4 @@ def test_files_of_several_outputs_return_each_under_its_name_and_their_maps(tmp_
     # 0.98. Columns of other outputs would not correlate at all.
     assert_near(tmp_path, names[2], least=0.6)
     for name in names:
-        assert_maps(tmp_path, name)
+        assert_maps(tmp_path, name, least=0.9)  # as above
