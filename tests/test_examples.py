@@ -81,7 +81,7 @@ def test_serve_client(run_example, tmp_path):
     (tmp_path / "model").mkdir()
     make_bundle(tmp_path / "model")
     state = State(read_sources([str(tmp_path / "model")]), Settings(workers=1, max_batch=1, log_requests=False))
-    config = uvicorn.Config(make_app(state), port=0, lifespan="off", log_level="critical")
+    config = uvicorn.Config(make_app(state), port=0, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
