@@ -65,7 +65,7 @@ class _Recipe:
     decay: float
 
 
-RECIPES = {"ssdlite": _Recipe(lr=0.2, backbone=0.1, decay=4e-5), "fcos": _Recipe(lr=0.01, backbone=1.0, decay=1e-4)}
+RECIPES = {"ssdlite": _Recipe(lr=0.03, backbone=0.1, decay=4e-5), "fcos": _Recipe(lr=0.01, backbone=1.0, decay=1e-4)}
 Sample = tuple[Tensor, np.ndarray]
 
 
