@@ -11,7 +11,7 @@ from PIL import Image
 
 import effnet
 from effnet.bundle.config import read_config, read_digests, write_digests
-from effnet.bundle.names import CONFIG
+from effnet.bundle.names import CONFIG, PROOF
 from effnet.errors import BundleError, DataError, EffnetError, InputError, MissingExtraError
 from effnet.jobs import export as job
 from effnet.jobs.export import export_each
@@ -158,7 +158,7 @@ def test_a_format_that_fails_does_not_stop_the_others_and_keeps_its_old_file(bun
     assert isinstance(found["openvino"], EffnetError)
     assert found["openvino-fp16"].check.agreement == 1
     after = contents(bundle)
-    lists = (LEDGER, CONFIG)  # of the exports, which have one more
+    lists = (LEDGER, CONFIG, PROOF)  # of the exports, which have one more
     assert {n: after[n] for n in before if n not in lists} == {n: b for n, b in before.items() if n not in lists}
     assert_files_are_known(bundle, but=("model.onnx",))
     assert set(read_ledger(bundle)) == {"openvino", "openvino-fp16"}
