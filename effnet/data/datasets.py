@@ -221,6 +221,8 @@ def read_dataset(
         listing = with_groups(listing, group_by=group_by)
     elif group_by not in ("", source.group_by):
         raise DataError(f"group_by must be that of the data set, {source.group_by!r}; got {group_by!r}")
+    elif task != source.task and {task, source.task} & {"detection", "segmentation"} and task != "auto":
+        raise DataError(f"task must be that of the data set, {source.task}; got {task}: read its folder again with it")
     return split_listing(listing, seed=seed, channels=channels, strict=strict)
 
 

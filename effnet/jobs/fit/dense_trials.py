@@ -14,7 +14,7 @@ from effnet.training.loop import train
 from effnet.training.speed import run_speed
 
 # Views of each image whose feature maps are kept, and how many times as many images as in training of the whole network
-# that pays for: the decoder costs about a fifth of a step, and each view one pass through the backbone.
+# that pays for. Both are guesses: the decoder is a small part of a step, and each view one pass through the backbone.
 _VIEWS, _KEPT_GAIN = 2, 3
 # Validation of an image costs a third of a training step, after each round.
 _MOST_VALIDATED = 64

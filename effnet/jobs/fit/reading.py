@@ -60,8 +60,11 @@ def read_data(job: Job) -> Source:
 
 
 def _task(job: Job) -> str:
-    """Return the requested task, by an option or by the decoder of the network; "auto" leaves it to the data."""
-    if job.network is not None and job.network.decoder is not None:
+    """Return the requested task, by an option or by the decoder of the network; "auto" leaves it to the data.
+
+    A data set that was read has its task, and the network is checked against it later.
+    """
+    if job.network is not None and job.network.decoder is not None and not isinstance(job.source, Dataset):
         return task_for(job.network)
     return TASKS[getattr(job.config, "task", "auto")]
 

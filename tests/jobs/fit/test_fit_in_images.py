@@ -198,6 +198,14 @@ def test_masks_are_no_boxes(squares):
         read_dataset(squares[1], task="detection")
 
 
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_a_data_set_that_was_read_keeps_its_task(task, squares):
+    dataset = read_dataset(squares[0])
+    assert read_dataset(dataset, task="detection").task == read_dataset(dataset).task == "detection"
+    with pytest.raises(DataError, match=f"task must be that of the data set, detection; got {task}"):
+        read_dataset(dataset, task=task)
+
+
 def test_data_without_annotations_cannot_be_detected(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
