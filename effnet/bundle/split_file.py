@@ -20,7 +20,8 @@ class SplitRecord:
 
     `joined` are groups of (near-)duplicate images, by path below the data folder, that were kept in one part; `leaked`
     are test images with a duplicate in train or val; `seen` is a sample of the marks (`effnet.data.inspection.leaks`)
-    of the images in train and val; `outputs` are the words that chose the labels of a manifest, see `Listing`.
+    of the images in train and val; `outputs` are the words that chose the labels of a manifest, and `corrections` the
+    labels that were corrected, see `Listing`.
     """
 
     seed: int
@@ -30,6 +31,7 @@ class SplitRecord:
     leaked: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    corrections: tuple[tuple[str, str | None], ...] = ()
 
     def groups(self, listing: Listing) -> tuple[Group, ...]:
         """Return `joined` as groups of the images in `listing`."""
@@ -75,7 +77,14 @@ def _parse(data: Any) -> SplitRecord:
         leaked=_texts(data["leaked"]),
         seen=_texts(data["seen"]),
         outputs=_texts(data.get("outputs", [])),
+        corrections=_corrections(data.get("corrections", [])),
     )
+
+
+def _corrections(value: Any) -> tuple[tuple[str, str | None], ...]:
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        raise ValueError("corrections must be a list of pairs of a path and a label")
+    return tuple((_text(path), None if label is None else _text(label)) for path, label in value)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

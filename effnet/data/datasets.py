@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from effnet.data.annotated.record import notes_of
+from effnet.data.corrections import corrected
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, decoded_image, fit_channels
 from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
@@ -190,6 +191,7 @@ def read_dataset(
     group_by: str = "",
     outputs: str | Sequence[str] = "",
     task: str = "auto",
+    corrections: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a folder with one subfolder per class, a CSV or JSONL manifest, shards, hf:NAME, or the built-in "digits".
@@ -209,7 +211,8 @@ def read_dataset(
     torch.utils.data.Dataset is as in `from_torch`.
 
     `task` is detection (boxes as Pascal VOC, COCO, YOLO or a table), segmentation (masks, or outlines in COCO),
-    classification, or auto: what the folder holds, annotations before class folders.
+    classification, or auto: what the folder holds, annotations before class folders. `corrections` is a file of right
+    labels, as `effnet serve` writes it (effnet.data.corrections).
 
     Raises:
         DataError: the source does not exist or does not have a usable layout.
@@ -217,6 +220,8 @@ def read_dataset(
     check_options(seed=seed, channels=channels)
     listing = list_source(source, outputs=outputs, progress=progress, task=task)
     refuse_if_strict(listing.skipped, strict=strict)
+    if corrections is not None:
+        listing = corrected(listing, os.fspath(corrections))
     if not isinstance(source, Dataset):
         listing = with_groups(listing, group_by=group_by)
     elif group_by not in ("", source.group_by):

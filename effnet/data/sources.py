@@ -89,7 +89,8 @@ class Listing:
     manifest's column and, once searched, of `group_by` and of identical files. `class_names` are the classes in their
     order; empty if they are those of the labels, sorted. `label_kind` says what the labels are. `outputs` are the words
     that choose the same columns of a manifest again, with their kinds; empty for the column `label` alone. `findings`
-    are the irregularities of annotations, which `notes` have as sentences.
+    are the irregularities of annotations, which `notes` have as sentences. `corrections` are those of its labels, by
+    path below `root`: the right label, None for an image that was left out (effnet.data.corrections).
     """
 
     name: str
@@ -106,6 +107,7 @@ class Listing:
     label_kind: LabelKind = CLASSES
     outputs: tuple[str, ...] = ()
     findings: "tuple[Finding, ...]" = ()
+    corrections: tuple[tuple[str, str | None], ...] = ()
 
     def relative(self, name: str) -> str:
         """Return a path relative to the data folder, with slashes; other names unchanged."""

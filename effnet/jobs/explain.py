@@ -1,7 +1,7 @@
 """The verb explain: where a network looked for its answers, from activation maps or by occlusion; torch-free."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from effnet.arch.decoders.record import Detector
 from effnet.bundle.config import ModelConfig, read_config, read_maps
 from effnet.data.eval_view import ImageLike, whole_image
 from effnet.data.preprocess import resize_and_crop
-from effnet.data.several.outputs import OutputSpec
 from effnet.errors import BundleError, InputError, nearest
 from effnet.jobs.explain_boxes import tiles_of, where_it_looked
 from effnet.jobs.find.search import nearest_rows
@@ -20,32 +19,13 @@ from effnet.runtimes.installed import missing
 from effnet.runtimes.predictor import Predictor, several_images
 from effnet.runtimes.registry import FORMATS, RUNTIMES, deployed_format
 from effnet.runtimes.results import unit_rows
+from effnet.runtimes.shown import Shown, shown_maps
 from effnet.system.text import brief, percent
-from effnet.tasks.classification import Prediction
 from effnet.tasks.embedding import EMBEDDING
 
-# The most tags of an image that are shown.
-_MOST_TAGS = 8
 NEAREST = "nearest.npz"
 """The file of a bundle in which explain looks for similar images, as `effnet embed` writes it."""
 NEIGHBOURS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Shown:
-    """One map [height, width] of an image: what each place of it adds to `title`, whose value is `value` in words.
-
-    `output` is the name of its output. A map of a class is relative to the mean of all classes, since softmax ignores
-    what all have in common; that of a `contrast` is relative to the second class. That of a detector's `box`, left,
-    top, right, bottom in pixels of the network's input, is what its score loses if a place is covered.
-    """
-
-    output: str
-    title: str
-    value: str
-    map: np.ndarray
-    contrast: bool = False
-    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +117,7 @@ class Explainer:
             Explanation(
                 image=image,
                 answer=answer,
-                shown=tuple(self._shown(row, map_, answer)),
+                shown=shown_maps(self.config, row, map_, answer, output=self.output),
                 neighbours=_neighbours(self.index, vector) if self.index is not None else (),
             )
             for image, row, map_, answer, vector in zip(images, rows, maps, answers, vectors, strict=True)
@@ -152,57 +132,6 @@ class Explainer:
         score = percent(found.score, 1)
         shown = Shown(output="", title=names[found.label], value=score, map=found.map, box=found.box)
         return Explanation(image=image, answer=found, shown=(shown,))
-
-    def _shown(self, row: np.ndarray, maps: np.ndarray, answer: Any) -> Iterator[Shown]:
-        """Yield the maps to show of one image, from its row [columns] and its maps [columns, height, width]."""
-        first = 0
-        for output, part in zip(self.config.file_outputs, _specs(self.config), strict=True):
-            columns = slice(first, first + output.width)
-            first += output.width
-            if part.name in (self.output, "") or self.output is None:
-                wanted = self.output if part.name == "" else None
-                yield from _shown(part, row[columns], maps[columns], answer[part.name] if part.name else answer, wanted)
-
-
-def _specs(config: ModelConfig) -> tuple[OutputSpec, ...]:
-    """Return the outputs; that of a task of one has no name, and its kind follows from its activation."""
-    if config.specs:
-        return config.specs
-    (output,) = config.file_outputs
-    kinds = {"softmax": "one", "sigmoid": "many", "none": "number"}
-    kind: Any = kinds[output.activation]
-    return (OutputSpec(name="", kind=kind, classes=() if output.width == 1 else config.class_names),)
-
-
-def _shown(spec: OutputSpec, row: np.ndarray, maps: np.ndarray, answer: Any, wanted: str | None) -> Iterator[Shown]:
-    """Yield the maps of one output: of the class `wanted` or, by default, of the answer."""
-    if spec.kind == "number":
-        names = spec.classes or (spec.name or "the number",)
-        for name, value, map_ in zip(names, row, maps * spec.scale, strict=True):
-            yield Shown(output=spec.name, title=name, value=f"{value:.4g}", map=map_)
-    elif spec.kind == "many":
-        for number in np.argsort(-row, kind="stable")[:_MOST_TAGS]:
-            yield Shown(
-                output=spec.name, title=spec.classes[number], value=percent(float(row[number]), 1), map=maps[number]
-            )
-    else:
-        # The answer is the first, which need not be the most probable one: wrong answers may have unlike costs.
-        best = [int(number) for number in np.argsort(-row, kind="stable")]
-        if isinstance(answer, Prediction):
-            best = [spec.classes.index(label) for label in answer.labels]
-        first = best[0] if wanted is None else spec.classes.index(wanted)
-        second = next((number for number in best if number != first), None)
-        value = percent(float(row[first]), 1)
-        yield Shown(output=spec.name, title=spec.classes[first], value=value, map=maps[first] - maps.mean(0))
-        if second is not None:
-            yield Shown(
-                output=spec.name,
-                title=f"{spec.classes[first]} rather than {spec.classes[second]}",
-                value=f"{value} and {percent(float(row[second]), 1)}",
-                map=maps[first] - maps[second],
-                contrast=True,
-            )
-
 
 def _check_task(config: ModelConfig, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None) -> None:
     if config.arch.decoder is None:

@@ -11,6 +11,7 @@ import numpy as np
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.split_file import SplitRecord, read_split
 from effnet.data.annotated.objects import joined_targets
+from effnet.data.corrections import corrected_again
 from effnet.data.datasets import DataLike, Dataset, Split, check_options, list_source, split_listing, to_split
 from effnet.data.groups import with_groups
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, sample_of_marks
@@ -112,15 +113,23 @@ def split_record(dataset: Dataset, *, folder: str | os.PathLike[str] | None = No
         leaked=tuple(map(listing.relative, find_leaks(dataset).names)),
         seen=sample_of_marks(marks_of((dataset.train, dataset.val), dataset.class_names, dataset.label_kind)),
         outputs=listing.outputs,
+        corrections=listing.corrections,
     )
 
 
 def list_for(data: DataLike, config: ModelConfig, record: SplitRecord | None) -> Listing:
-    """Return the listing of data for a bundle; its own outputs choose the columns of a manifest."""
+    """Return the listing of data for a bundle; its own outputs choose the columns of a manifest.
+
+    If these are the data that the bundle was fitted on, the corrections of their labels are made again.
+    """
     names = config.class_names if config.arch.decoder else ()
     listing = list_source(
         data, outputs=_outputs_of_bundle(config, record), of_model=True, task=config.task, class_names=names
     )
+    if record is not None and record.corrections:
+        right = corrected_again(listing, record.corrections)
+        if fingerprint_of(right) == record.fingerprint:
+            return right
     return as_several(listing) if config.specs else listing
 
 

@@ -187,6 +187,10 @@ class FitConfig(DeviceConfig):
         "What to learn: classify, detect (boxes), segment (masks), or auto: what DATA are annotated with.",
         default="auto", main=True, metavar="auto|classify|detect|segment",
     )  # fmt: skip
+    corrections: PathLike | None = option(
+        "File of right labels, and of images to leave out, that the page of `effnet serve` wrote.",
+        main=True, metavar="FILE",
+    )  # fmt: skip
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )

@@ -38,6 +38,7 @@ def read_data(job: Job) -> Source:
         group_by=job.config.group_by,
         outputs=job.config.outputs,
         task=_task(job),
+        corrections=getattr(job.config, "corrections", None),
         progress=lambda done, total: job.listener(Counted(label="shards listed", done=done, total=total)),
     )
     dataset, report = inspect_and_join(
