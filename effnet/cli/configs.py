@@ -64,7 +64,7 @@ def _main(found: Option) -> inspect.Parameter:
     """Return the parameter of a main option; one with a reader of its own is read as text first."""
     kind = str if found.read else found.kind
     annotation = kind if found.default is not None or found.required else kind | None
-    words = [found.flag] if kind is bool else []
+    words = [found.switches] if kind is bool else []
     info = typer.Option(*words, metavar=found.metavar or None, help=found.help)
     default = inspect.Parameter.empty if found.required else found.default
     return _parameter(found.name, Annotated[annotation, info], default)

@@ -133,6 +133,7 @@ class Explainer:
         shown = Shown(output="", title=names[found.label], value=score, map=found.map, box=found.box)
         return Explanation(image=image, answer=found, shown=(shown,))
 
+
 def _check_task(config: ModelConfig, folder: str | os.PathLike[str], index: str | os.PathLike[str] | None) -> None:
     if config.arch.decoder is None:
         return

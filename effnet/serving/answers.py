@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from effnet.data.annotated.shapes import rle_of, text_of
+from effnet.runtimes.shown import shown_maps
 from effnet.serving.version import Version
 from effnet.serving.work import Times
 from effnet.tasks.classification import Prediction
@@ -47,6 +48,28 @@ def row_data(
         return vector_data(found)
     seen(version, found)
     return prediction_data(found)
+
+
+def heat_data(version: Version, row: np.ndarray, maps: np.ndarray) -> dict[str, Any]:
+    """Return the activation maps of one answer as JSON-able data, from its row [columns] and its maps.
+
+    `maps` are [columns, height, width]. The values of each map shown are shares of its `limit`, from -1 to 1. `view` is
+    the part of the upright image that they cover: in mode "center" a square in its middle, whose side is `share` of the
+    shorter one; in mode "squash" that share of both sides; in mode "pad" a square around it, of the longer side.
+    """
+    config = version.config
+    least = version.first.chosen_threshold(None)
+    answer = config.task_record.answer(row, config.class_names, top=2, threshold=least)
+    size, crop = config.preprocess.resolution, config.preprocess.crop
+    found = []
+    for shown in shown_maps(config, row, maps, answer):
+        limit = float(np.abs(shown.map).max()) or 1.0
+        values = [[round(value, 3) for value in line] for line in (shown.map / limit).tolist()]
+        found.append(
+            {"output": shown.output, "of": shown.title, "value": shown.value, "limit": float(f"{limit:.4g}"),
+             "map": values}
+        )  # fmt: skip
+    return {"view": {"mode": config.preprocess.mode, "share": size / int(size / crop)}, "maps": found}
 
 
 def vector_data(vector: np.ndarray) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """The ASGI application of a server: routes, keys, errors, and what is recorded of each request."""
 
 import functools
-import hmac
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
 from effnet.serving.errors import Gone, HttpError, unknown
+from effnet.serving.keys import given_key, has_key
 from effnet.serving.logs import trace_of
 from effnet.serving.openapi import description
 from effnet.serving.predict import embed_route, predict_route
@@ -29,8 +29,11 @@ _OPEN = ("/health", "/v2/health/live", "/v2/health/ready")
 _QUIET = (*_OPEN, "/metrics")
 
 
-def make_app(state: State, *, more: list[Route] | None = None) -> "App":
-    """Return the application of a server; `more` are further routes, such as those of a page."""
+def make_app(state: State, *, more: Sequence[Route] = (), keyless: Collection[str] = ()) -> "App":
+    """Return the application of a server; `more` are further routes, such as those of a page.
+
+    The paths `keyless` need no key: they hold nothing that a key protects, or ask for it themselves.
+    """
     routes = [
         Route("/predict", predict_route(state), methods=["POST"]),
         Route("/embed", embed_route(state), methods=["POST"]),
@@ -39,9 +42,9 @@ def make_app(state: State, *, more: list[Route] | None = None) -> "App":
         Route("/metrics", _metrics(state)),
         Route("/openapi.json", _openapi(state)),
         Route("/admin/reload", _reload(state), methods=["POST"]),
-        *(more or []),
+        *more,
     ]
-    return App(state, routes)
+    return App(state, routes, keyless=keyless)
 
 
 def _health(state: State) -> Any:
@@ -97,8 +100,9 @@ def _reload(state: State) -> Any:
 class App:
     """The application. What it does beside the routes: it asks for a key, answers errors, counts and logs."""
 
-    def __init__(self, state: State, routes: list[Route]) -> None:
+    def __init__(self, state: State, routes: list[Route], *, keyless: Collection[str] = ()) -> None:
         self.state = state
+        self._open = frozenset((*_OPEN, *keyless))
         self._router = Router(routes, redirect_slashes=False, default=self._not_found)
         self._paths = [route.path for route in routes]
 
@@ -156,14 +160,10 @@ class App:
         raise unknown("the path", scope["path"], self._paths)
 
     def _check_key(self, scope: Scope) -> None:
-        keys = self.state.settings.keys
-        if not keys or scope["path"] in _OPEN:
+        if scope["path"] in self._open:
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        kind, _, key = given.partition(b" ")
-        # All are compared, so that the time says nothing about them.
-        right = [hmac.compare_digest(key.strip(), known) for known in keys]
-        if kind.lower() != b"bearer" or not any(right):
+        if not has_key(self.state.settings.keys, scope["headers"]):
+            given = given_key(scope["headers"])
             raise HttpError(
                 401,
                 "a request must have the header Authorization: Bearer KEY, with a key of the server; "

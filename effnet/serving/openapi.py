@@ -73,6 +73,7 @@ _PREDICT = [
     _query("top", "The number of classes.", type="integer", minimum=1, maximum=10_000, default=5),
     _query("threshold", "The probability below which an answer is unknown.", type="number", minimum=0, maximum=1),
     _query("mask", "How the mask of a segmenter is answered.", enum=list(MASKS), default=MASKS[0]),
+    _query("heatmap", "1: with activation maps, if the file has them.", enum=["0", "1"], default="0"),
 ]
 _EMBEDDING = _object(
     model={"type": "string"}, version={"type": "string"}, embedding={"type": "array", "items": {"type": "number"}}

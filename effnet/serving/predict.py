@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from effnet.errors import InputError, nearest, shown
 from effnet.runtimes.results import unit_rows
-from effnet.serving.answers import MASKS, place_data, row_data, vector_data, written
+from effnet.serving.answers import MASKS, heat_data, place_data, row_data, vector_data, written
 from effnet.serving.body import image_in
 from effnet.serving.errors import bad_request
 from effnet.serving.images import check_format, prepared_image, upright_image
@@ -19,7 +19,7 @@ from effnet.serving.threads import in_thread
 from effnet.serving.version import Version
 from effnet.serving.work import Kind, Task, Times
 
-PREDICT = {"model": "", "version": "", "top": "5", "threshold": "", "mask": "none"}
+PREDICT = {"model": "", "version": "", "top": "5", "threshold": "", "mask": "none", "heatmap": "0"}
 EMBED = {"model": "", "version": ""}
 """The parameters of a query, with their defaults."""
 
@@ -33,6 +33,7 @@ class Asked:
     top: int = 5
     threshold: float | None = None
     mask: str = "none"
+    heatmap: bool = False
 
 
 def predict_route(state: State) -> Any:
@@ -43,6 +44,9 @@ def predict_route(state: State) -> Any:
         version = _version(state, request, query)
         asked = _asked(query)
         kind: Kind = "whole" if version.config.task_record.whole is not None else "rows"
+        if asked.heatmap:
+            _check_maps(version)
+            kind = "maps"
         return await _answered(state, request, version, asked, kind)
 
     return predict
@@ -82,6 +86,10 @@ async def _answered(state: State, request: Request, version: Version, asked: Ask
                 answer = place_data(version, found, kept[0], mask=asked.mask)
             elif kind == "embeddings":
                 answer = vector_data(unit_rows(found)[0])
+            elif kind == "maps":
+                rows, maps = found
+                answer = row_data(version, rows[0], top=asked.top, threshold=asked.threshold, seen=state.saw)
+                answer["heatmap"] = heat_data(version, rows[0], maps[0])
             else:
                 answer = row_data(version, found[0], top=asked.top, threshold=asked.threshold, seen=state.saw)
             return written(version, answer, times)
@@ -110,8 +118,20 @@ def _query(request: Request, known: Mapping[str, str]) -> dict[str, str]:
     return {**known, **request.query_params}
 
 
+def _check_maps(version: Version) -> None:
+    """Raise HttpError unless the version's file returns activation maps."""
+    if not version.has_maps:
+        name = version.first.format.name
+        raise bad_request(
+            f"a heat map needs a file with activation maps; that of {version.name} has none: `effnet export BUNDLE "
+            f"--maps --to {name}` writes it, for classifiers and several outputs"
+        )
+
+
 def _asked(query: Mapping[str, str]) -> Asked:
     top, threshold, mask = query["top"], query["threshold"], query["mask"]
+    if query["heatmap"] not in ("0", "1"):
+        raise bad_request(f"heatmap must be 0 or 1; got {shown(query['heatmap'])}")
     if not (top.isascii() and top.isdigit() and len(top) <= 6 and 1 <= int(top) <= _MOST_TOP):
         raise bad_request(f"top must be a whole number from 1 to {_MOST_TOP}; got {shown(top)}")
     if mask not in MASKS:
@@ -124,4 +144,4 @@ def _asked(query: Mapping[str, str]) -> Asked:
             least = -1.0
         if not 0 <= least <= 1:
             raise bad_request(f"threshold must be a probability from 0 to 1; got {shown(threshold)}")
-    return Asked(top=int(top), threshold=least, mask=mask)
+    return Asked(top=int(top), threshold=least, mask=mask, heatmap=query["heatmap"] == "1")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import logging
 import signal
 import socket
@@ -16,6 +15,7 @@ import uvicorn
 from effnet.errors import BundleError, InputError
 from effnet.serving.app import make_app
 from effnet.serving.connection import connection_class
+from effnet.serving.page.page import Page
 from effnet.serving.reloading import Changes
 from effnet.serving.settings import Settings
 from effnet.serving.state import State
@@ -46,26 +46,30 @@ def serve(
     begun = time.perf_counter()
     listening = _listen(settings)
     address = _address(listening)
-    if not settings.keys and not _is_local(settings.host):
+    if not settings.keys and not settings.local:
         warn(f"anyone who reaches {address} can use it: give --keys FILE, or keep --host 127.0.0.1")
     state = State(sources, settings)
+    page = Page(state, say=say) if settings.page else None
     say(f"serving {', '.join(state.models.names)} on {address}; {settings.engines} engines")
     try:
-        asyncio.run(_Life(state, listening, begun=begun).run())
+        asyncio.run(_Life(state, listening, begun=begun, page=page).run())
     finally:
         listening.close()
+        if page is not None:
+            page.close()
         state.close()
 
 
 class _Life:
     """One run of a server."""
 
-    def __init__(self, state: State, listening: socket.socket, *, begun: float) -> None:
+    def __init__(self, state: State, listening: socket.socket, *, begun: float, page: Page | None) -> None:
         self._state, self._listening, self._begun = state, listening, begun
         settings = state.settings
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         config = uvicorn.Config(
-            make_app(state), http=connection_class(settings.body_seconds), ws="none", lifespan="off", log_config=None,
+            make_app(state) if page is None else make_app(state, more=page.routes, keyless=page.keyless),
+            http=connection_class(settings.body_seconds), ws="none", lifespan="off", log_config=None,
             access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(settings.finish_seconds)), backlog=1024,
         )  # fmt: skip
@@ -155,10 +159,3 @@ def _listen(settings: Settings) -> socket.socket:
 def _address(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

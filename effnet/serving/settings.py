@@ -1,5 +1,6 @@
 """The settings of a server: its address, its limits and its life. It imports nothing slow, as `--help` reads it."""
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -50,10 +51,19 @@ class Settings:
     deadline_ms: float = option(
         "Longest wait for an engine; a request that would wait longer is refused.", default=1000.0, main=True
     )
+    page: bool = option("Show a page for people at /.", default=True, main=True)
+    review: str | None = option(
+        "Images to correct on the page: a folder or a manifest; scored while no request waits.", main=True,
+        metavar="DATA",
+    )  # fmt: skip
     watch: bool = option("Load a bundle again when it changes.", default=False, main=True)
     drain_seconds: float = option(
         "How long to serve on after SIGTERM, while the readiness is 503.", default=5.0, main=True
     )
+    corrections: str = option(
+        "File that the page appends corrections to; `effnet fit --corrections` reads it.",
+        default="corrections.jsonl", metavar="FILE",
+    )  # fmt: skip
     queue: int = option("Most requests that wait.", default=64)
     max_batch: int = option("Most images that run together; the best size up to it is measured.", default=8)
     max_delay_ms: float = option("How long an idle engine waits for a batch to fill.", default=0.0)
@@ -73,6 +83,14 @@ class Settings:
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
                 raise InputError(f"{name.replace('_', '-')} must lie in {least:g}..{most:g}; got {value:g}")
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def engines(self) -> int:

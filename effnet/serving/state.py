@@ -24,7 +24,7 @@ from effnet.tasks.classification import PROBABILITIES, Prediction
 
 # The place of an answer that nobody waits for, and how long a client is not watched.
 _GONE, _WATCH_AFTER_SECONDS = object(), 0.02
-_KINDS: tuple[Kind, ...] = ("rows", "embeddings", "whole")
+_KINDS: tuple[Kind, ...] = ("rows", "maps", "embeddings", "whole")
 
 
 @dataclass(slots=True)

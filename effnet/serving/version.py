@@ -63,6 +63,11 @@ class Version:
         return self.predictors[number % len(self.predictors)]
 
     @property
+    def has_maps(self) -> bool:
+        """Whether its file returns activation maps too (effnet.runtimes.maps)."""
+        return self.first.engine.maps is not None
+
+    @property
     def first(self) -> Predictor:
         """The first worker's predictor."""
         return self.predictors[0]

@@ -8,12 +8,14 @@ from typing import Any, Literal
 import numpy as np
 
 from effnet.errors import EffnetError
+from effnet.runtimes.predictor import Predictor
 from effnet.serving.batcher import Batch, Waiting
 from effnet.serving.errors import HttpError, overdue
 from effnet.serving.version import Version
 
-Kind = Literal["rows", "embeddings", "whole"]
-"""What is computed: the outputs or embeddings of prepared images, or the answer in one upright image."""
+Kind = Literal["rows", "maps", "embeddings", "whole"]
+"""What is computed: the outputs of prepared images, also with their activation maps, or their embeddings; or the answer
+in one upright image."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,9 +36,10 @@ class Task:
     """One request for an engine.
 
     `read(version)` returns its images: prepared, uint8 [height, width, channels] each, or one upright image for the
-    kind "whole". `write(version, found, times)` returns the answer from the rows [images, columns], or from the answer
-    of the bundle's task. `reply` gets that, or the exception that one of them raised; it is called in the engine's
-    thread.
+    kind "whole". `write(version, found, times)` returns the answer from the rows [images, columns], for the kind "maps"
+    from a pair of rows and maps [images, columns, height, width], or from the answer of the bundle's task. `reply` gets
+    that, or the exception that one of them raised; it is called in the engine's thread. One that is not `counted` is
+    none of the metrics': no client sent it.
     """
 
     version: Version
@@ -45,6 +48,7 @@ class Task:
     write: Callable[[Version, Any, Times], Any]
     reply: Callable[[Any], None]
     threshold: float | None = None
+    counted: bool = True
     times: Times = field(default_factory=Times)
 
     @property
@@ -92,10 +96,11 @@ class Runner:
                 task.reply(task.write(task.version, answer, task.times))
             except Exception as error:
                 task.reply(_failure(error))
-        if read:
-            count = sum(len(images) for _, images in read)
-            decode = tuple(task.times.decode for task, _ in read)
-            self._seen(Seen(version=read[0][0].version, images=count, decode=decode, run=read[0][0].times.run))
+        counted = [(task, images) for task, images in read if task.counted]
+        if counted:
+            count = sum(len(images) for _, images in counted)
+            decode = tuple(task.times.decode for task, _ in counted)
+            self._seen(Seen(version=counted[0][0].version, images=count, decode=decode, run=counted[0][0].times.run))
 
     def _read(self, task: Task) -> Sequence[np.ndarray] | None:
         """Return the images of a task, or answer it with the error and return None."""
@@ -122,15 +127,25 @@ class Runner:
                 task.times.run = self._clock() - begun
             return found
         images = [image for _, some in read for image in some]
-        run, most = (engine.embeddings if first.kind == "embeddings" else engine.outputs), first.version.largest
-        parts = [run(np.stack(images[place : place + most])) for place in range(0, len(images), most)]
-        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        most = first.version.largest
+        parts = [
+            _run(engine, first.kind, np.stack(images[place : place + most])) for place in range(0, len(images), most)
+        ]
+        arrays = parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
         seconds, place, found = self._clock() - start, 0, []
         for task, some in read:
             task.times.run = seconds
-            found.append(rows[place : place + len(some)])
+            own = tuple(each[place : place + len(some)] for each in arrays)
+            found.append(own if len(own) > 1 else own[0])
             place += len(some)
         return found
+
+
+def _run(engine: Predictor, kind: Kind, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return what prepared images [batch, height, width, channels] give, an array [batch, ...] or two."""
+    if kind == "maps":
+        return engine.outputs_and_maps(images)
+    return (engine.embeddings(images) if kind == "embeddings" else engine.outputs(images),)
 
 
 def _failure(error: Exception) -> HttpError:

@@ -47,6 +47,15 @@ class Workers(Generic[T]):
             self._changed.notify()
         return waiting
 
+    def offer_if_idle(self, item: T, *, group: str) -> Waiting[T] | None:
+        """Queue a request of no hurry if none waits and no engine runs; return None if not, or raise Refused."""
+        with self._changed:
+            if len(self.batcher) or self.batcher.running:
+                return None
+            waiting = self.batcher.offer(item, group=group, now=self._clock())
+            self._changed.notify()
+        return waiting
+
     def drop(self, waiting: Waiting[T]) -> bool:
         """Remove a request whose client has left; return whether it still waited."""
         with self._changed:

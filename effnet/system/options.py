@@ -47,6 +47,11 @@ class Option:
         return f"--{self.name.replace('_', '-')}" if self.main else f"--set {self.prefix}.{self.name}"
 
     @property
+    def switches(self) -> str:
+        """The words of a main option that is true or false: `flag`, and if it is on by default the one against it."""
+        return f"{self.flag}/--no-{self.flag[2:]}" if self.default is True else self.flag
+
+    @property
     def required(self) -> bool:
         """Whether it must be given."""
         return self.default is dataclasses.MISSING
@@ -80,7 +85,9 @@ class Option:
         """Return the words of the command line that give it this value."""
         if not self.main:
             return ["--set", f"{self.prefix}.{self.name}={self.text(value)}"]
-        return [self.flag] if self.kind is bool else [self.flag, self.text(value)]
+        if self.kind is bool:
+            return [self.flag if value else f"--no-{self.flag[2:]}"]
+        return [self.flag, self.text(value)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +115,7 @@ def option(
     read: Callable[[str], Any] | None = None,
     write: Callable[[Any], str] | None = None,
 ) -> Any:
-    """Return a dataclass field that is an option, see `Option`; a `main` bool must default to False."""
+    """Return a dataclass field that is an option, see `Option`; a `main` bool that is True has --no-NAME too."""
     facts = {"help": about, "main": main, "metavar": metavar, "repeat": repeat, "command": command}
     return dataclasses.field(default=default, metadata={_KEY: facts | {"read": read, "write": write}})
 
@@ -183,7 +190,15 @@ def _usual(found: Option) -> str:
 def table(config: type) -> list[tuple[str, str, str, str]]:
     """Return a row for each option, main ones first: as the user writes it, its values, its default and its help."""
     found = sorted(options_of(config).values(), key=lambda option: not option.main)
-    return [(option.flag, option.values, _usual(option), option.help) for option in found]
+    return [
+        (
+            option.switches if option.main and option.kind is bool else option.flag,
+            option.values,
+            _usual(option),
+            option.help,
+        )
+        for option in found
+    ]
 
 
 def markdown(config: type) -> str:
