@@ -62,6 +62,7 @@ _ELSEWHERE = (
     "cli/test_launched",
     "cli/test_missing_packages",
     "jobs/fit/test_locked",
+    "serving/page/test_page_browser",
     "test_examples_elsewhere",
     "test_install",
 )

@@ -100,6 +100,18 @@ def test_serve_client(run_example, tmp_path):
     assert "must be a JPEG, PNG or WebP file" in second
 
 
+def test_corrections(run_example, tiny_images, tmp_path):
+    right, out = "--right", "--leave-out"
+    lines = run_example(
+        "corrections", tiny_images, right, "dark/03.png=light", out, "dark/04.png", "--file", tmp_path / "c.jsonl"
+    )
+    assert "1 labels changed, 1 images left out" in lines[0]
+    assert lines[1:3] == [
+        "before: {'dark': 20, 'light': 20, 'middle': 20}",
+        "after:  {'dark': 18, 'light': 21, 'middle': 20}",
+    ]
+
+
 def test_custom_network(run_example):
     lines = run_example("custom_network")
     counted, built = (word for word in lines[-2].split() if word[0].isdigit())

@@ -104,7 +104,8 @@ class App:
         self.state = state
         self._open = frozenset((*_OPEN, *keyless))
         self._router = Router(routes, redirect_slashes=False, default=self._not_found)
-        self._paths = [route.path for route in routes]
+        # Those of files have their hash in them: nobody types them.
+        self._paths = [route.path for route in routes if not route.path.startswith("/page/")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -49,8 +49,10 @@ def serve(
     if not settings.keys and not settings.local:
         warn(f"anyone who reaches {address} can use it: give --keys FILE, or keep --host 127.0.0.1")
     state = State(sources, settings)
-    page = Page(state, say=say) if settings.page else None
+    page = Page(state) if settings.page else None
     say(f"serving {', '.join(state.models.names)} on {address}; {settings.engines} engines")
+    if page is not None and page.note:
+        say(page.note)
     try:
         asyncio.run(_Life(state, listening, begun=begun, page=page).run())
     finally:

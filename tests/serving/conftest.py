@@ -37,7 +37,7 @@ def bundles(made_once: Callable[[str, Write], Path]) -> Path:
 
 @pytest.fixture
 def serve_here() -> Iterator[Callable[..., Served]]:
-    """Return what serves bundles in this process: `serve_here("name=folder", ..., settings...)`."""
+    """Return what serves bundles in this process: `serve_here("name=folder", ..., page=True, ...)`."""
     pytest.importorskip("starlette", reason="the extra serve is not installed")
     from starlette.testclient import TestClient
 
@@ -55,7 +55,16 @@ def serve_here() -> Iterator[Callable[..., Served]]:
             stack.callback(state.close)
             if load:
                 assert not [each.error for each in state.models.load() if each.error]
-            client = stack.enter_context(TestClient(make_app(state), raise_server_exceptions=False))
+            more = {}
+            if options.get("page"):
+                from effnet.serving.page.page import Page
+
+                page = Page(state)
+                stack.callback(page.close)
+                more = {"more": page.routes, "keyless": page.keyless}
+            app = make_app(state, **more)
+            client = TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1")
+            client = stack.enter_context(client)
             return Served(client, state, lines)
 
         yield start

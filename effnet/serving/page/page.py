@@ -1,7 +1,7 @@
 """The page of a server: its routes, and the work in the background that its views show."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,20 @@ _MOST_DECISION = 4096
 
 
 class Page:
-    """The page of one server. `say` gets where the corrections go.
+    """The page of one server; `note` says, if it has images to review, how many and where corrections go.
 
     Raises DataError or InputError if --review has no images, or the file of corrections is damaged.
     """
 
-    def __init__(self, state: State, *, say: Callable[[str], None]) -> None:
+    def __init__(self, state: State) -> None:
         self._state, settings = state, state.settings
         self._gallery = read_gallery(settings.review) if settings.review else None
-        self._scores, self._decisions = None, None
+        self._scores, self._decisions, self.note = None, None, ""
         if self._gallery is not None:
             self._decisions = Decisions(Path(settings.corrections), self._gallery)
             self._scores = Scores(state, self._gallery)
             self._scores.start()
-            say(f"{len(self._gallery):,} images to review; corrections go to {settings.corrections}")
+            self.note = f"{len(self._gallery):,} images to review; corrections go to {settings.corrections}"
         self.routes = [
             *(Route(view.path, self._view(view)) for view in VIEWS),
             Route("/review/decide", self._decide, methods=["POST"]),

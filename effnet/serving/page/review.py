@@ -1,5 +1,6 @@
 """The review: the order of the images, what the page shows of one, and what a decision must be."""
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ ORDERS = {
     "name": "by name",
 }
 """How the images can be ordered, and how the page says it."""
+
+MOST_QUEUED = 500
 
 # Up to this many classes each has the same key for every image; of more, the most probable ones have keys.
 _KEYED_CLASSES = 9
@@ -48,15 +51,20 @@ class Item:
 
 
 def queue_of(current: Round, made: Mapping[int, Decision], order: str, gallery: Gallery) -> list[int]:
-    """Return the scored images that nobody has decided on, in an order of ORDERS."""
-    open_ = [number for number in list(current.scored) if number not in made]
+    """Return the first MOST_QUEUED of the scored images that nobody has decided on, in an order of ORDERS."""
     scored = current.scored
-    if order == "name":
-        return sorted(open_, key=lambda number: gallery.names[number])
-    if order == "doubtful":
-        return sorted(open_, key=lambda number: (-scored[number].doubt, -scored[number].uncertain, number))
-    # What cannot be read is at the end: there is nothing to see, but it can be left out.
-    return sorted(open_, key=lambda number: (bool(scored[number].error), -scored[number].uncertain, number))
+
+    def place(number: int) -> tuple[Any, ...]:
+        found = scored[number]
+        if order == "name":
+            return (gallery.names[number],)
+        if order == "doubtful":
+            return -found.doubt, -found.uncertain, number
+        # What cannot be read is at the end: there is nothing to see, but it can be left out.
+        return bool(found.error), -found.uncertain, number
+
+    # Of many images not all are sorted: the page asks again and again, beside requests.
+    return heapq.nsmallest(MOST_QUEUED, (number for number in list(scored) if number not in made), key=place)
 
 
 def item_of(current: Round, gallery: Gallery, number: int) -> Item:

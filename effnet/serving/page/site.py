@@ -99,10 +99,17 @@ def _environment() -> Environment:
         loader=PackageLoader("effnet.serving.page"), autoescape=True, finalize=shown, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["percent"] = lambda share: f"{100 * share:.3g} %" if share < 0.0995 else f"{100 * share:.0f} %"
+    environment.filters["percent"] = _percent
     environment.filters["number"] = lambda count: f"{count:,}"
     environment.filters["data"] = lambda value: json.dumps(value)
     return environment
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with a decimal near 0 and near 1, as page.js writes it."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %" if share < 0.0995 or 0.995 <= share < 0.9995 else f"{100 * share:.0f} %"
 
 
 def check_host(request: Request, settings: Settings) -> None:

@@ -13,7 +13,10 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const say = (text) => { $("#said").textContent = text; };
-const percent = (share) => `${share < 0.0995 ? Number((100 * share).toPrecision(2)) : Math.round(100 * share)} %`;
+const percent = (share) => {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  return `${share < 0.0995 || (share >= 0.995 && share < 0.9995) ? (100 * share).toFixed(1) : Math.round(100 * share)} %`;
+};
 const headers = (more = {}) => {
   const key = sessionStorage.getItem("key");
   return key ? { authorization: `Bearer ${key}`, ...more } : more;
@@ -344,7 +347,7 @@ function shares(data) {
   }
   pen.putImageData(pixels, 0, 0);
   const rows = Object.entries(data.shares).sort((a, b) => b[1] - a[1]);
-  return [make("p", { class: "answer" }, rows.length ? rows[0][0] : "nothing"), bars(rows.map(([name, share]) => ({ name, share })), { colours })];
+  return [make("p", { class: "answer" }, rows.length ? `mostly ${rows[0][0]}` : "nothing"), bars(rows.map(([name, share]) => ({ name, share })), { colours })];
 }
 
 function embedding(data) {
@@ -393,7 +396,13 @@ function drawHeat() {
   const [across, down] = mode === "squash" ? [share * width, share * height] : mode === "pad" ? [Math.max(width, height), Math.max(width, height)] : [shorter, shorter];
   const pen = canvas.getContext("2d");
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(small, ((width - across) / 2) * scale, ((height - down) / 2) * scale, across * scale, down * scale);
+  const view = [((width - across) / 2) * scale, ((height - down) / 2) * scale, across * scale, down * scale];
+  pen.drawImage(small, ...view);
+  // What is outside, the network does not see.
+  pen.setLineDash([6, 5]);
+  pen.strokeStyle = "rgb(255 255 255 / .8)";
+  pen.lineWidth = 1.5;
+  pen.strokeRect(...view);
 }
 
 // ---- the camera ----------------------------------------------------------------------------------------------------
