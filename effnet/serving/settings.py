@@ -1,6 +1,5 @@
 """The settings of a server: its address, its limits and its life. It imports nothing slow, as `--help` reads it."""
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -87,6 +86,8 @@ class Settings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the address."""
+        import ipaddress
+
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:

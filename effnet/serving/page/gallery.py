@@ -16,7 +16,7 @@ from effnet.data.eval_view import eval_decoding
 from effnet.data.folder import list_images
 from effnet.data.images.decode import decoded_image
 from effnet.data.preprocess import Preprocess
-from effnet.data.sources import Source, encoded, source_name
+from effnet.data.sources import Source, Stored, encoded, source_name
 from effnet.errors import DataError, InputError
 from effnet.report.overlay import as_rgb
 from effnet.system.text import printable
@@ -40,7 +40,7 @@ class Gallery:
     """
 
     place: str
-    sources: Sequence[Source]
+    sources: Sequence[str | Stored]
     names: Sequence[str]
     token: str = field(default_factory=lambda: f"{time.time_ns():x}")
 
@@ -74,13 +74,13 @@ def read_gallery(place: str) -> Gallery:
         names = [str(path).removeprefix(str(root)).replace(os.sep, "/") for path in paths]
         return Gallery(place=place, sources=paths, names=names)
     sources = [source for part in listing.parts.values() for source in part.sources]
-    names = [listing.relative(source_name(source, "")) for source in sources]
-    if not all(names):
+    named = [source for source in sources if not isinstance(source, np.ndarray)]
+    if len(named) < len(sources):
         raise InputError(
             f"--review must be a folder or a manifest, so that corrections can name its images; {printable(place)} "
             "holds images without names"
         )
-    return Gallery(place=place, sources=sources, names=names)
+    return Gallery(place=place, sources=named, names=[listing.relative(source_name(each, "")) for each in named])
 
 
 def known_of(gallery: Gallery, folder: str | os.PathLike[str], config: ModelConfig) -> Known:

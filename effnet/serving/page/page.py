@@ -34,7 +34,9 @@ class Page:
     def __init__(self, state: State) -> None:
         self._state, settings = state, state.settings
         self._gallery = read_gallery(settings.review) if settings.review else None
-        self._scores, self._decisions, self.note = None, None, ""
+        self._scores: Scores | None = None
+        self._decisions: Decisions | None = None
+        self.note = ""
         if self._gallery is not None:
             self._decisions = Decisions(Path(settings.corrections), self._gallery)
             self._scores = Scores(state, self._gallery)

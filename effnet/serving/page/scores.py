@@ -224,7 +224,7 @@ class Scores:
 
 def _reader(gallery: Gallery, number: int) -> Callable[[Version], Sequence[np.ndarray]]:
     def read(version: Version) -> Sequence[np.ndarray]:
-        return (version.first.prepare(encoded(gallery.sources[number])),)  # type: ignore[arg-type]
+        return (version.first.prepare(encoded(gallery.sources[number])),)
 
     return read
 
