@@ -36,7 +36,10 @@ _COLOURED = """() => {
   }
   return false;
 }"""
+# While images are scored, there may be none for a moment.
+_ANOTHER = "(before) => [...document.querySelectorAll('.choices button')].some((each) => each.dataset.image !== before)"
 _ALL_SHOWN = "(some) => [...document.querySelectorAll(some)].every((each) => each.naturalWidth > 0)"
+_GROUND = "([some, place]) => getComputedStyle(document.querySelectorAll(some)[place]).backgroundColor"
 # A finger needs about 40 pixels.
 _SMALL_BUTTONS = """() => [...document.querySelectorAll("main button, main .button")]
   .filter((each) => each.checkVisibility() && each.getBoundingClientRect().height < 40).length"""
@@ -178,7 +181,7 @@ def test_a_review_by_keys_is_what_a_data_set_reads(visit, served, page_images):
     def press(key):
         before = page.get_attribute(".choices button", "data-image")
         page.keyboard.press(key)
-        wait_until(page, "before => document.querySelector('.choices button').dataset.image !== before", before)
+        wait_until(page, _ANOTHER, before)
         return before
 
     lines = lambda: [json.loads(line) for line in corrections.read_text().splitlines()]  # noqa: E731
@@ -214,6 +217,9 @@ def test_a_cell_and_a_point_open_their_images(visit, served):
     wait_until(page, _ALL_SHOWN, "#cell img")
     assert page.inner_text(".matrix td a >> nth=0") == str(page.locator("#cell .thumbs img").count())
     page.goto(f"{served[0]}/confusions?of=test&true=0&predicted=2")
+    # 5 right, 1 and 2 wrong of 8; below the last, none.
+    grounds = [page.evaluate(_GROUND, [".matrix tbody td", place]) for place in (0, 1, 2, 6)]
+    assert len(set(grounds)) == 4
     assert f"{HOSTILE[0]}/00.png" in page.inner_text("#cell")
 
 
