@@ -2,11 +2,11 @@
 
 Lite0 at 320 pixels, int8, one thread, in ONNX Runtime and LiteRT: the detector of six classes with a pyramid of 64
 channels, as EfficientDet-Lite0 has, with its post-processing of 1,000 candidates, and the backbone alone. Beside them
-what `detect_cards` left in DIR: the file that `effnet fit` deployed, and the AP that effdet's EfficientDet-Lite0 has
-after twice the minutes, which is measured through torch.onnx in ONNX Runtime, with effdet's post-processing. All take
-turns, `--n` rounds. The figure is the larger ratio of the detector to the backbone; it is 99 if the post-processing
-takes more than 2 ms, or effdet's detector has a higher AP than effnet's, is less than 3 times as slow, or its file is
-less than 4 times as large.
+the detector that `effnet fit` chose, in int8 for ONNX Runtime, which `detect_cards` and `detect_int8` left in DIR; and
+effdet's EfficientDet-Lite0 through torch.onnx in ONNX Runtime with effdet's post-processing, whose AP after twice the
+minutes is in DIR. All take turns, `--n` rounds. The figure is the larger ratio of the detector to the backbone; it is
+99 if the post-processing takes more than 2 ms, or effdet's detector has a higher AP than effnet's, is less than 3 times
+as slow, or its file is less than 4 times as large.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-import effnet
 from benchmarks.detect_rivals_speed import export_effdet
 from benchmarks.harness import finish, options
 from effnet.arch.catalog import get_spec
 from effnet.arch.decoders.usual import with_detector
 from effnet.measurement.in_image import seconds_of
 from effnet.measurement.stopwatch import Stopwatch
+from effnet.runtimes.registry import find_format
 from effnet.runtimes.untrained import write_graph
 from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
@@ -37,10 +37,10 @@ RUNTIMES = ("onnxruntime", "litert")
 
 def main() -> None:
     """Measure all files in turns, and compare."""
-    args = options(__doc__ or "", n=7, cache="folder of the finished runs of detect_cards")
-    model = effnet.load(args.cache / "cards-effnet-0")
-    fitted = model.folder / model.format.file
-    aps = {kind: json.loads((args.cache / f"cards-{kind}-0.json").read_text())["ap"] for kind in ("effnet", "effdet")}
+    args = options(__doc__ or "", n=7, cache="folder of detect_cards and detect_int8")
+    fitted = args.cache / "cards-int8-0" / find_format("onnx-int8").file
+    found = {kind: json.loads((args.cache / f"cards-{kind}-0.json").read_text()) for kind in ("int8", "effdet")}
+    aps = {"effnet": found["int8"]["onnx-int8"]["ap"], "effdet": found["effdet"]["ap"]}
     backbone = dataclasses.replace(get_spec("lite0"), resolution=SIDE, head_channels=0, num_classes=CLASSES)
     detector = with_detector(backbone, CLASSES, channels=CHANNELS)
     samples: dict[str, list[float]] = {f"{runtime}_ratio": [] for runtime in RUNTIMES}
@@ -73,7 +73,7 @@ def main() -> None:
     )
     size = sizes[0] / sizes[-1]
     print(
-        f"{ratios}; after the network {after:.2f} ms; effdet takes {times:.2f} times as long as what fit deployed "
+        f"{ratios}; after the network {after:.2f} ms; effdet takes {times:.2f} times as long as what fit chose "
         f"({times_at_320:.2f} at 320 px), whose file is {size:.3f} of its size; AP {aps}"
     )
     missed = after > MOST_AFTER_MS or times < LEAST_TIMES or size > MOST_SIZE or aps["effdet"] > aps["effnet"]
