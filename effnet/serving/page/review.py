@@ -112,7 +112,9 @@ def read_decision(data: Any, *, images: int, names: Sequence[str], label: Mappin
     Raises HttpError for anything else.
     """
     if not isinstance(data, dict) or set(data) != {"image", "class"}:
-        raise bad_request('a decision must be {"image": NUMBER, "class": NUMBER or null}, or {"undo": true}')
+        raise bad_request(
+            f'a decision must be {{"image": NUMBER, "class": NUMBER or null}}, or {{"undo": true}}; got {shown(data)}'
+        )
     image, chosen = data["image"], data["class"]
     for value, count, what in ((image, images, "image"), (0 if chosen is None else chosen, len(names), "class")):
         if type(value) is not int or not 0 <= value < count:
