@@ -1,10 +1,10 @@
 """`python -m benchmarks.watch_latency`: how old the frame is that `effnet watch` has just answered.
 
-Three cameras send frames at their own times, and a slow model answers them: its engine sleeps, as the age must depend on
-the order of the work, not on the machine. The newest frame of a source wins, and the sources take turns, so that an
-answered frame is at most as old as one frame interval and one service time. The figure is the 99th percentile of the age
-of a run, divided by that bound, the largest of `n` runs; the details have the greatest age, the frames that each source
-had answered, and what the same model does to a queue that drops nothing.
+Three cameras send frames at their own times, and a slow model answers them: its engine sleeps, as the age must depend
+on the order of the work, not on the machine. The newest frame of a source wins, and the sources take turns, so that an
+answered frame is at most as old as one frame interval and one service time. The figure is the 99th percentile of the
+age of a run, divided by that bound, the largest of `n` runs; the details have the greatest age, the frames that each
+source had answered, and what the same model does to a queue that drops nothing.
 """
 
 import argparse

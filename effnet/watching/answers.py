@@ -1,5 +1,7 @@
 """What a bundle answers to a frame, as scores of names, objects and JSON-able data."""
 
+from collections import deque
+
 import numpy as np
 
 from effnet.bundle.config import ModelConfig
@@ -8,7 +10,7 @@ from effnet.data.images.decode import fit_channels
 from effnet.errors import InputError
 from effnet.runtimes.predictor import Predictor
 from effnet.tasks.boxes.record import Detections
-from effnet.tasks.classification import PROBABILITIES, UNKNOWN
+from effnet.tasks.classification import PROBABILITIES, UNKNOWN, over_frames
 from effnet.tasks.masks.record import Segmented
 from effnet.tasks.writing.json_file import answers_data, detections_data, mask_data, prediction_data
 from effnet.watching.monitor import Names
@@ -66,7 +68,30 @@ def of_row(row: np.ndarray, config: ModelConfig, *, threshold: float | None) -> 
         return Seen(scores=row.astype(np.float64), data=answers_data(found))
     sums = [row[leaves].sum() for _, leaves in _parents(config)]
     scores = np.concatenate([row, sums, [0.0 if found.known else 1.0]]).astype(np.float64)
-    return Seen(scores=scores, data=prediction_data(found))
+    return Seen(scores=scores, data=prediction_data(found), row=row)
+
+
+class Window:
+    """The answer of a model of clips: to the frames of the latest seconds of one source together."""
+
+    def __init__(self, config: ModelConfig, *, threshold: float | None) -> None:
+        assert config.preprocess.clip is not None
+        self._config, self._threshold, self._seconds = config, threshold, config.preprocess.clip.seconds
+        self._rows: deque[tuple[float, np.ndarray]] = deque()
+
+    def see(self, seen: Seen, at: float) -> Seen:
+        """Return the answer to all frames of the window, given that to the frame at a time, which grows."""
+        if seen.row is None:
+            return seen
+        self._rows.append((at, seen.row))
+        while self._rows[0][0] <= at - self._seconds:
+            self._rows.popleft()
+        row = over_frames(np.stack([row for _, row in self._rows]))
+        return of_row(row, self._config, threshold=self._threshold)
+
+    def reset(self) -> None:
+        """Forget all frames: those that follow are of another time."""
+        self._rows.clear()
 
 
 def _of_objects(found: Detections, config: ModelConfig, *, width: int, height: int) -> Seen:

@@ -10,12 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
+from effnet.data.clips.reading import BrokenVideo
 from effnet.data.images.decode import decode_image
 from effnet.errors import ImageError, MissingExtraError
 from effnet.watching.record import Frame
 from effnet.watching.settings import Settings
 from effnet.watching.sources import Source
-from effnet.watching.video import BrokenStream, frames_of
+from effnet.watching.video import frames_of
 
 _FIRST_SECONDS, _FACTOR = 1.0, 2.0
 
@@ -80,7 +81,7 @@ def _images(source: Source, seconds: float, clock: Callable[[], float]) -> Itera
 
     paths = list_images(source.address).paths if Path(source.address).is_dir() else (source.address,)
     if not paths:
-        raise BrokenStream("the folder has no images")
+        raise BrokenVideo("the folder has no images")
     for number, path in enumerate(paths):
         yield Frame(at=number * seconds, arrived=clock(), image=partial(_decoded, path), about=path)
 
@@ -105,7 +106,7 @@ def read(
             if _read_once(number, source, desk, open_=open_, backoff=backoff, paced=paced, clock=clock):
                 return
             reason = "the stream ended"
-        except (BrokenStream, MissingExtraError, ImageError) as error:
+        except (BrokenVideo, MissingExtraError, ImageError) as error:
             reason = str(error)
             if not source.live:
                 desk.lost(number, reason, retry=None)

@@ -41,10 +41,11 @@ class Seen:
     """The answer to one frame.
 
     `scores` are float64 [names], one for each name that a rule can use; `things` the objects of a detector, `data` the
-    answer as JSON-able data.
+    answer as JSON-able data. `row` are the probabilities float32 [classes] of a classifier.
     """
 
     scores: np.ndarray
+    row: np.ndarray | None = None
     things: tuple[Thing, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
 

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +16,7 @@ from effnet.serving.settings import Settings as ServeSettings
 from effnet.serving.version import Source as ModelSource
 from effnet.serving.version import Version, load_version
 from effnet.system.machine import usable_cores
-from effnet.watching.answers import answer_to, names_of
+from effnet.watching.answers import Window, answer_to, names_of
 from effnet.watching.events import Lines, Take
 from effnet.watching.latest import Latest
 from effnet.watching.record import Seen
@@ -48,9 +49,15 @@ def watch(sources: Sequence[Source], settings: Settings, *, say: Say, warn: Say)
     def answer(engine: int, image: np.ndarray) -> Seen:
         return answer_to(version.engine(engine), image, threshold=settings.threshold)
 
+    windows = None
+    if version.config.preprocess.clip is not None:
+        least = version.first.chosen_threshold(settings.threshold)
+        windows = partial(Window, version.config, threshold=least)
     with ExitStack() as stack:
         told = _told(stack, sources, version, settings, say=say, warn=warn, counts=lambda: running.counts())
-        running = Watch(sources, settings, rules=rules, names=names, answer=answer, engines=engines, told=told)
+        running = Watch(
+            sources, settings, rules=rules, names=names, answer=answer, engines=engines, told=told, windows=windows
+        )
         stopping = stack.enter_context(_signals())
         running.start()
         while not running.wait(_LOOK_SECONDS) and not stopping.is_set():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from effnet.errors import ImageError
+from effnet.watching.answers import Window
 from effnet.watching.events import Take, event_of
 from effnet.watching.latest import Latest
 from effnet.watching.monitor import Monitor, Names
@@ -40,7 +41,10 @@ class Told:
 
 
 class Watch:
-    """Watches sources until all have ended, or `stop` is called. `clock` counts seconds, `wall` those since 1970."""
+    """Watches sources until all have ended, or `stop` is called.
+
+    `windows` makes the window of a source for a model of clips. `clock` counts seconds, `wall` those since 1970.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Watch:
         answer: Answer,
         engines: int,
         told: Told,
+        windows: Callable[[], Window] | None = None,
         open_: Open | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -61,6 +66,7 @@ class Watch:
         self._engines = engines
         self._monitors = [Monitor(rules, names, settings) for _ in sources]
         self._names = names
+        self._windows = None if windows is None else [windows() for _ in sources]
         keeps = [not source.live and not (settings.realtime and source.kind == "file") for source in sources]
         self._slots = Slots(keeps=keeps, max_fps=settings.max_fps)
         self._changed, self._telling = threading.Condition(), threading.Lock()
@@ -140,6 +146,8 @@ class Watch:
         try:
             image = frame.image()
             seen = self._answer(engine, image)
+            if self._windows is not None:
+                seen = self._windows[number].see(seen, frame.at)
         except ImageError as error:
             self._told.recorder.frame(source.name, "unreadable")
             self.unreadable += 1
@@ -200,6 +208,8 @@ class Watch:
             return event
 
     def _end_rules(self, number: int, reason: str) -> None:
+        if self._windows is not None:
+            self._windows[number].reset()
         for note in self._monitors[number].stop(reason):
             self._tell(note, number)
 

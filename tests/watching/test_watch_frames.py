@@ -6,6 +6,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from effnet.data.clips.reading import BrokenVideo
 from effnet.errors import InputError
 from effnet.watching.monitor import Names
 from effnet.watching.reader import Backoff, read
@@ -15,7 +16,6 @@ from effnet.watching.rules import read_rules
 from effnet.watching.settings import Settings
 from effnet.watching.slots import Slots
 from effnet.watching.sources import Source, read_sources
-from effnet.watching.video import BrokenStream
 from effnet.watching.watch import Told, Watch
 
 
@@ -161,7 +161,7 @@ class Desk:
 
 
 def test_a_stream_that_breaks_or_ends_is_opened_again():
-    tries = iter([BrokenStream("connection refused"), [frame(0)], [frame(0), BrokenStream("timed out")]])
+    tries = iter([BrokenVideo("connection refused"), [frame(0)], [frame(0), BrokenVideo("timed out")]])
 
     def open_(source):
         found = next(tries)
@@ -184,7 +184,7 @@ def test_a_file_ends_or_is_given_up():
     assert desk.told == [("opened",), ("frame", 0), ("frame", 1), ("ended",)]
 
     def broken(source):
-        raise BrokenStream("invalid data")
+        raise BrokenVideo("invalid data")
         yield
 
     desk = Desk()
@@ -255,7 +255,7 @@ def test_a_lost_camera_ends_its_rules_and_those_of_others_go_on():
     def open_(source):
         if source.name == "yard":
             yield frame(0, 255)
-            raise BrokenStream("timed out")
+            raise BrokenVideo("timed out")
         for k in range(5):
             yield frame(k / 10, 255)
 

@@ -8,12 +8,13 @@ from clips import COLOURS, plain, with_shape, write_clip
 from places import SHARED
 
 import effnet
+from effnet.data.clips.reading import BrokenVideo
 from effnet.watching.monitor import Monitor, Names
 from effnet.watching.record import Seen, Thing
 from effnet.watching.rules import read_rules
 from effnet.watching.settings import Settings
 from effnet.watching.sources import read_sources
-from effnet.watching.video import BrokenStream, frames_of
+from effnet.watching.video import frames_of
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 
@@ -70,7 +71,7 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(colour_clip, tmp_path):
     assert len(frames(tmp_path / "damaged.mp4")) >= 10
     for name, content in (("empty.mp4", b""), ("text.mp4", b"no video at all"), ("cut.mp4", bytes(data[:300]))):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(BrokenStream):
+        with pytest.raises(BrokenVideo):
             frames(tmp_path / name)
 
 
@@ -82,14 +83,14 @@ def test_a_playlist_reaches_no_other_place(tmp_path, colour_clip):
         "subfile,,start,0,end,0,,:/etc/hostname",
     ):
         (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n")
-        with pytest.raises(BrokenStream):
+        with pytest.raises(BrokenVideo):
             frames(tmp_path / "list.m3u8")
 
 
 def test_a_camera_that_is_away_is_a_broken_stream_without_its_password():
     for word in ("rtsp://me:secret@127.0.0.1:9/live", "97"):
         (source,) = read_sources([word])
-        with pytest.raises(BrokenStream) as found:
+        with pytest.raises(BrokenVideo) as found:
             list(frames_of(source, timeout=2))
         assert "secret" not in str(found.value)
 
