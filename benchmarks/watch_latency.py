@@ -12,6 +12,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,6 +36,11 @@ class Ages(Recorder):
 
     def __init__(self) -> None:
         self.found: list[tuple[str, float, float]] = []
+        self.arrivals: dict[str, list[float]] = {}
+
+    def interval(self, source: str) -> float:
+        """Return the 99th percentile of the seconds between two frames of a source, as they came."""
+        return quantile([after - before for before, after in pairwise(self.arrivals[source])])
 
     def ran(self, source: str, *, seconds: float, age: float) -> None:
         """Keep the time of the model for a frame, and the age of the frame at its answer."""
@@ -50,10 +57,8 @@ def report(runs: Sequence[Ages], args: argparse.Namespace) -> None:
     """Print the details and finish."""
     shares, greatest, counts = [], [], Counter[str]()
     for ages in runs:
-        # The service as it was: a busy machine sleeps longer.
-        bounds = {f"camera-{i}": 1 / rate for i, rate in enumerate(_RATES)}
-        found = sorted(age / (bounds[source] + seconds) for source, seconds, age in ages.found)
-        shares.append(found[min(len(found) - 1, int(0.99 * len(found)))])
+        # Interval and service as they were: on a busy machine both take longer.
+        shares.append(quantile([age / (ages.interval(source) + seconds) for source, seconds, age in ages.found]))
         greatest.append(max(age for _, _, age in ages.found))
         counts.update(source for source, _, _ in ages.found)
     sent, capacity = sum(_RATES), 1 / _SERVICE_S
@@ -83,7 +88,7 @@ def run() -> Ages:
 
     watch = Watch(
         sources, Settings(model="sleeping", max_fps=0), rules=Rules(), names=Names(labels=("a",)), answer=answer,
-        engines=1, told=Told(takers=(), warn=print, recorder=ages), open_=frames,
+        engines=1, told=Told(takers=(), warn=print, recorder=ages), open_=partial(frames, ages),
     )  # fmt: skip
     watch.start()
     watch.wait(_SECONDS)
@@ -91,13 +96,20 @@ def run() -> Ages:
     return ages
 
 
-def frames(source: Source) -> Iterator[Frame]:
-    """Yield frames at the times of a camera, late ones not at all."""
+def quantile(values: Sequence[float], share: float = 0.99) -> float:
+    """Return a quantile."""
+    found = sorted(values)
+    return found[min(len(found) - 1, int(share * len(found)))]
+
+
+def frames(ages: Ages, source: Source) -> Iterator[Frame]:
+    """Yield frames at the times of a camera, late ones not at all, and keep when they came."""
     interval, begun, number = 1 / _RATES[int(source.address)], time.monotonic(), 0
     while True:
         number = max(number + 1, int((time.monotonic() - begun) / interval))
         time.sleep(max(0.0, begun + number * interval - time.monotonic()))
         now = time.monotonic()
+        ages.arrivals.setdefault(source.name, []).append(now)
         yield Frame(at=now - begun, arrived=now, image=lambda: _IMAGE)
 
 
