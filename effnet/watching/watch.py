@@ -1,4 +1,4 @@
-"""One running watch: readers offer frames, engines answer the newest, and what happens is told."""
+"""One running watch: readers offer frames, engines answer the newest, and events go to whoever takes them."""
 
 import threading
 import time
