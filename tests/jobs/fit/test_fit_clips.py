@@ -30,12 +30,12 @@ def test_clips_are_fitted_evaluated_predicted_and_watched(tmp_path, run_cli):
     result = fit(tmp_path / "clips", weights=backbone, strategy="head", settings={"augment.flip": False}, out=out)
     clip = read_config(out).preprocess.clip
     assert (clip.frames, clip.seconds) == (FRAMES, pytest.approx(1.6, abs=0.11))
-    scored = effnet.evaluate(out, tmp_path / "clips")
+    model = effnet.load(out)
+    scored = effnet.evaluate(model, tmp_path / "clips")
     assert scored.images == 4, "clips of the test split, not frames"
     assert scored.accuracy == 1
     assert result.test_accuracy == 1
     path = tmp_path / "clips" / "mostly-red" / "0.mp4"
-    model = effnet.load(out)
     (found,) = model.predict([path])
     assert found.label == "mostly-red"
     ran = run_cli("predict", out, path, "--format", "json")
