@@ -100,6 +100,7 @@ PACKAGES = {
     "pydicom": ("pydicom", "medical"),
     "soundfile": ("soundfile", "audio"),
     "tokenizers": ("tokenizers", "words"),
+    "av": ("av", "video"),
     **{name: (package, "serve") for name, package in (
         ("starlette", "starlette"), ("uvicorn", "uvicorn"), ("httptools", "httptools"),
         ("prometheus_client", "prometheus-client"),

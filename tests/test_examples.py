@@ -112,6 +112,20 @@ def test_corrections(run_example, tiny_images, tmp_path):
     ]
 
 
+def test_watch_door(run_example, tmp_path):
+    pytest.importorskip("av", reason="the extra video is not installed")
+    from clips import plain, write_clip, write_colour_bundle
+
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    clip = write_clip(tmp_path / "door.mp4", [plain("blue")] * 10 + [plain("red")] * 20)
+    start, end, last = run_example("watch_door", bundle, clip, "red > 0.5 for 1s")
+    seconds, text = start.split(" s: ")
+    assert 2.0 <= float(seconds) <= 2.6, "a second after red begins, and the average follows"
+    assert text.startswith("start of 'red > 0.5 for 1s'")
+    assert end == "at the end: end of 'red > 0.5 for 1s'"
+    assert last.startswith("30 frames of ")
+
+
 def test_custom_network(run_example):
     lines = run_example("custom_network")
     counted, built = (word for word in lines[-2].split() if word[0].isdigit())

@@ -213,10 +213,11 @@ def test_help_loads_nothing_that_takes_long():
     slow = {"numpy", "PIL", "onnxruntime", "rich", "scipy", "optuna", "multiprocessing", *WORKSHOP}
     assert not loaded & slow
     assert {name.split(".")[1] for name in loaded if name.startswith("effnet.")} <= {
-        "arch", "bundle", "cli", "errors", "jobs", "progress", "runtimes", "serving", "system",
+        "arch", "bundle", "cli", "errors", "jobs", "progress", "runtimes", "serving", "system", "watching",
     }  # fmt: skip
     assert in_rooms(loaded, "effnet.jobs") <= OPTIONS
-    assert in_rooms(loaded, "effnet.serving") == {"effnet.serving", "effnet.serving.settings"}
+    for room in ("effnet.serving", "effnet.watching"):
+        assert in_rooms(loaded, room) == {room, f"{room}.settings"}
     # Of the runtimes only their records.
     assert {name.split(".")[2:] == ["engine"] for name in loaded if name.startswith("effnet.runtimes.")} == {False}
 

@@ -40,16 +40,19 @@ def takes_options(config: type, **arguments: Any) -> Callable[[Callable[[dict[st
 def _read(config: Any, given: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """Return the values of a command line by the names of the fields."""
     known = options_of(config)
-    values = {
-        name: known[name].parse(value) if name in known and isinstance(value, str) and known[name].read else value
-        for name, value in given.items()
-    }
+    values = {name: _value(known.get(name), value) for name, value in given.items()}
     own = [word for word in words if not _has_settings(config) or word.startswith(f"{config.PREFIX}.")]
     if _has_settings(config):
         from effnet.cli.recipes import read_settings
 
         values[_SETTINGS] = read_settings([word for word in words if word not in own])
     return values | read_set(config, own)
+
+
+def _value(found: Option | None, value: Any) -> Any:
+    if found is not None and found.many:
+        return tuple(value or ())
+    return found.parse(value) if found is not None and isinstance(value, str) and found.read else value
 
 
 def _has_settings(config: type) -> bool:
@@ -63,6 +66,9 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
 def _main(found: Option) -> inspect.Parameter:
     """Return the parameter of a main option; one with a reader of its own is read as text first."""
     kind = str if found.read else found.kind
+    if found.many:
+        info = typer.Option(found.flag, metavar=found.metavar or None, help=found.help)
+        return _parameter(found.name, Annotated[list[str] | None, info], None)
     annotation = kind if found.default is not None or found.required else kind | None
     words = [found.switches] if kind is bool else []
     info = typer.Option(*words, metavar=found.metavar or None, help=found.help)

@@ -48,6 +48,19 @@ def chunks(
             yield names, np.stack(prepared)
 
 
+def each(
+    paths: Iterable["str | Skipped"], answer: Callable[[str], "np.ndarray"], *, bad: list[str]
+) -> Iterator[tuple[str, "np.ndarray"]]:
+    """Yield each readable path with its row; the others are reported as `chunks` does."""
+    for path in paths:
+        assert isinstance(path, str)
+        try:
+            yield path, answer(path)
+        except ImageError as error:
+            bad.append(path)
+            fail(str(error))
+
+
 def end_with(bad: list[str]) -> None:
     """End the command with exit code 2 if images could not be read."""
     if bad:
@@ -55,11 +68,11 @@ def end_with(bad: list[str]) -> None:
         raise typer.Exit(2)
 
 
-def expand(words: list[str]) -> Iterator["str | Skipped"]:
+def expand(words: list[str], *, videos: bool = False) -> Iterator["str | Skipped"]:
     """Yield the image files behind files, folders, globs and - (a list on stdin).
 
-    A folder gives the images that a data set would find in it, and the files that look like images but are not read,
-    with the reason. Raises InputError for an argument that matches nothing.
+    A folder gives the images that a data set would find in it, with `videos` these too, and the files that look like
+    images but are not read, with the reason. Raises InputError for an argument that matches nothing.
     """
     from effnet.data.folder import list_images
 
@@ -71,7 +84,7 @@ def expand(words: list[str]) -> Iterator["str | Skipped"]:
         if os.path.isfile(word):
             yield word
         elif os.path.isdir(word):
-            listed = list_images(word)
+            listed = list_images(word, videos=videos)
             for note in listed.notes:
                 fail(f"{word}: {note}")
             if not listed.paths and not listed.skipped:

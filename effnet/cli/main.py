@@ -30,6 +30,7 @@ from effnet.cli import (
     recipes,
     serve,
     training,
+    watch,
     zeroshot,
 )
 from effnet.cli.console import fail, print_text
@@ -111,6 +112,7 @@ _VERBS = (
     find.find,
     explain.explain,
     serve.serve,
+    watch.watch,
     evaluate.evaluate,
     export.export,
     bench.bench,

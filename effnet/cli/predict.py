@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from effnet.cli.answers import classes_in_words, print_answers
 from effnet.cli.console import fail, print_json, print_table
-from effnet.cli.images import chunks, end_with, expand
+from effnet.cli.images import chunks, each, end_with, expand
 from effnet.cli.options import Bundle, Threads, Use
 from effnet.errors import InputError
 from effnet.system.text import cell, printable
@@ -60,6 +61,7 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Classify images, answer with several outputs, find objects or segment. Exit code 2 if any could not be read."""
+    from effnet.data.clips.record import is_video
     from effnet.runtimes.predictor import load
 
     model = load(bundle, threads=threads, format=use)
@@ -85,9 +87,16 @@ def predict(
     bad: list[str] = []
 
     def results() -> Iterator[tuple[str, Any]]:
-        for names, pixels in chunks(expand(images), model.prepare, bad=bad):
-            for name, row in zip(names, compute(pixels), strict=True):
-                yield name, answer(row, model.config.class_names, top=top, threshold=least)
+        for name, row in _rows():
+            yield name, answer(row, model.config.class_names, top=top, threshold=least)
+
+    def _rows() -> Iterator[tuple[str, Any]]:
+        for clips, some in groupby(expand(images, videos=True), is_video):
+            if clips:
+                yield from each(some, model.clip_outputs, bad=bad)
+                continue
+            for names, pixels in chunks(some, model.prepare, bad=bad):
+                yield from zip(names, compute(pixels), strict=True)
 
     if model.config.specs:
         print_answers(results(), model.config.specs, as_csv=output is Rows.csv, as_json=output is Rows.json)

@@ -11,6 +11,7 @@ import numpy as np
 
 from effnet.data.annotated.record import notes_of
 from effnet.data.corrections import corrected
+from effnet.data.clips.record import Clip
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, decoded_image, fit_channels
 from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
@@ -63,7 +64,7 @@ class Dataset:
     """Labelled images in three splits; a label is an index into `class_names`, unless `label_kind` says otherwise.
 
     `class_names` are the names of the network's outputs. `channels`, `value_range` and, of sounds, `sound` are the
-    arguments for decoding;
+    arguments for decoding; `clip` says how clips are shown, None if the images are no frames of clips;
     `mirror_safe` says that a mirrored image keeps its label; `notes` are sentences on how the images were split and
     what was left out. `made` are the splits created here, with `seed`; none of `groups` is on two sides of them.
     `listed` is the listing it was created from.
@@ -84,6 +85,7 @@ class Dataset:
     listed: Listing | None = None
     value_range: ValueRange | None = None
     sound: Sound | None = None
+    clip: Clip | None = None
     label_kind: LabelKind = CLASSES
 
     @property

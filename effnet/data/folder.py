@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from effnet.data.clips.frames import with_clips
+from effnet.data.clips.record import is_video
 from effnet.data.images.decode import IMAGE_SUFFIXES
 from effnet.data.labels import class_name
 from effnet.data.layout import EXPECTED, find_layout, has_image, is_ignored_folder, subfolders
@@ -38,10 +40,13 @@ class FoundImages:
     notes: tuple[str, ...]
 
 
-def list_images(root: str) -> FoundImages:
-    """List the images anywhere below a folder, as for a class of a data set; open no file."""
+def list_images(root: str, *, videos: bool = False) -> FoundImages:
+    """List the images, and with `videos` these too, anywhere below a folder, as for a data set; open no file."""
     log = _Log(skipped=[], ignored=Counter(), empty_classes=[])
     paths = tuple(sorted(str(Path(path)) for path in _walk(root, set(), log)))  # without a leading ./
+    if not videos:
+        log.ignored.update(_suffix(path) for path in paths if is_video(path))
+        paths = tuple(path for path in paths if not is_video(path))
     return FoundImages(paths=paths, skipped=tuple(log.skipped), notes=tuple(_log_notes(log)))
 
 
@@ -61,7 +66,8 @@ def list_folder(root: str) -> Listing:
         raise DataError(_nothing_found(root, subfolders(root), log))
     name = os.path.basename(os.path.abspath(root)) or "data"
     notes = (*layout.notes, *_log_notes(log))
-    return Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=notes, root=root)
+    listing = Listing(name=name, parts=parts, skipped=tuple(log.skipped), notes=notes, root=root)
+    return with_clips(listing)
 
 
 def _log_notes(log: _Log) -> list[str]:

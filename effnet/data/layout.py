@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from effnet.data.clips.record import VIDEO_SUFFIXES
 from effnet.data.images.decode import IMAGE_SUFFIXES
 from effnet.data.images.dicom import may_be_dicom
 from effnet.data.sources import SPLIT_NAMES
@@ -109,8 +110,8 @@ def look_through(path: str) -> str:
 
 
 def has_image(entry: os.DirEntry[str]) -> bool:
-    """Return whether a file has the suffix of an image or, often without a suffix, is DICOM."""
-    if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+    """Return whether a file has the suffix of an image or a video or, often without a suffix, is DICOM."""
+    if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
         return True
     try:
         return entry.is_file() and may_be_dicom(entry.path)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from effnet.data.clips.record import Clip
 from effnet.data.letterbox import letterbox
 from effnet.data.resample import RESAMPLING, Box, Interpolation, from_images, resample, to_images
 from effnet.data.sound.record import Sound
@@ -39,7 +40,8 @@ class Preprocess:
     and "corner" show the whole image, in the middle and at the top left, and allow only 1. A height is for "corner"
     alone, and so is a `scale`, the pixels of the input per pixel of an image that is shown in windows of this size, not
     whole. `mean` and `std` are per channel, for pixels scaled to 0..1. `value_range` gives the values for black and
-    white in images with more than 8 bits, and `sound` says how sounds become images. Raises DataError for a value
+    white in images with more than 8 bits, and `sound` says how sounds become images. With `clip`
+    the images are frames of clips, which answer together. Raises DataError for a value
     out of range.
     """
 
@@ -51,6 +53,7 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     value_range: ValueRange | None = None
     sound: Sound | None = None
+    clip: Clip | None = None
     height: int = 0
     scale: float = 0.0
 
@@ -123,7 +126,7 @@ class Preprocess:
         for name in ("height", "scale"):
             if not values[name]:
                 del values[name]
-        for name in ("value_range", "sound"):  # 8-bit images need none
+        for name in ("value_range", "sound", "clip"):  # 8-bit images need none
             found = getattr(self, name)
             if found is None:
                 del values[name]
@@ -143,7 +146,7 @@ class Preprocess:
         if "resolution" not in values:
             raise DataError("preprocessing must have the key resolution, in pixels")
         lists = {key: tuple(values[key]) for key in ("mean", "std") if isinstance(values.get(key), list)}
-        records = {"value_range": ValueRange.from_dict, "sound": Sound.from_dict}
+        records = {"value_range": ValueRange.from_dict, "sound": Sound.from_dict, "clip": Clip.from_dict}
         read = {name: of(values[name]) for name, of in records.items() if values.get(name) is not None}
         return cls(**{**values, **lists, **read})
 

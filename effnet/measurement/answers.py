@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from effnet.data.clips.frames import by_clip
 from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_view_at
 from effnet.errors import DataError
 from effnet.runtimes.pipeline import run_images
 from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import usable_cores
+from effnet.tasks.classification import over_frames
 
 
 def predict_split(
@@ -17,7 +19,8 @@ def predict_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs [images, outputs] of a split's readable images, such as probabilities, and their indices.
 
-    Raises DataError if there is none.
+    A clip, of whose frames the images are, has one row, the answer to all of them, and the index of the first. Raises
+    DataError if there is none.
     """
     if not len(split):
         raise DataError("evaluation needs at least one labelled image; the split is empty")
@@ -32,7 +35,12 @@ def predict_split(
     )
     if not rows:
         raise DataError("evaluation needs at least one readable image; there is none")
-    return np.stack(rows), np.array(found)
+    clips = by_clip(split.sources, found)
+    if clips is None:
+        return np.stack(rows), np.array(found)
+    return np.stack([over_frames(np.stack([rows[i] for i in clip])) for clip in clips]), np.array(
+        [found[clip[0]] for clip in clips]
+    )
 
 
 def right_answers(
@@ -49,4 +57,7 @@ def right_answers(
     found = is_right(rows, split.labels[indices])
     right = np.zeros((len(split), *found.shape[1:]), dtype=found.dtype)
     right[indices] = found
+    if (clips := by_clip(split.sources, range(len(split)))) is not None:
+        for clip in clips:  # an answer to a clip is one to each of its frames
+            right[clip] = right[clip].max(0)
     return right

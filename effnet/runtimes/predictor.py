@@ -5,7 +5,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -16,12 +16,16 @@ from PIL import Image
 from effnet.bundle.config import ModelConfig, read_config, read_digests
 from effnet.bundle.formats import Format
 from effnet.bundle.model_file import read_model, sha256
+from effnet.data.clips.reading import sampled_frames
+from effnet.data.clips.record import FRAMES, is_video
 from effnet.data.eval_view import IMAGES, ImageLike, prepare_image, whole_image
+from effnet.data.images.decode import fit_channels
 from effnet.errors import BundleError, InputError
 from effnet.runtimes.base import Engine
 from effnet.runtimes.digests import remedy
 from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside, find_format, open_engine, preload
 from effnet.runtimes.results import check_features, check_signature, unit_rows
+from effnet.tasks.classification import over_frames
 from effnet.tasks.embedding import EMBEDDING
 from effnet.tasks.task import parted
 
@@ -226,7 +230,8 @@ class Predictor:
         A classifier answers with a Prediction of the `top` classes (effnet.tasks.classification), a model of several
         outputs with a mapping from their names to a Prediction, Tags or a number (effnet.tasks.several), a detector
         with Detections (effnet.tasks.boxes.record), a segmenter with a Segmented (effnet.tasks.masks.record), both in
-        pixels of the upright image. A single image gives a list of one. `threshold` is the probability below which an
+        pixels of the upright image. The path of a video gives a classifier's answer to its frames together
+        (`clip_outputs`). A single image gives a list of one. `threshold` is the probability below which an
         image is "unknown": the bundle's own by default, or that of each output; 0 for never. The model is opened before
         any image is read.
         """
@@ -237,9 +242,23 @@ class Predictor:
         threshold, answer = self.chosen_threshold(threshold), self.config.task_record.answer
         return [
             answer(row, self.config.class_names, top=top, threshold=threshold)
-            for prepared in _batches(map(self.prepare, images), batch)
-            for row in self.outputs(np.stack(prepared))
+            for clips, some in groupby(images, is_video)
+            for row in (map(self.clip_outputs, some) if clips else self._rows(some, batch))  # type: ignore[arg-type]
         ]
+
+    def _rows(self, images: Iterable[ImageLike], batch: int) -> Iterator[np.ndarray]:
+        for prepared in _batches(map(self.prepare, images), batch):
+            yield from self.outputs(np.stack(prepared))
+
+    def clip_outputs(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """Return the probabilities float32 [classes] of a classifier for the frames of a video file together.
+
+        As many evenly spaced frames are taken as the bundle was fitted on. Raises ImageError if the file cannot be
+        read, InputError for another task.
+        """
+        frames = sampled_frames(path, clip.frames if (clip := self.config.preprocess.clip) else FRAMES)
+        channels = self.config.preprocess.channels
+        return over_frames(self.probabilities(np.stack([self.prepare(fit_channels(f, channels)) for f in frames])))
 
     def answer_in(self, image: np.ndarray, *, threshold: float | None = None) -> Any:
         """Return the answer of a detector or a segmenter to one upright image, uint8 [height, width, channels].

@@ -12,7 +12,8 @@ from typing import Any
 
 import uvicorn
 
-from effnet.errors import BundleError, InputError
+from effnet.errors import BundleError
+from effnet.serving.address import address_of, is_local, listen
 from effnet.serving.app import make_app
 from effnet.serving.connection import connection_class
 from effnet.serving.page.page import Page
@@ -44,8 +45,8 @@ def serve(
     Raises InputError if the address cannot be used, BundleError if a bundle cannot be served at the start.
     """
     begun = time.perf_counter()
-    listening = _listen(settings)
-    address = _address(listening)
+    listening = listen(settings.host, settings.port)
+    address = address_of(listening)
     if not settings.keys and not settings.local:
         warn(f"anyone who reaches {address} can use it: give --keys FILE, or keep --host 127.0.0.1")
     state = State(sources, settings)
@@ -138,26 +139,3 @@ class _Life:
     async def _stop_later(self) -> None:
         await asyncio.sleep(self._state.settings.drain_seconds)
         self._server.should_exit = True
-
-
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(place)
-        found.listen(1024)
-        found.set_inheritable(True)
-    except OSError as error:
-        raise InputError(
-            f"--host and --port must be a free address of this machine; {settings.host}:{settings.port}: "
-            f"{(error.strerror or str(error)).lower()}"
-        ) from error
-    return found
-
-
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

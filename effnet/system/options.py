@@ -26,7 +26,7 @@ class Option:
 
     A `main` option is a flag of the command line, any other is given with `--set PREFIX.NAME=VALUE`; `repeat` says that
     a resumed job must repeat it, `command` that it belongs to the command that runs the job again. `read` parses its
-    text, `write` is the opposite.
+    text, `write` is the opposite. One of `many` is a tuple of texts: its flag is given once for each.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Option:
     command: bool
     read: Callable[[str], Any] | None
     write: Callable[[Any], str] | None
+    many: bool = False
 
     @property
     def flag(self) -> str:
@@ -77,12 +78,16 @@ class Option:
         """Return a value as text that `parse` reads back."""
         if self.write is not None:
             return self.write(value)
+        if self.many:
+            return "; ".join(value)
         if isinstance(value, bool):
             return _TRUE if value else _FALSE
         return exact(value) if isinstance(value, int | float) else os.fspath(value)
 
     def words(self, value: Any) -> list[str]:
         """Return the words of the command line that give it this value."""
+        if self.many:
+            return [word for text in value for word in (self.flag, text)]
         if not self.main:
             return ["--set", f"{self.prefix}.{self.name}={self.text(value)}"]
         if self.kind is bool:
@@ -114,9 +119,13 @@ def option(
     command: bool = True,
     read: Callable[[str], Any] | None = None,
     write: Callable[[Any], str] | None = None,
+    many: bool = False,
 ) -> Any:
-    """Return a dataclass field that is an option, see `Option`; a `main` bool that is True has --no-NAME too."""
-    facts = {"help": about, "main": main, "metavar": metavar, "repeat": repeat, "command": command}
+    """Return a dataclass field that is an option, see `Option`; a `main` bool that is True has --no-NAME too.
+
+    Only a main option may be of `many`.
+    """
+    facts = {"help": about, "main": main, "metavar": metavar, "repeat": repeat, "command": command, "many": many}
     return dataclasses.field(default=default, metadata={_KEY: facts | {"read": read, "write": write}})
 
 
@@ -177,14 +186,14 @@ def given(config: Any) -> tuple[Given, ...]:
     for found in options_of(type(config)).values():
         value = getattr(config, found.name)
         if found.command:
-            text = "" if value in (None, "") else found.text(value)
+            text = "" if value in (None, "", ()) else found.text(value)
             changed = value != found.default
             rows.append(Given(option=found.flag, value=text, usual=_usual(found), changed=changed, about=found.help))
     return tuple(sorted(rows, key=lambda row: not row.changed))
 
 
 def _usual(found: Option) -> str:
-    return "" if found.required or found.default in (None, "", False) else found.text(found.default)
+    return "" if found.required or found.default in (None, "", False, ()) else found.text(found.default)
 
 
 def table(config: type) -> list[tuple[str, str, str, str]]:

@@ -18,6 +18,7 @@ UNKNOWN = "unknown"
 
 # The sums of effnet's own files differ from 1 by a millionth, also in int8: all of them compute softmax in fp32.
 # bfloat16 rounds each probability to 0.4 %.
+_LEAST_PROBABILITY = 1e-30
 _SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
 
 
@@ -65,6 +66,17 @@ def _leaves(class_names: Names) -> tuple[tuple[str, list[int]], ...]:
     found = parents(class_names)
     joined = any(len(leaves) > 1 for leaves in found.values())  # ImageNet's "read/write head" is no hierarchy
     return tuple((name, list(leaves)) for name, leaves in found.items()) if joined else ()
+
+
+def over_frames(rows: np.ndarray) -> np.ndarray:
+    """Return the probabilities [classes] for several frames together, from those of each, float32 [frames, classes].
+
+    It is softmax of the mean of the frames' logits: what the last layer, which is linear, makes of the mean of their
+    features.
+    """
+    values = np.log(np.maximum(rows.astype(np.float64), _LEAST_PROBABILITY)).mean(0)
+    found = np.exp(values - values.max())
+    return (found / found.sum()).astype(np.float32)
 
 
 def check_probabilities(rows: np.ndarray, path: Path) -> None:

@@ -11,8 +11,8 @@ import effnet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
-    "fit", "train", "search", "predict", "embed", "align", "zeroshot", "find", "explain", "serve", "evaluate", "export",
-    "bench", "quantize", "prune", "profile", "recipes", "models", "data", "runs",
+    "fit", "train", "search", "predict", "embed", "align", "zeroshot", "find", "explain", "serve", "watch", "evaluate",
+    "export", "bench", "quantize", "prune", "profile", "recipes", "models", "data", "runs",
 )  # fmt: skip
 
 

@@ -116,6 +116,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
         "serve": ["serve", bundle, "--port", "0"],
+        "watch": ["watch", data / "dark", "--model", bundle],
         "profile": ["profile", "--out", tmp_path / "device.json"],
         "prune": ["prune", bundle, data, "--out", out],
         "quantize": ["quantize", plain, data],

@@ -25,6 +25,7 @@ from effnet.serving.settings import Settings
 from effnet.system.options import options_of
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe, Stage
+from effnet.watching.settings import Settings as WatchSettings
 
 NO_NUMBERS = ("nan", "inf", "-inf", "1e999", "", "abc", "9" * 5000)
 ABSURD = ("1e308", str(10**30))
@@ -47,6 +48,7 @@ STOPS = {
     "models import": "effnet.jobs.import_checkpoint.read_network",
     "align": "effnet.jobs.align.job.new_bundle",
     "serve": "effnet.serving.run.serve",
+    "watch": "effnet.watching.run.watch",
 }
 WORDS = {
     "fit": "{data} --out {new}",
@@ -61,6 +63,7 @@ WORDS = {
     "prune": "{bundle} {data} --out {new}",
     "quantize": "{bundle} {data} --out {new}",
     "serve": "{bundle}",
+    "watch": "{data}/dark --model {bundle}",
     "data inspect": "{data}",
     "data shard": "{data} {new}",
     "models show": "b0",
@@ -75,7 +78,7 @@ WORDS = {
 
 CONFIGS = {
     "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig,
-    "align": AlignConfig, "serve": Settings,
+    "align": AlignConfig, "serve": Settings, "watch": WatchSettings,
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from effnet.jobs.search.config import SearchConfig
 from effnet.serving.settings import Settings
 from effnet.system.options import markdown, option, options_of, takes
 from effnet.system.records import to_data
+from effnet.watching.settings import Settings as WatchSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,7 @@ def test_the_help_stays_short_and_the_functions_take_every_option(config, most, 
     assert {field.name for field in dataclasses.fields(config)} == inspect.signature(function).parameters.keys()
 
 
-PAGE = """# Options of fit, train, search, prune, quantize, align and serve
+PAGE = """# Options of fit, train, search, prune, quantize, align, serve and watch
 
 `effnet fit --help` lists the main options, `effnet fit --help-all` those with `--set` as well. In Python all of them
 are arguments: `effnet.fit("photos/", max_latency_ms=5, threads=2)`. `train` takes `fit.NAME` too, as `train.NAME` is a
@@ -146,7 +147,7 @@ field of the recipe: `--set train.lr=0.1`. tests/contributing/test_a_fit_option.
 def test_the_page_of_the_docs_has_every_option(check_golden):
     verbs = {
         "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig,
-        "quantize": QuantizeConfig, "align": AlignConfig, "serve": Settings,
+        "quantize": QuantizeConfig, "align": AlignConfig, "serve": Settings, "watch": WatchSettings,
     }  # fmt: skip
     tables = [f"\n## {verb}\n\n{markdown(config)}" for verb, config in verbs.items()]
     check_golden(Path(__file__).parents[2] / "docs" / "reference" / "options.md", PAGE + "".join(tables))

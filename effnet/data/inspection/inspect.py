@@ -15,6 +15,7 @@ from effnet.data.images.decode import ImageHeader, decoded_image, fit_channels, 
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.alike import Look, alike, look_at, look_reduction
 from effnet.data.inspection.annotations import count_annotations
+from effnet.data.inspection.clips import with_clip
 from effnet.data.inspection.counts import FEW_IMAGES, SPLITS, ClassCount, count_outputs
 from effnet.data.inspection.findings import DataReport, Duplicate, Spread, describe
 from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
@@ -67,10 +68,10 @@ def inspect_dataset(
     Raises:
         DataError: not one image can be decoded, or no range suits all images.
     """
-    dataset = with_sound(dataset, sound)
+    dataset = with_clip(with_sound(dataset, sound))
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
-    copies = _copies(findings)
+    copies = _copies(dataset, findings)
     return _summarize(replace(dataset, groups=(*dataset.groups, *copies)), findings, copies, values)
 
 
@@ -88,10 +89,10 @@ def inspect_and_join(
     If effnet generated its split, it is split again so that copies (identical or nearly identical images, as far as
     the inspection decoded them) stay on one side. Raises DataError as `inspect_dataset` does.
     """
-    dataset = with_sound(dataset, sound)
+    dataset = with_clip(with_sound(dataset, sound))
     dataset, values = with_values(dataset, read_asked(value_range))
     findings = _examine_all(dataset, sample=sample, seed=seed, progress=progress)
-    copies = _copies(findings)
+    copies = _copies(dataset, findings)
     dataset = keep_together(dataset, copies)
     sides = {name: split for split in SPLITS for name in names_of(getattr(dataset, split))}
     moved = [
@@ -200,8 +201,13 @@ def _examine(item: _Item, dataset: Dataset) -> _Finding:
         return _Finding(item=item, header=None, reason=reason, size_bytes=0)
 
 
-def _copies(findings: Sequence[_Finding]) -> tuple[Group, ...]:
-    """Return the groups of identical content, and of similar looks; only files of equal size are hashed."""
+def _copies(dataset: Dataset, findings: Sequence[_Finding]) -> tuple[Group, ...]:
+    """Return the groups of identical content, and of similar looks; only files of equal size are hashed.
+
+    Frames of clips are not compared: all that one camera films look alike. A clip stays on one side as a whole.
+    """
+    if dataset.clip is not None:
+        return ()
     readable = [finding for finding in findings if finding.header is not None]
     by_size: dict[int, list[_Item]] = {}
     for finding in readable:

@@ -22,7 +22,7 @@ from effnet.system.files import parse_json
 from effnet.system.text import both
 from effnet.tasks.task import Figure
 from effnet.training.learning import OwnHead, learning_of
-from effnet.training.transfer.features import Extractor, Features, extract, make_extractor
+from effnet.training.transfer.features import Extractor, Features, extract, make_extractor, over_clips
 from effnet.training.transfer.head import Head as Linear
 from effnet.weights.adapt import Arrays
 from effnet.weights.catalog import entries
@@ -163,7 +163,7 @@ def _features(extractor: Extractor, split: Split, *, view: int, listener: Listen
     def tell(done: int, total: int) -> None:
         listener(Counted(label="computing features", done=done, total=total))
 
-    return extract(extractor, split, view=view, progress=tell)
+    return over_clips(extract(extractor, split, view=view, progress=tell), split)
 
 
 def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validation: Validation) -> None:

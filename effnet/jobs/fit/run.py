@@ -183,7 +183,7 @@ def _attempt(
         candidate=index,
         recipe=_fitted(job, dataset, spec, recipe) if job.config.batch == "auto" else recipe,
         preprocess=resized_as(
-            dataclasses.replace(preprocess, value_range=dataset.value_range, sound=dataset.sound),
+            dataclasses.replace(preprocess, value_range=dataset.value_range, sound=dataset.sound, clip=dataset.clip),
             job.config.resize,
             report.shapes,
         ),

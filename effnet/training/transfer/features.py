@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from effnet.arch.spec import ArchSpec
+from effnet.data.clips.frames import by_clip
 from effnet.data.crop import random_view
 from effnet.data.datasets import Split
 from effnet.data.eval_view import eval_image_at
@@ -110,6 +111,15 @@ def extract(
         raise DataError("features need at least one image that can be read; none can")
     values = np.stack([known[key] for key in keys if key is not None and key in known])
     return Features(values=values, indices=np.array(indices), computed=len(known) - num_cached)
+
+
+def over_clips(features: Features, split: Split) -> Features:
+    """Return the mean of the features of each clip's frames, with the index of its first; unchanged without clips."""
+    clips = by_clip(split.sources, features.indices.tolist())
+    if clips is None:
+        return features
+    values = np.stack([features.values[clip].mean(0) for clip in clips])
+    return replace(features, values=values, indices=features.indices[[clip[0] for clip in clips]])
 
 
 def _keys(extractor: Extractor, split: Split, view: int) -> list[bytes | None]:
