@@ -29,6 +29,7 @@ from effnet.cli import (
     quantize,
     recipes,
     serve,
+    suggest,
     training,
     zeroshot,
 )
@@ -109,6 +110,7 @@ _VERBS = (
     align.align,
     zeroshot.zeroshot,
     find.find,
+    suggest.suggest,
     explain.explain,
     serve.serve,
     evaluate.evaluate,

@@ -37,8 +37,9 @@ def label_noise(logits: np.ndarray, labels: np.ndarray) -> LabelNoise:
     `logits` [images, classes] are of a classifier trained without the image; `labels` [images] are the given ones. A
     label is taken to be wrong with one probability, the rate, and then to be any other class; the true class of an
     image is taken to have the probabilities softmax(logits / temperature). Both numbers are those of the largest
-    likelihood of the given labels, and of one wrong label in 50 before them; the probability of each wrong label follows by Bayes' rule. So a classifier that is
-    often wrong itself, whose softmax says so, raises no false alarm, which ranking by confidence alone does.
+    likelihood of the given labels, and of one wrong label in 50 before them; the probability of each wrong label
+    follows by Bayes' rule. So a classifier that is often wrong itself, whose softmax says so, raises few false alarms,
+    while ranking by confidence alone raises many.
     """
     rows, classes = np.arange(len(labels)), logits.shape[1]
 

@@ -11,16 +11,19 @@ def test_near_pairs_are_the_copies_nearest_first():
     rows = rng.normal(size=(2100, 32))  # more than one block of products
     rows[2050] = rows[3] + 0.01 * rng.normal(size=32)
     rows[7] = rows[9] + 0.2 * rng.normal(size=32)
-    labels = rng.integers(0, 4, len(rows))
-    pairs, limit = near_pairs(rows, labels)
+    pairs, limit = near_pairs(rows)
     assert [pair[:2] for pair in pairs[:2]] == [(3, 2050), (7, 9)]
     assert all(cosine >= limit for *_, cosine in pairs)
 
 
-def test_one_class_has_a_limit_as_well():
-    rows = np.eye(30)
-    rows[4] = rows[5]
-    assert [pair[:2] for pair in near_pairs(rows, np.zeros(30, int))[0]] == [(4, 5)]
+def test_sets_of_alike_images_have_a_higher_limit():
+    rng = np.random.default_rng(0)
+    rows = 1 + 0.2 * rng.normal(size=(500, 64))  # all cosines are above 0.9
+    rows[7] = rows[3] + 0.01
+    pairs, limit = near_pairs(rows)
+    assert limit > 0.95
+    assert pairs[0][:2] == (3, 7)
+    assert len(pairs) < 30  # of 124,750
 
 
 def test_outlier_distances_are_those_of_scikit_learn():

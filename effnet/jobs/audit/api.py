@@ -11,14 +11,18 @@ import numpy as np
 from effnet.data.datasets import DataLike, Dataset, Split, read_dataset
 from effnet.data.inspection.inspect import inspect_and_join
 from effnet.data.inspection.leaks import names_of
+from effnet.data.sources import Group
 from effnet.errors import InputError
+from effnet.jobs.audit.copies import copies
 from effnet.jobs.audit.record import Audit, LabelError, NearDuplicate, Outlier
 from effnet.measurement.label_noise import LabelNoise, label_noise
-from effnet.measurement.neighbours import near_pairs, outlier_distances
+from effnet.measurement.neighbours import outlier_distances
 from effnet.training.transfer.features import extract, make_extractor
 from effnet.training.transfer.out_of_fold import NEVER, folds_of, out_of_fold
 from effnet.weights.pretrained import adapted, load_backbone
 
+MOST = 200
+"""The number of wrong labels that are listed by default: as many as a person looks at."""
 _SPLITS = ("train", "val", "test")
 # A label below this probability of being wrong is not listed.
 _LEAST_PROBABILITY = 0.1
@@ -30,14 +34,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Images:
-    """All readable images: names, split and label of each, the features [images, channels] and a group number."""
+    """All readable images: place, name, split, label and title of each, the features, the numbers of groups and copies.
 
+    `groups` are equal for images that belong together or are copies, `same` for copies that `effnet.inspect` lists.
+    """
+
+    places: list[tuple[Split, int]]
     names: list[str]
     splits: list[str]
     labels: np.ndarray
     titles: list[str]
     features: np.ndarray
     groups: np.ndarray
+    same: np.ndarray
 
 
 def audit(
@@ -46,7 +55,7 @@ def audit(
     weights: str | os.PathLike[str],
     model: str | None = None,
     seed: int = 0,
-    most: int = 200,
+    most: int = MOST,
     progress: Progress | None = None,
 ) -> Audit:
     """Return which labels of a data set are probably wrong, its near-duplicates and its outliers.
@@ -69,7 +78,13 @@ def audit(
 
 
 def audit_of(
-    dataset: Dataset, *, weights: str, model: str | None, seed: int, most: int, progress: Progress | None
+    dataset: Dataset,
+    *,
+    weights: str,
+    model: str | None = None,
+    seed: int = 0,
+    most: int = MOST,
+    progress: Progress | None = None,
 ) -> Audit:
     """Return the audit of an inspected data set."""
     images = images_of(dataset, weights, model, progress=_titled("computing features", progress))
@@ -88,7 +103,7 @@ def audit_of(
         noise = label_noise(logits[:, present], places[images.labels[judged]])
         classes = [name for name, here in zip(dataset.class_names, present, strict=True) if here]
         errors = _label_errors(images, np.flatnonzero(judged), noise, classes, most)
-    pairs, limit = near_pairs(images.features, images.labels)
+    pairs, limit = copies(dataset, images.places, images.features, progress=_titled("comparing looks", progress))
     return Audit(
         weights=weights,
         images=len(images.names),
@@ -117,12 +132,13 @@ def images_of(
 ) -> Images:
     """Return the features of all images of a data set, at `side` pixels or those of the weights."""
     found = load_backbone(weights, model=model)
-    preprocess = dataclasses.replace(found.preprocess, resolution=side or found.preprocess.resolution)
-    found = adapted(found, num_classes=1, in_channels=dataset.channels, resolution=preprocess.resolution)
+    found = adapted(
+        found, num_classes=1, in_channels=dataset.channels, resolution=side or found.preprocess.resolution
+    )  # fmt: skip
     parts = [(name, getattr(dataset, name)) for name in _SPLITS if len(getattr(dataset, name))]
-    rows, names, splits, labels = [], [], [], []
+    rows, names, splits, labels, places = [], [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        extractor = make_extractor(found.spec, found.state, preprocess, Path(folder) / "backbone.onnx")
+        extractor = make_extractor(found.spec, found.state, found.preprocess, Path(folder) / "backbone.onnx")
         done, total = 0, sum(len(split) for _, split in parts)
         for name, split in parts:
             before = done
@@ -135,11 +151,14 @@ def images_of(
             listed = _named(split, name)
             names += [listed[index] for index in features.indices]
             splits += [name] * len(features.indices)
+            places += [(split, int(index)) for index in features.indices]
             labels += [split.labels[index] for index in features.indices]
     plain = dataset.label_kind.classes
     numbers = np.array(labels) if plain else np.zeros(len(names), np.int64)
     return Images(
-        names=names, splits=splits, labels=numbers, features=np.concatenate(rows), groups=_groups(dataset, names),
+        places=places, names=names, splits=splits, labels=numbers, features=np.concatenate(rows),
+        groups=_groups(names, dataset.groups),
+        same=_groups(names, [group for group in dataset.groups if group.kind != "group"]),
         titles=[dataset.class_names[number] if plain else "" for number in numbers],
     )  # fmt: skip
 
@@ -149,11 +168,11 @@ def _named(split: Split, name: str) -> list[str]:
     return [found or f"{name}[{index}]" for index, found in enumerate(names_of(split))]
 
 
-def _groups(dataset: Dataset, names: Sequence[str]) -> np.ndarray:
-    """Return a number for each image, equal for copies and for images that belong together."""
+def _groups(names: Sequence[str], groups: Sequence[Group]) -> np.ndarray:
+    """Return a number for each image, equal for those of one group."""
     places = {name: index for index, name in enumerate(names)}
     found = np.arange(len(names))
-    for group in dataset.groups:
+    for group in groups:
         rows = [places[name] for name in group.names if name in places]
         if len(rows) > 1:
             found[np.isin(found, found[rows])] = found[rows].min()
@@ -186,6 +205,7 @@ def _near_duplicates(images: Images, pairs: Sequence[tuple[int, int, float]]) ->
             cosine=cosine,
         )
         for one, other, cosine in pairs
+        if images.same[one] != images.same[other]
     ]
     return tuple(sorted(found, key=lambda pair: not pair.across_splits))
 
