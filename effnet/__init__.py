@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from effnet.data.preprocess import Preprocess
     from effnet.data.shards.write import write_shards as shard
     from effnet.jobs.align.job import AlignResult, align
+    from effnet.jobs.audit.api import audit
+    from effnet.jobs.audit.record import Audit
     from effnet.jobs.bench import Bench, bench
     from effnet.jobs.explain import explain
     from effnet.jobs.export import export
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from effnet.jobs.runs import Comparison, compare, runs
     from effnet.jobs.save import save
     from effnet.jobs.search.api import SearchResult, search
+    from effnet.jobs.suggest import Suggestions, suggest
     from effnet.jobs.zeroshot import ZeroshotResult, zeroshot
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
@@ -98,6 +101,10 @@ _LAZY = {
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
+    "Audit": ("effnet.jobs.audit.record", "Audit"),
+    "audit": ("effnet.jobs.audit.api", "audit"),
+    "Suggestions": ("effnet.jobs.suggest", "Suggestions"),
+    "suggest": ("effnet.jobs.suggest", "suggest"),
     "AlignResult": ("effnet.jobs.align.job", "AlignResult"),
     "align": ("effnet.jobs.align.job", "align"),
     "evaluate": ("effnet.measurement.evaluate", "evaluate"),
@@ -129,13 +136,14 @@ _LAZY = {
 }
 
 __all__ = [
-    "NAMES", "AlignResult", "ArchSpec", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset", "DeviceProfile",
-    "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained", "PruneResult",
-    "QuantizeResult", "Recipe", "Run", "SearchResult", "ZeroshotResult", "align", "bench", "build", "compare",
-    "cost", "create_model", "describe", "evaluate", "explain", "export", "find", "fit", "from_pretrained", "get_spec",
-    "import_checkpoint", "inspect", "load", "load_module", "load_pretrained", "load_state_dict", "profile", "prune",
-    "published", "pull", "push_to_hub", "quantize", "read_dataset", "runs", "save", "scale", "search", "shard",
-    "solve_phi", "spec_from_dict", "spec_to_dict", "stage", "time_model", "train", "transforms", "zeroshot",
+    "NAMES", "AlignResult", "ArchSpec", "Audit", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset",
+    "DeviceProfile", "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained",
+    "PruneResult", "QuantizeResult", "Recipe", "Run", "SearchResult", "Suggestions", "ZeroshotResult", "align",
+    "audit", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "explain", "export",
+    "find", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
+    "load_pretrained", "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub", "quantize",
+    "read_dataset", "runs", "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict",
+    "stage", "suggest", "time_model", "train", "transforms", "zeroshot",
 ]  # fmt: skip
 
 

@@ -326,6 +326,25 @@ def test_find_similar(run_example, tmp_path):
     assert [line.split() for line in lines] == [[f"{cosines[i]:.3f}", str(paths[i])] for i in expected]
 
 
+def test_wrong_labels(run_example, tmp_path):
+    rng, root = np.random.default_rng(0), tmp_path / "images"
+    for label, level in (("dark", 30), ("light", 180)):
+        (root / label).mkdir(parents=True)
+        for i in range(14):
+            pixels = rng.integers(level, level + 60, (20, 20), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{i}.png")
+    (root / "light" / "0.png").rename(root / "dark" / "wrong.png")
+    bundle = make_bundle(tmp_path / "bundle")
+    (tmp_path / "new").mkdir()
+    for i in range(6):
+        pixels = rng.integers(100, 160, (20, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "new" / f"{i}.png")
+    first, error, *others = run_example("wrong_labels", root, bundle, tmp_path / "new")
+    assert re.fullmatch(r"About [0-4]\.\d of 28 labels are wrong\.", first)
+    assert error.endswith(f"{root / 'dark' / 'wrong.png'}: dark, likely light")
+    assert len([line for line in others if line.startswith(f"label next: {tmp_path / 'new'}")]) == 5
+
+
 def test_integrated_gradients(run_example, tmp_path):
     """Their sum is the class's value less that of the baseline: the completeness of integrated gradients."""
     pytest.importorskip("captum")

@@ -162,6 +162,7 @@ def test_the_exported_names_are_the_public_api():
         "load", "Predictor", "evaluate", "explain", "time_model",
         "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult",
         "align", "AlignResult", "zeroshot", "ZeroshotResult", "find", "Found",
+        "audit", "Audit", "suggest", "Suggestions",
         "bench", "Bench", "profile", "DeviceProfile", "shard",
         "create_model", "load_state_dict", "transforms", "Dataset", "from_pretrained", "push_to_hub", "save",
     }  # fmt: skip

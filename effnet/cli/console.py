@@ -6,8 +6,8 @@ All output passes through here, because names of files and classes may contain t
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from effnet.system.text import harmless, harmless_json, one_line
@@ -239,8 +239,6 @@ def counter(label: str) -> "AbstractContextManager[Callable[[int, int], None] | 
     console = make_console(stderr=True)
     if not console.is_terminal:
         return nullcontext(None)
-    from contextlib import contextmanager
-
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     @contextmanager
@@ -251,3 +249,19 @@ def counter(label: str) -> "AbstractContextManager[Callable[[int, int], None] | 
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
     return show()
+
+
+@contextmanager
+def counters() -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress counter of one title after the other: the function takes title, done and total."""
+    with ExitStack() as stack:
+        shown: dict[str, Callable[[int, int], None] | None] = {}
+
+        def progress(title: str, done: int, total: int) -> None:
+            if title not in shown:
+                stack.close()
+                shown[title] = stack.enter_context(counter(title))
+            if show := shown[title]:
+                show(done, total)
+
+        yield progress

@@ -111,6 +111,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "align": ["align", captions, "--text", "title", "--words", glove, "--weights", bundle, "--out", out],
         "zeroshot": ["zeroshot", bundle, "red,blue", "--out", out],
         "find": ["find", bundle, data / "dark", "--image", next((data / "dark").glob("*.png"))],
+        "suggest": ["suggest", data, "--weights", bundle, "--n", "1"],
         "explain": ["explain", bundle, data / "dark"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],

@@ -72,6 +72,7 @@ WORDS = {
     "embed": "{bundle} {data}/dark --out {new}.npz",
     "models import": "{bundle}/model.safetensors --classes imagenet --out {new}",
     "align": "{captions} --text title --words {glove} --weights {bundle} --out {new}",
+    "suggest": "{data} --weights {bundle}",
     "find": "{bundle} {data}/dark --image {data}/dark/{first}",
 }
 

@@ -25,6 +25,11 @@ _LEAST_CONTRAST = 4.0
 # Digits and icons are too similar to each other below this size.
 _LEAST_SIDE = 32
 _SIDE, _COPY, _FREQUENCIES = 32, 16, 8
+# Of photographs, no other pair has both so close a hash and such a correlation of brightness; all copies in JPEG, half
+# the size, grey or mirrored have.
+_LEAST_CORRELATION = 0.9
+# Looks are compared with all others so many at a time.
+_ROWS = 1024
 # Limits the work if very many images share a hash.
 _MOST_COMPARED = 200
 
@@ -85,6 +90,31 @@ def alike(looks: Sequence[Look]) -> list[list[int]]:
         firsts.append(index)
         lists.append([index])
     return [found for found in lists if len(found) > 1]
+
+
+def alike_mirrored(looks: Sequence[Look], mirrored: Sequence[Look]) -> list[tuple[int, int]]:
+    """Return the pairs of looks that show the same image, in colour or in grey, or mirrored.
+
+    `mirrored` are the looks of the mirrored images. The small copies must agree in brightness alone.
+    """
+    hashes, others = (np.array([look.hash for look in each], np.uint64) for each in (looks, mirrored))
+    greys, flipped = _greys(looks), _greys(mirrored)
+    found: set[tuple[int, int]] = set()
+    for first in range(0, len(looks), _ROWS):
+        own = slice(first, first + _ROWS)
+        for hashed, grey in ((hashes, greys), (others, flipped)):
+            close = np.bitwise_count(hashes[own, None] ^ hashed[None]) <= MOST_BITS
+            close &= greys[own] @ grey.T >= _LEAST_CORRELATION
+            pairs = zip(*(places.tolist() for places in np.nonzero(close)), strict=True)
+            found |= {(first + one, other) for one, other in pairs if first + one < other}
+    return sorted(found)
+
+
+def _greys(looks: Sequence[Look]) -> np.ndarray:
+    """Return the brightness of the small copies, [looks, 256], each of mean 0 and length 1."""
+    found = np.stack([look.copy for look in looks]).reshape(len(looks), -1, 3).mean(2)
+    found = found - found.mean(1, keepdims=True)
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
 
 
 def _bands(value: int) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from effnet.errors import ImageError
 from effnet.system.text import printable
 
 _SIDE = 176
-_STYLE = (
+STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#1c2733;background:#fff}"
     "main{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:1rem}"
     "figure{margin:0}img{max-width:100%;height:176px;object-fit:contain;background:#f2f4f6}"
@@ -31,7 +31,7 @@ def write_page(path: Path, *, title: str, hits: Sequence[tuple[str, str, float]]
     write_text(
         path,
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{safe}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
         f"<body><h1>{safe}</h1>\n<p>The {len(hits)} nearest of {images:,} images, with their cosines.</p>\n"
         f"<main>\n{figures}\n</main></body></html>\n",
     )
