@@ -57,6 +57,9 @@ class Settings:
     queue: int = option("Most requests that wait.", default=64)
     max_batch: int = option("Most images that run together; the best size up to it is measured.", default=8)
     max_delay_ms: float = option("How long an idle engine waits for a batch to fill.", default=0.0)
+    engine_nice: int = option(
+        "Steps of niceness by which engines run behind the thread that answers connections (Linux).", default=2
+    )
     max_body_mb: float = option("Largest body of a request, in 10^6 bytes.", default=10.0)
     max_pixels: int = option("Largest image, width times height.", default=25_000_000)
     body_seconds: float = option("Time for the header, and for the body, of a request.", default=10.0)
@@ -68,7 +71,7 @@ class Settings:
             "port": (0, 65535), "workers": (0, MAX_THREADS), "max_batch": (1, 1024), "max_delay_ms": (0, 10_000),
             "deadline_ms": (1, 600_000), "queue": (1, 100_000), "max_body_mb": (0.001, 1_000),
             "max_pixels": (1, 1_000_000_000), "body_seconds": (0.1, 600), "drain_seconds": (0, 3_600),
-            "finish_seconds": (0, 3_600),
+            "finish_seconds": (0, 3_600), "engine_nice": (0, 19),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
