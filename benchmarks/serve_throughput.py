@@ -101,7 +101,10 @@ def compare(
 
 def start(bundle: Path, *words: str) -> Server:
     """Return a server that is ready; `words` are further options."""
-    command = [sys.executable, "-m", "effnet", "serve", str(bundle), "--port", "0", "--drain-seconds", "0", *words]
+    command = [sys.executable, "-m", "effnet", "serve", str(bundle)]
+    command += [] if "--port" in words else ["--port", "0"]
+    command += [] if "--drain-seconds" in words else ["--drain-seconds", "0"]
+    command += words
     command += ["--set", "serve.log_requests=false"]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)

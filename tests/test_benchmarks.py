@@ -20,6 +20,7 @@ NO_BENCHMARKS = (
     "fashion",
     "harness",
     "nas_tables",
+    "open_loop",
     "peers",
     "readme",
     "sentences",

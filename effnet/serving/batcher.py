@@ -16,9 +16,9 @@ Reason = Literal["queue", "deadline", "draining"]
 _NEWEST = 0.1
 # Until an engine has run, an image is assumed to take this long.
 _FIRST_SECONDS = 0.01
-# In an overload every request is accepted at the longest wait that is allowed. Half of them would be overdue if that were
-# an unbiased guess, so it is multiplied by the 99.5th percentile of what requests waited, relative to what was expected.
-# That is tracked by steps (Robbins and Monro, 1951), from waits of at least this share of the deadline.
+# In an overload every request is accepted at the longest wait that is allowed. Half of them would be overdue if that
+# were an unbiased guess, so it is multiplied by the 99.5th percentile of what requests waited, relative to what was
+# expected. That is tracked by steps (Robbins and Monro, 1951), from waits of at least this share of the deadline.
 _SLOWER, _MOST_SLOWER, _UP, _DOWN, _LEAST_SHARE = 1.1, 3.0, 0.1, 0.0005, 0.125
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from effnet.errors import InputError
 from effnet.system.bounds import MAX_THREADS
@@ -93,3 +93,24 @@ class Settings:
     def body_room(self) -> int:
         """The bytes that the bodies of all requests may take together."""
         return max(64 * 10**6, 4 * self.max_body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions(Settings):
+    """The options of `effnet serve`: the settings of a server, and what is done instead of serving."""
+
+    manifests: Literal["off", "kubernetes", "kserve", "compose"] = option(
+        "Write manifests of these settings and a Dockerfile, instead of serving.", default="off", main=True
+    )
+    out: str = option("Folder of the manifests.", default="manifests", main=True, metavar="DIR")
+    plan: float = option(
+        "Say how many replicas answer these images a second within the deadline, instead of serving.", default=0.0,
+        main=True, metavar="RATE",
+    )  # fmt: skip
+    plan_image: str = option("For --plan: an image as clients send it; by default a JPEG of 1024 x 768.", default="")
+
+    def __post_init__(self) -> None:
+        # Zero arguments of `super` do not work in a class with slots, which is made twice.
+        Settings.__post_init__(self)
+        if not 0 <= self.plan <= 1e9:
+            raise InputError(f"plan must lie in 0..1e+09 images a second; got {self.plan:g}")
