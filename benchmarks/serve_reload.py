@@ -3,7 +3,7 @@
 One server loads its bundle again five times (SIGHUP) under an open-loop load. Then three servers behind Debian's
 HAProxy, under the same load, are replaced one after the other (SIGTERM, a new one on the same port once the old has
 ended), and later one of them is killed (kill -9) and started again. `--n` is the number of requests of each of the
-three. The figure counts all that did not get 200. The details have the 99th percentile against that of a calm run of
+three. The figure counts all that did not get 200. The details have the 99th percentile against that of a quiet run of
 the same setting.
 """
 
@@ -42,7 +42,7 @@ defaults
   timeout http-request 20s
   option http-buffer-request
   option redispatch 1
-  retries 3
+  retries {retries}
   retry-on conn-failure empty-response response-timeout 503
 frontend all
   bind 127.0.0.1:{port}
@@ -68,20 +68,20 @@ def main() -> None:
         one = Fleet(bundle, Path(name), replicas=1)
         try:
             rate = _LOAD * asyncio.run(closed_loop(one.port, files, clients=3, seconds=4, seed=0))
-            calm = asyncio.run(open_loop(one.port, files, rate=rate, count=max(10, args.n // 3), seed=1))
+            quiet = asyncio.run(open_loop(one.port, files, rate=rate, count=max(10, args.n // 3), seed=1))
             reloaded = asyncio.run(during(one, files, rate, args.n, reloads))
         finally:
             one.end()
         three = Fleet(bundle, Path(name), replicas=_REPLICAS)
         try:
-            calm_three = asyncio.run(open_loop(three.port, files, rate=rate, count=max(10, args.n // 3), seed=2))
+            quiet_three = asyncio.run(open_loop(three.port, files, rate=rate, count=max(10, args.n // 3), seed=2))
             rolled = asyncio.run(during(three, files, rate, args.n, rolling_update))
             killed = asyncio.run(during(three, files, rate, args.n, kill))
         finally:
             three.end()
     report(
         args, rate,
-        {"calm": calm, "reloads": reloaded, "calm_three": calm_three, "rolling_update": rolled, "kill": killed},
+        {"quiet": quiet, "reloads": reloaded, "quiet_three": quiet_three, "rolling_update": rolled, "kill": killed},
     )  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def report(args: argparse.Namespace, rate: float, parts: dict[str, list[Sent]]) 
     details = {
         "rate": round(rate, 1), "sent": {name: len(sent) for name, sent in parts.items()}, "failed": failed,
         "codes": {name: sorted({each.code for each in sent}) for name, sent in parts.items()},
-        "p99_ms": p99, "reloads_p99_over_calm": round(p99["reloads"] / p99["calm"], 2),
-        "rolling_p99_over_calm": round(p99["rolling_update"] / p99["calm_three"], 2), "p99_goal": _MOST_RATIO,
+        "p99_ms": p99, "reloads_p99_over_quiet": round(p99["reloads"] / p99["quiet"], 2),
+        "rolling_p99_over_quiet": round(p99["rolling_update"] / p99["quiet_three"], 2), "p99_goal": _MOST_RATIO,
         "sender_late_p99_ms": quantile_ms([each.late for sent in parts.values() for each in sent], 0.99),
     }  # fmt: skip
     print(json.dumps(details))
@@ -104,22 +104,36 @@ def report(args: argparse.Namespace, rate: float, parts: dict[str, list[Sent]]) 
 
 
 class Fleet:
-    """Servers of one bundle, behind HAProxy if there are several; `port` takes requests."""
+    """Servers of one bundle, behind HAProxy if there are several; `port` takes requests.
 
-    def __init__(self, bundle: Path, folder: Path, *, replicas: int) -> None:
-        self._bundle, self._proxy = bundle, None
+    `words` and `program` are as for `start`; HAProxy repeats a request `retries` times.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        folder: Path,
+        *,
+        replicas: int,
+        words: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "effnet"),
+        retries: int = 3,
+    ) -> None:
+        self._bundle, self._words, self._program = bundle, words, program
+        self._proxy: subprocess.Popen[bytes] | None = None
         self.servers = [self._start(free_port()) for _ in range(replicas)]
         self.port = self.servers[0].port
         if replicas > 1:
             self.port = free_port()
             lines = "\n".join(f"  server s{each.port} 127.0.0.1:{each.port}" for each in self.servers)
             path = folder / "haproxy.cfg"
-            path.write_text(_CONFIG.format(port=self.port, check=_CHECK_MS, servers=lines))
+            path.write_text(_CONFIG.format(port=self.port, check=_CHECK_MS, servers=lines, retries=retries))
             self._proxy = subprocess.Popen(["haproxy", "-db", "-f", str(path)], stderr=subprocess.DEVNULL)
             self._wait()
 
     def _start(self, port: int) -> Server:
-        found = start(self._bundle, "--port", str(port), "--drain-seconds", str(_DRAIN_SECONDS))
+        words = ("--port", str(port), "--drain-seconds", str(_DRAIN_SECONDS), *self._words)
+        found = start(self._bundle, *words, program=self._program)
         return replace(found, port=port)
 
     def _wait(self) -> None:

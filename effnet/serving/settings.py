@@ -99,6 +99,10 @@ class Settings:
 class ServeOptions(Settings):
     """The options of `effnet serve`: the settings of a server, and what is done instead of serving."""
 
+    FLAGS: ClassVar[tuple[str, ...]] = (
+        "host", "port", "keys", "use", "workers", "deadline_ms", "watch", "drain_seconds", "manifests", "out", "plan",
+    )  # fmt: skip
+
     manifests: Literal["off", "kubernetes", "kserve", "compose"] = option(
         "Write manifests of these settings and a Dockerfile, instead of serving.", default="off", main=True
     )

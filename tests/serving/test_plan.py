@@ -39,7 +39,7 @@ def test_a_full_queue_refuses_as_an_m_m_c_k_queue(engines, queue):
         states.append(states[-1] * rate * mean / min(number, engines))
     fleet = Fleet(replicas=1, engines=engines, deadline_s=1e6, queue=queue)
     found = simulate(arrivals(rate, 15_000), exponential(mean), fleet)
-    assert found.refused == pytest.approx(states[-1] / sum(states), rel=0.08)
+    assert found.refused == pytest.approx(states[-1] / sum(states), rel=0.15)
     assert found.overdue == 0
 
 
