@@ -20,7 +20,7 @@ from effnet.data.datasets import read_dataset
 from effnet.system.machine import usable_cores
 
 LITE0 = ("weights", "tf_efficientnet_lite0_headless.safetensors")
-RIVALS = ("ssdlite", "fcos")
+RIVALS = {"cards": ("ssdlite", "fcos", "effdet"), "nuclei": ("ssdlite", "fcos")}
 TIMES = 2
 """The minutes of the rivals, as a multiple of those of effnet."""
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ def rows_of(name: str, args: argparse.Namespace) -> dict[str, list[Row]] | None:
             row_of(name, kind, int(seed), args)
         return None
     found = {"effnet": [row_of(name, "effnet", seed, args) for seed in range(args.n)]}
-    for kind in RIVALS:
+    for kind in RIVALS[name]:
         found[kind] = [row_of(name, kind, seed, args) for seed in range(args.rival_n)]
     return found
 

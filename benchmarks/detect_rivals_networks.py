@@ -1,4 +1,4 @@
-"""torchvision's SSDlite and FCOS on effnet's pretrained Lite0, which `detect_rivals` trains."""
+"""Detectors of torchvision and effdet on the pretrained Lite0 that effnet starts from, which `detect_rivals` trains."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import effnet
+from benchmarks.detect_rivals_effdet import EffdetRival
 from benchmarks.harness import shared
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 
-BACKBONE = ("backbone.parts.0.", "backbone.parts.1.", "backbone.body.")
+BACKBONE = ("backbone.parts.0.", "backbone.parts.1.", "backbone.body.", "network.backbone.")
 """The names of pretrained parameters begin with one of these."""
 MOMENTUM = 0.03
 """The momentum of the statistics of SSDlite's own BatchNorms."""
-Kind = Literal["ssdlite", "fcos"]
+Kind = Literal["ssdlite", "fcos", "effdet"]
 # torchvision's FCOS has 256 channels, with which a CPU pays for few epochs.
 _FCOS_CHANNELS = 96
 
@@ -29,6 +30,10 @@ def made(
     backbone = effnet.create_model(shared("weights", "tf_efficientnet_lite0_headless.safetensors"), num_classes=0)
     norms = [each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d)]
     preprocess = backbone.preprocess
+    if kind == "effdet":
+        rival = EffdetRival(len(dataset.class_names), side, most, mean=preprocess.mean, std=preprocess.std)
+        own = [each for each in rival.network.backbone.modules() if isinstance(each, nn.BatchNorm2d)]
+        return rival.to(memory_format=torch.channels_last), preprocess, own
     # As torchvision fine-tunes by default: the first two strides keep their weights.
     for part in (backbone.stem, *backbone.stages[:2]):
         part.requires_grad_(False)

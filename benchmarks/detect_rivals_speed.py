@@ -4,7 +4,6 @@ It needs effdet: pip install --no-deps effdet==0.4.1 (beside timm and omegaconf)
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -71,8 +70,7 @@ def export_effdet(path: Path, *, side: int = 320, num_classes: int = 6) -> Expor
     config = effdet.config.get_efficientdet_config(NAME)
     config.image_size, config.num_classes = (side, side), num_classes
     network = effdet.EfficientDet(config, pretrained_backbone=False).eval()
-    if effdet.anchors.batched_nms is peers._batched_nms:
-        effdet.anchors.batched_nms = partial(peers.first_kept, most=config.max_det_per_image)
+    peers.suppress_first(effdet, config.max_det_per_image)
     image = torch.rand(1, 3, side, side)
     with torch.no_grad():
         torch.onnx.export(

@@ -87,6 +87,12 @@ def first_kept(
     return torch.from_numpy(kept)
 
 
+def suppress_first(effdet: ModuleType, most: int) -> None:
+    """Let effdet's suppression end at the first `most` boxes if torchvision's compiled part is absent."""
+    if effdet.anchors.batched_nms is _batched_nms:
+        effdet.anchors.batched_nms = partial(first_kept, most=most)
+
+
 def _batched_nms(
     boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
 ) -> torch.Tensor:  # fmt: skip

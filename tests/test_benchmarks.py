@@ -15,6 +15,7 @@ NO_BENCHMARKS = (
     "cifar",
     "detect_fits",
     "detect_rivals",
+    "detect_rivals_effdet",
     "detect_rivals_networks",
     "detect_rivals_speed",
     "fashion",

@@ -10,15 +10,13 @@ from effnet.arch.decoders.usual import with_detector, with_segmenter
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
+from effnet.data.annotated.sizes import SIDES
 from effnet.data.inspection.shapes import Shapes
 from effnet.data.letterbox import fit_sides
 from effnet.data.preprocess import Preprocess
 from effnet.planner.pretrained import Offer
 from effnet.planner.search import TrainingNeed
 from effnet.planner.space import Candidate, in_precision, only_candidate
-
-SIDES = (96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 640)
-"""The longer sides of inputs, in pixels: multiples of 32, the total stride of the backbones."""
 
 # Images whose aspect ratios, but for the outer tenths, are within this factor get an input of the median one.
 _ONE_ASPECT = 1.5

@@ -7,8 +7,8 @@ import numpy as np
 
 from effnet.data.annotated.record import Annotated, Finding
 
-SIDES = (224, 256, 288, 320, 384, 448, 512, 640, 768, 896, 1024, 1280)
-"""The longer sides of inputs that are suggested."""
+SIDES = (96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 640, 768, 896, 1024, 1280)
+"""The longer sides of the inputs that `fit` chooses from, in pixels: multiples of 32, the backbones' total stride."""
 
 # A share of small boxes below this is no reason for a larger input.
 _FEW = 0.05

@@ -125,14 +125,14 @@ def _can_recover(job: Job, dataset: Dataset, offer: Offer) -> bool:
     return can_recover(len(dataset.train), minutes=minutes, images_per_second=speed)
 
 
-def training_minutes(job: Job, dataset: Dataset, *, planning: float = 0.0) -> float | None:
+def training_minutes(job: Job, dataset: Dataset, *, trial_minutes: float = 0.0, planning: float = 0.0) -> float | None:
     """Return the minutes left for training when a network is chosen; None if the number of epochs is fixed.
 
-    `planning` is the number of seconds that the choice will take.
+    `trial_minutes` are what trials will take, `planning` is the number of seconds that the choice will take.
     """
     if not job.deadline.limited:
         return job.time_limit
-    left = job.deadline.left() - 60 * job.trial_minutes - planning
+    left = job.deadline.left() - 60 * trial_minutes - planning
     return minutes_of(left - reserve(left, job.pace.finishing(dataset, 0.0)))
 
 
@@ -162,7 +162,7 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
         only = named_dense(spec, task=dataset.task) if whole else only_candidate(spec)
         return _plan(job, [in_precision(only, precision)], need=None)
     need = None
-    minutes = training_minutes(job, dataset, planning=job.planning.left())
+    minutes = training_minutes(job, dataset, trial_minutes=job.trial_minutes, planning=job.planning.left())
     if minutes is not None:
         import torch
 
@@ -312,7 +312,8 @@ def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequen
         outside = typical_outside_ms(dataset.task, report, num_classes=len(dataset.class_names))
     need = None
     planning = min(job.planning.left(), _DENSE_PLANNING)
-    if (minutes := training_minutes(job, dataset, planning=planning)) is not None:
+    minutes = training_minutes(job, dataset, trial_minutes=job.trial_minutes, planning=planning)
+    if minutes is not None:
         need = measured_need(job, dataset, candidates, minutes=minutes)
     table = _plan(job, candidates, need=need, best="most promising", outside_ms=outside)
     return _tried(
