@@ -80,7 +80,9 @@ def row(sent: list[Sent], service: Service, replicas: int, rate: float, count: i
     said = simulate(arrivals, service, fleet)
     answered = [each.seconds for each in sent if each.code == 200]
     p99 = float(np.quantile(answered, 0.99))
-    goodput = sum(seconds <= _DEADLINE_S + service.image_seconds for seconds in answered) / float(arrivals[-1])
+    goodput = sum(seconds <= _DEADLINE_S + service.batch_seconds + service.other for seconds in answered) / float(
+        arrivals[-1]
+    )
     return {
         "rate": rate, "p99_s": p99, "simulated_p99_s": said.p99_s, "p99_difference": abs(said.p99_s / p99 - 1),
         "goodput": goodput, "simulated_goodput": said.goodput,

@@ -37,8 +37,10 @@ def test_the_help_of_a_verb_in_a_group_is_its_golden_file(name, run_cli, check_g
 
 
 def test_fit_has_at_most_fifteen_options_train_nine_and_any_other_verb_eight():
-    """`--set` and `--help-all`, which give the rest, do not count. `models scale` has four ways of scaling, `serve` three
-    things that it does instead of serving."""
+    """`--set` and `--help-all`, which give the rest, do not count.
+
+    `models scale` has four ways of scaling, `serve` three options of what it does instead of serving.
+    """
     most = {"fit": 15, "train": 9, "models scale": 12, "serve": 11}
     for name, verb in verbs():
         hints = typing.get_type_hints(verb, include_extras=True)

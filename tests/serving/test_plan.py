@@ -69,7 +69,7 @@ def test_in_an_overload_the_goodput_is_the_capacity_and_latency_stays_below_the_
 
 def test_a_plan_is_the_least_number_that_is_enough():
     service = exponential(0.01)
-    found = plan(1_000.0, service, engines=2, deadline_s=0.2)
+    found = plan(1_000.0, service, engines=2, deadline_s=0.2, requests=2_000)
     assert 5 < found.replicas < 10, "5 would be busy all the time"
     enough = {row.replicas: row.enough for row in found.rows}
     assert enough[found.replicas]
@@ -81,12 +81,14 @@ def test_a_plan_is_the_least_number_that_is_enough():
 
 def test_a_million_images_a_minute_scale_as_a_few_do():
     service = exponential(0.01)
-    few, many = (plan(rate, service, engines=2, deadline_s=0.2).replicas for rate in (1_000.0, 1e6 / 60))
+    few, many = (
+        plan(rate, service, engines=2, deadline_s=0.2, requests=2_000).replicas for rate in (1_000.0, 1e6 / 60)
+    )
     assert many == pytest.approx(few * 1e3 / 60, rel=0.15)
 
 
 def test_a_deadline_below_the_service_is_said():
-    found = plan(10.0, Service(decode=[0.1], run={1: [0.5]}), engines=1, deadline_s=0.05)
+    found = plan(10.0, Service(decode=[0.1], run={1: [0.5]}), engines=1, deadline_s=0.05, requests=200)
     assert "raise --deadline-ms" in text_of(found)
 
 

@@ -35,17 +35,24 @@ class Plan:
 
 
 def plan(
-    rate: float, service: Service, *, engines: int, deadline_s: float, queue: int = 64, delay_s: float = 0.0
+    rate: float,
+    service: Service,
+    *,
+    engines: int,
+    deadline_s: float,
+    queue: int = 64,
+    delay_s: float = 0.0,
+    requests: int = _REQUESTS,
 ) -> Plan:
     """Return the replicas that `rate` images a second need, if a balancer spreads them at random.
 
     Requests that come independently of each other, and are spread at random, come to each replica as if it were alone:
-    one is simulated, with its share of the rate. A balancer that knows the open requests of each does better.
+    one is simulated, with `requests` at its share of the rate. A balancer that knows the open requests of each does better.
     """
 
     def row(replicas: int) -> Row:
         share = rate / replicas
-        arrivals = poisson(share, seconds=_REQUESTS / share, rng=np.random.default_rng(0))
+        arrivals = poisson(share, seconds=requests / share, rng=np.random.default_rng(0))
         fleet = Fleet(replicas=1, engines=engines, deadline_s=deadline_s, queue=queue, delay_s=delay_s)
         found = simulate(arrivals, service, fleet)
         return Row(

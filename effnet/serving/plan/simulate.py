@@ -43,6 +43,11 @@ class Service:
         """The mean time of an engine for one image in the best of the measured batches."""
         return float(np.mean(self.decode)) + min(float(np.mean(times)) / size for size, times in self.run.items())
 
+    @property
+    def batch_seconds(self) -> float:
+        """The mean time of the largest batch: the most that follows a wait."""
+        return self.largest * float(np.mean(self.decode)) + float(np.mean(self.run[self.largest]))
+
     def draw(self, images: int, rng: random.Random) -> float:
         """Return a random time of a batch; one of a size that was not measured is interpolated."""
         decode = sum(rng.choice(self.decode) for _ in range(images))
@@ -87,7 +92,7 @@ def poisson(rate: float, *, seconds: float, rng: np.random.Generator) -> np.ndar
 def simulate(arrivals: np.ndarray, service: Service, fleet: Fleet, *, seed: int = 0) -> Outcome:
     """Return what becomes of requests of one image that come at these times, in seconds.
 
-    `goodput` counts the answers a second that came within the deadline and one service time.
+    `goodput` counts the answers a second that came within the deadline and the time of a batch.
     """
     return _Run(service, fleet, seed).go(arrivals)
 
@@ -118,7 +123,7 @@ class _Run:
         self._until(float("inf"))
         seconds = float(arrivals[-1]) if len(arrivals) else 0.0
         found, count = np.array(self._latencies), max(1, len(arrivals))
-        most = self._fleet.deadline_s + self._service.image_seconds
+        most = self._fleet.deadline_s + self._service.batch_seconds + self._service.other
         return Outcome(
             answered=len(found) / count, refused=self._refused / count, overdue=self._overdue / count,
             goodput=float((found <= most).sum()) / seconds if seconds else 0.0,
