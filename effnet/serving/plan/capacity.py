@@ -47,7 +47,8 @@ def plan(
     """Return the replicas that `rate` images a second need, if a balancer spreads them at random.
 
     Requests that come independently of each other, and are spread at random, come to each replica as if it were alone:
-    one is simulated, with `requests` at its share of the rate. A balancer that knows the open requests of each does better.
+    one is simulated, with `requests` at its share of the rate. A balancer that knows the open requests of each does
+    better.
     """
 
     def row(replicas: int) -> Row:
