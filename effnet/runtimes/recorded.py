@@ -60,10 +60,10 @@ def record_answers(predictor: Predictor, folder: Path) -> None:
 def record_each(folder: Path, names: Iterable[str], *, into: Path) -> None:
     """Record what each of these formats of the bundle `folder` answers in the folder `into`, if it can run here.
 
-    A file of embeddings has no answers.
+    A file of embeddings, which is not among FORMATS, has no answers.
     """
-    for target in map(FORMATS.__getitem__, dict.fromkeys(names)):
-        if RUNTIMES[target.runtime].can_run and target.result != "features":
+    for target in (FORMATS[name] for name in dict.fromkeys(names) if name in FORMATS):
+        if RUNTIMES[target.runtime].can_run:
             record_answers(Predictor(folder, format=target.name), into)
 
 

@@ -77,7 +77,7 @@ def _reload(state: State) -> Any:
     async def reload(request: Request) -> Response:
         if not state.settings.keys:
             raise HttpError(
-                401, "reloading by HTTP needs a key; this server has none: start it with --keys, or send it SIGHUP"
+                401, "a reload by HTTP must have a key; this server has none: start it with --keys, or send it SIGHUP"
             )
         found = await in_thread(functools.partial(state.models.load, again=True))
         data = [

@@ -7,6 +7,7 @@ that with a reset, which may reach the client before the answer does.
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ Refusal = Callable[[MutableMapping[str, Any]], HttpError | None]
 _MOST_HEADER, _MOST_CONNECTIONS = 64 * 1024, 4096
 # How long a client may go on sending after it was answered on a connection that closes.
 _LINGER_SECONDS = 2.0
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _REASONS = {503: "Service Unavailable"}
 
 
@@ -29,6 +31,16 @@ def connection_class(seconds: float, refusal: Refusal) -> type[HttpToolsProtocol
     `refusal(scope)` returns the error for a request that is not accepted; it is called with its header.
     """
     return type("Connection", (_Connection,), {"seconds": seconds, "refusal": staticmethod(refusal)})
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Return the first bytes of a request without the offer of another protocol, which a server may ignore.
+
+    Java's client offers HTTP/2 with each request, and the parser takes what follows an offer for that protocol, not for
+    a body. Source: RFC 9110, section 7.8.
+    """
+    head, blank, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + blank + body
 
 
 class _Transport(asyncio.Transport):
@@ -89,7 +101,8 @@ class _Connection(HttpToolsProtocol):
         if len(self.connections) > _MOST_CONNECTIONS:
             transport.abort()
             return
-        self._in_header = True
+        # Whether the next bytes begin or continue a header.
+        self._in_header = self._at_head = True
         self._begin_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,6 +112,8 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes; close the connection if they are a header without end."""
+        if self._at_head and b"pgrade:" in data:
+            data = _without_upgrade(data)
         super().data_received(data)
         self._header_bytes = self._header_bytes + len(data) if self._in_header else 0
         if self._header_bytes > _MOST_HEADER and not self.transport.is_closing():
@@ -113,7 +128,7 @@ class _Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop waiting: the body has a limit of its own. Refuse the request, or begin its task."""
-        self._in_header = False
+        self._in_header = self._at_head = False
         if self.transport.is_closing():
             return
         self._end_timer()
@@ -127,6 +142,7 @@ class _Connection(HttpToolsProtocol):
         if self._outer.lingers:
             self._outer.inner.close()
             return
+        self._at_head = True
         self._end_timer()
         super().on_message_complete()
         if self.cycle is not None and self.cycle.response_complete and not self.transport.is_closing():

@@ -79,6 +79,17 @@ def test_what_is_not_refused_is_routed(busy):
         assert "200" in answer(connection)[0][0]
 
 
+def test_an_offer_of_another_protocol_is_ignored(serve_here, serve_socket, bundles):
+    """Java's client offers HTTP/2 with every request."""
+    data, offer = photo(), b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    with socket.create_connection(serve_socket(serve_here(str(bundles / "tiny")).state), timeout=60) as connection:
+        for _ in range(2):
+            connection.sendall(HEAD % (b"", len(data), offer) + data)
+            lines, found = answer(connection)
+            assert lines[0] == "http/1.1 200 ok"
+            assert found["predictions"]
+
+
 @pytest.mark.parametrize("keys", [None, (b"k" * 20,)])
 def test_a_key_comes_before_a_refusal(serve_here, bundles, keys):
     served = serve_here(str(bundles / "tiny"), keys=keys)
