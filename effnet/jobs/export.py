@@ -21,7 +21,7 @@ from effnet.runtimes.digests import digests_of
 from effnet.runtimes.installed import missing, versions_for
 from effnet.runtimes.ledger import Entry, digest_of, record
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.recorded import record_answers
+from effnet.runtimes.recorded import record_each
 from effnet.runtimes.registry import RUNTIMES, features_format, find_format
 from effnet.runtimes.write import Quantization, check_maps, check_task, write_export
 from effnet.system.lock import SCRATCH, alone_in
@@ -239,8 +239,7 @@ def _export_one(
             proof = prove(target, Predictor(scratch, format=target.base), judging, eager, judge, progress, maps=maps)
         size = target.size_bytes(scratch)
         move_in(scratch, place, target)
-    if RUNTIMES[target.runtime].can_run and target.result != "features":
-        record_answers(Predictor(place, format=target.name), place)
+    record_each(place, [target.name], into=place)
     check, judged = proof.check, proof.judged
     differs = {} if check is None else check.to_dict()
     entry = Entry(

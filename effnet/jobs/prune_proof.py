@@ -13,7 +13,7 @@ import numpy as np
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig, write_digests, write_text
-from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
+from effnet.bundle.names import CONFIG, ONNX, PROOF, WEIGHTS
 from effnet.bundle.split_file import SPLIT, write_split
 from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
@@ -29,6 +29,7 @@ from effnet.report.card_pruned import card
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.recorded import record_each
 from effnet.system.machine import versions
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
@@ -36,7 +37,7 @@ from effnet.weights.adapt import Arrays
 from effnet.weights.labels import numbered, split_record
 
 REPORT, CARD = "prune_report.json", "README.md"
-PUBLISHED = (WEIGHTS, ONNX, SPLIT, REPORT, CARD, CONFIG)
+PUBLISHED = (WEIGHTS, ONNX, SPLIT, PROOF, REPORT, CARD, CONFIG)
 _CHECKED = 32
 
 
@@ -101,6 +102,7 @@ def prove(
         "versions": versions(),
     }
     write_split(record, made)
+    record_each(made, ["onnx"], into=made)
     write_text(made / CARD, card(report, name=out.name))
     write_text(made / REPORT, json.dumps(report, indent=1) + "\n")
     # config.json comes last: it makes the folder a bundle, which is then complete.

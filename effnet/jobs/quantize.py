@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effnet.bundle.config import read_config, read_digests, read_maps, write_config, write_digests, write_text
-from effnet.bundle.names import CONFIG, ONNX, WEIGHTS
+from effnet.bundle.names import CONFIG, ONNX, PROOF, WEIGHTS
 from effnet.bundle.split_file import SPLIT
 from effnet.bundle.weights import load_state, save_bundle
 from effnet.compression.ladder import AS_DEPLOYED, climb
@@ -26,6 +26,7 @@ from effnet.report.facts import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.recorded import record_each
 from effnet.runtimes.registry import FORMATS, deployed_format, exports, runnable
 from effnet.system.bounds import is_number
 from effnet.system.lock import SCRATCH, alone_in
@@ -131,6 +132,9 @@ def deploy(found: Ladder, folder: Path) -> None:
             files, known = digests_of(scratch, made), read_digests(folder)
             others = {} if found.changed else {name: value for name, value in known.items() if name not in files}
             write_digests(scratch, others | files, maps=[name for name in read_maps(folder) if name in others])
+            if not found.changed and (folder / PROOF).is_file():
+                shutil.copyfile(folder / PROOF, scratch / PROOF)
+            record_each(scratch, made, into=scratch)
             write_digests(folder, others)
             _move_in(scratch, folder, changed=found.changed)
     record = found.to_dict()
@@ -166,7 +170,7 @@ def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
     try:
         copy.mkdir(parents=True)
         deployed = deployed_format(read_config(folder))
-        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, deployed.file, *deployed.others}:
+        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, PROOF, deployed.file, *deployed.others}:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
         deploy(found, copy)

@@ -5,6 +5,7 @@ entry counts only for the file that it was recorded for, by its SHA-256.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from effnet.bundle.model_file import read_model, sha256
 from effnet.bundle.names import PROOF
 from effnet.errors import BundleError
 from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.registry import FORMATS, RUNTIMES
 from effnet.system.files import read_json
 
 _FORMAT, _IMAGES = 1, 2
@@ -53,6 +55,16 @@ def record_answers(predictor: Predictor, folder: Path) -> None:
         found = {}
     found[target.name] = entry
     write_text(folder / PROOF, json.dumps({"format": _FORMAT, "answers": found}, allow_nan=False) + "\n")
+
+
+def record_each(folder: Path, names: Iterable[str], *, into: Path) -> None:
+    """Record what each of these formats of the bundle `folder` answers in the folder `into`, if it can run here.
+
+    A file of embeddings, which is not among FORMATS, has no answers.
+    """
+    for target in (FORMATS[name] for name in dict.fromkeys(names) if name in FORMATS):
+        if RUNTIMES[target.runtime].can_run:
+            record_answers(Predictor(folder, format=target.name), into)
 
 
 def recorded_answers(folder: Path, target: Format) -> np.ndarray | None:

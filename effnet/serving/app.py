@@ -27,6 +27,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # Probes have no key, and do not fill the log.
 _OPEN = ("/health", "/v2/health/live", "/v2/health/ready")
 _QUIET = (*_OPEN, "/metrics")
+# What is refused before it has a task. A request that names a model is routed.
+_BUSY, _NAMED = ("/predict", "/embed"), (b"model=", b"version=")
 
 
 def make_app(state: State, *, more: Sequence[Route] = (), keyless: Collection[str] = ()) -> "App":
@@ -78,7 +80,7 @@ def _reload(state: State) -> Any:
     async def reload(request: Request) -> Response:
         if not state.settings.keys:
             raise HttpError(
-                401, "reloading by HTTP needs a key; this server has none: start it with --keys, or send it SIGHUP"
+                401, "a reload by HTTP must have a key; this server has none: start it with --keys, or send it SIGHUP"
             )
         found = await in_thread(functools.partial(state.models.load, again=True))
         data = [
@@ -141,6 +143,31 @@ class App:
             self.state.metrics.in_flight.dec()
             self._record(scope, facts, status, time.monotonic() - start)
 
+    def refusal(self, scope: Scope) -> HttpError | None:
+        """Return the recorded refusal of a request that the server is too busy for; None if it is to be routed.
+
+        In an overload most requests are refused, and routing them would take the time of those that are answered.
+        """
+        state, query = self.state, scope["query_string"]
+        if scope["path"] not in _BUSY or scope["method"] != "POST" or any(name in query for name in _NAMED):
+            return None
+        start = time.monotonic()
+        try:
+            self._check_key(scope)
+            version = state.models.find()
+        except HttpError:
+            return None
+        try:
+            state.check()
+        except HttpError as error:
+            if error.rejection == "draining":
+                return None
+            state.metrics.rejected.labels(error.rejection).inc()
+            facts = Facts(model=version.name, version=version.version)
+            self._record(scope, facts, error.status, time.monotonic() - start, route=scope["path"])
+            return error
+        return None
+
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check_key(scope)
@@ -173,9 +200,9 @@ class App:
                 headers={"www-authenticate": "Bearer"},
             )
 
-    def _record(self, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, facts: Facts, status: int, seconds: float, *, route: str = "") -> None:
         metrics, path = self.state.metrics, scope["path"]
-        route = scope["route"].path if "route" in scope else "other"
+        route = route or (scope["route"].path if "route" in scope else "other")
         metrics.requests.labels(facts.model, facts.version, route, str(status)).inc()
         if facts.model:
             answered = facts.times is not None and 0 < status < 400

@@ -4,7 +4,7 @@ Every time is an argument, in seconds on any clock that never goes back. The cal
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -16,6 +16,10 @@ Reason = Literal["queue", "deadline", "draining"]
 _NEWEST = 0.1
 # Until an engine has run, an image is assumed to take this long.
 _FIRST_SECONDS = 0.01
+# In an overload every request is accepted at the longest wait that is allowed. Half of them would be overdue if that
+# were an unbiased guess, so it is multiplied by the 99.5th percentile of what requests waited, relative to what was
+# expected. That is tracked by steps (Robbins and Monro, 1951), from waits of at least this share of the deadline.
+_SLOWER, _MOST_SLOWER, _UP, _DOWN, _LEAST_SHARE = 1.1, 3.0, 0.1, 0.0005, 0.125
 
 
 class Refused(Exception):
@@ -29,12 +33,16 @@ class Refused(Exception):
 
 @dataclass(slots=True, eq=False)
 class Waiting(Generic[T]):
-    """A queued request of `images` images; those of one `group`, such as a model, can run together."""
+    """A queued request of `images` images; those of one `group`, such as a model, can run together.
+
+    `expected` is the wait in seconds that was expected for it.
+    """
 
     item: T
     group: Hashable
     images: int
     since: float
+    expected: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -50,14 +58,15 @@ class Batch(Generic[T]):
 class Batcher(Generic[T]):
     """One bounded queue before `workers` engines of one thread.
 
-    It holds at most `bound` requests. One whose expected wait exceeds `deadline_s` is refused, and one that waited
-    longer than that is given up: `overdue` returns it. A batch is what waits, shared fairly among the idle engines, up
-    to the largest batch of its group; with `delay_s` an engine waits that long for a batch to fill.
+    It holds at most `bound` requests. One whose expected wait, times `slower`, exceeds `deadline_s` is refused, and one
+    that waited longer than that is given up: `overdue` returns it. A batch is what waits, shared fairly among the idle
+    engines, up to the largest batch of its group; with `delay_s` an engine waits that long for a batch to fill.
     """
 
     def __init__(self, *, workers: int, bound: int, deadline_s: float, delay_s: float = 0.0) -> None:
         self.workers, self.bound, self.deadline_s, self.delay_s = workers, bound, deadline_s, delay_s
         self.closed = False
+        self.slower = _SLOWER
         # By identity, in the order of arrival: a request can leave from the middle.
         self._queue: dict[int, Waiting[T]] = {}
         self._running: list[Batch[T]] = []
@@ -98,20 +107,21 @@ class Batcher(Generic[T]):
     def _needs(self, batch: Batch[T]) -> float:
         return self.seconds_of(batch.group) * batch.images
 
-    def check(self, now: float) -> None:
-        """Raise Refused if a request that came now would not be accepted."""
+    def check(self, now: float) -> float:
+        """Return the expected wait of a request that came now; raise Refused if it would not be accepted."""
         if self.closed:
             raise Refused("draining", retry_s=1.0)
         wait = self.expected_wait(now)
         if len(self._queue) >= self.bound:
             raise Refused("queue", retry_s=wait)
-        if wait > self.deadline_s:
-            raise Refused("deadline", retry_s=wait - self.deadline_s)
+        if wait * self.slower > self.deadline_s:
+            raise Refused("deadline", retry_s=wait - self.deadline_s / self.slower)
+        return wait
 
     def offer(self, item: T, *, group: Hashable, now: float, images: int = 1) -> Waiting[T]:
         """Queue a request, or raise Refused."""
-        self.check(now)
-        waiting = Waiting(item=item, group=group, images=images, since=now)
+        wait = self.check(now)
+        waiting = Waiting(item=item, group=group, images=images, since=now, expected=wait)
         self._queue[id(waiting)] = waiting
         self._queued[group] = self._queued.get(group, 0) + images
         return waiting
@@ -136,6 +146,7 @@ class Batcher(Generic[T]):
             self._leave(waiting)
             batch.requests.append(waiting)
             batch.images += waiting.images
+        self._learn(batch.requests, now)
         self._running.append(batch)
         return batch
 
@@ -166,11 +177,22 @@ class Batcher(Generic[T]):
         return list(self._queue.values())
 
     def _give_up(self, now: float) -> None:
+        late = []
         for waiting in list(self._queue.values()):
             if now - waiting.since <= self.deadline_s:
-                return  # they are in the order of arrival
+                break  # they are in the order of arrival
             self._leave(waiting)
-            self._overdue.append(waiting)
+            late.append(waiting)
+        self._learn(late, now)
+        self._overdue += late
+
+    def _learn(self, left: Sequence[Waiting[T]], now: float) -> None:
+        """Learn from requests that leave the queue together how much longer than expected they waited."""
+        least = _LEAST_SHARE * self.deadline_s
+        ratios = [(now - waiting.since) / waiting.expected for waiting in left if waiting.expected >= least > 0]
+        if ratios:
+            step = _UP if max(ratios) > self.slower else -_DOWN * len(ratios)
+            self.slower = min(_MOST_SLOWER, max(1.0, self.slower + step))
 
     def _leave(self, waiting: Waiting[T]) -> bool:
         if self._queue.pop(id(waiting), None) is None:

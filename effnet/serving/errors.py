@@ -7,7 +7,7 @@ from typing import Literal
 from effnet.errors import nearest, shown
 from effnet.serving.batcher import Refused
 
-Rejection = Literal["queue", "deadline", "body", "pixels", "format", "key", "draining"]
+Rejection = Literal["queue", "deadline", "body", "pixels", "format", "key", "draining", "overdue"]
 """The label `reason` of effnet_rejected_total."""
 
 
@@ -66,4 +66,10 @@ def refused(error: Refused) -> HttpError:
 
 def overdue() -> HttpError:
     """Return the error for a request that was accepted, and then waited longer than the deadline."""
-    return refused(Refused("deadline", retry_s=1.0))
+    return HttpError(
+        503,
+        "an accepted request must get an engine within the deadline; too much else ran: send it again in 1 s, or to "
+        "another server",
+        rejection="overdue",
+        headers={"retry-after": "1"},
+    )

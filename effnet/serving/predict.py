@@ -60,7 +60,11 @@ def embed_route(state: State) -> Any:
         try:
             await in_thread(lambda: version.first.embedding_engine)  # the first time it opens a file
         except InputError as error:
-            raise bad_request(str(error)) from error
+            # The error itself names a folder of this machine.
+            raise bad_request(
+                f"the model must have a file of embeddings; {version.name} has none: run `effnet export BUNDLE "
+                "--features` where it is served, then reload it"
+            ) from error
         return await _answered(state, request, version, Asked(), "embeddings")
 
     return embed

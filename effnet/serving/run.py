@@ -6,6 +6,7 @@ import functools
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from effnet.errors import BundleError
-from effnet.serving.address import address_of, is_local, listen
+from effnet.serving.address import address_of, listen
 from effnet.serving.app import make_app
 from effnet.serving.connection import connection_class
 from effnet.serving.page.page import Page
@@ -26,6 +27,8 @@ from effnet.serving.version import Source
 # Longer than the 60 s that balancers keep a connection: the side that sends requests must be the one that closes.
 _KEEP_ALIVE_SECONDS = 75
 _WATCH_SECONDS = 1.0
+# How long a thread may hold the interpreter while others wait for it; Python's default is 5 ms.
+_SWITCH_SECONDS = 0.001
 
 
 class _Server(uvicorn.Server):
@@ -45,6 +48,7 @@ def serve(
     Raises InputError if the address cannot be used, BundleError if a bundle cannot be served at the start.
     """
     begun = time.perf_counter()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     listening = listen(settings.host, settings.port)
     address = address_of(listening)
     if not settings.keys and not settings.local:
@@ -70,9 +74,9 @@ class _Life:
         self._state, self._listening, self._begun = state, listening, begun
         settings = state.settings
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        app = make_app(state) if page is None else make_app(state, more=page.routes, keyless=page.keyless)
         config = uvicorn.Config(
-            make_app(state) if page is None else make_app(state, more=page.routes, keyless=page.keyless),
-            http=connection_class(settings.body_seconds), ws="none", lifespan="off", log_config=None,
+            app, http=connection_class(settings.body_seconds, app.refusal), ws="none", lifespan="off", log_config=None,
             access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(settings.finish_seconds)), backlog=1024,
         )  # fmt: skip

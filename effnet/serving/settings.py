@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from effnet.errors import InputError
 from effnet.system.bounds import MAX_THREADS
@@ -66,6 +66,9 @@ class Settings:
     queue: int = option("Most requests that wait.", default=64)
     max_batch: int = option("Most images that run together; the best size up to it is measured.", default=8)
     max_delay_ms: float = option("How long an idle engine waits for a batch to fill.", default=0.0)
+    engine_nice: int = option(
+        "Steps of niceness by which engines run behind the thread that answers connections (Linux).", default=2
+    )
     max_body_mb: float = option("Largest body of a request, in 10^6 bytes.", default=10.0)
     max_pixels: int = option("Largest image, width times height.", default=25_000_000)
     body_seconds: float = option("Time for the header, and for the body, of a request.", default=10.0)
@@ -77,7 +80,7 @@ class Settings:
             "port": (0, 65535), "workers": (0, MAX_THREADS), "max_batch": (1, 1024), "max_delay_ms": (0, 10_000),
             "deadline_ms": (1, 600_000), "queue": (1, 100_000), "max_body_mb": (0.001, 1_000),
             "max_pixels": (1, 1_000_000_000), "body_seconds": (0.1, 600), "drain_seconds": (0, 3_600),
-            "finish_seconds": (0, 3_600),
+            "finish_seconds": (0, 3_600), "engine_nice": (0, 19),
         }  # fmt: skip
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
@@ -86,12 +89,9 @@ class Settings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the address."""
-        import ipaddress
+        from effnet.serving.address import is_local
 
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_local(self.host)
 
     @property
     def engines(self) -> int:
@@ -109,3 +109,28 @@ class Settings:
     def body_room(self) -> int:
         """The bytes that the bodies of all requests may take together."""
         return max(64 * 10**6, 4 * self.max_body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions(Settings):
+    """The options of `effnet serve`: the settings of a server, and what is done instead of serving."""
+
+    FLAGS: ClassVar[tuple[str, ...]] = (
+        "host", "port", "keys", "use", "workers", "deadline_ms", "watch", "drain_seconds", "manifests", "out", "plan",
+    )  # fmt: skip
+
+    manifests: Literal["off", "kubernetes", "kserve", "compose"] = option(
+        "Write manifests of these settings and a Dockerfile, instead of serving.", default="off", main=True
+    )
+    out: str = option("Folder of the manifests.", default="manifests", main=True, metavar="DIR")
+    plan: float = option(
+        "Say how many replicas answer these images a second within the deadline, instead of serving.", default=0.0,
+        main=True, metavar="RATE",
+    )  # fmt: skip
+    plan_image: str = option("For --plan: an image as clients send it; by default a JPEG of 1024 x 768.", default="")
+
+    def __post_init__(self) -> None:
+        # Zero arguments of `super` do not work in a class with slots, which is made twice.
+        Settings.__post_init__(self)
+        if not 0 <= self.plan <= 1e9:
+            raise InputError(f"plan must lie in 0..1e+09 images a second; got {self.plan:g}")

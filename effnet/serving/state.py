@@ -56,7 +56,9 @@ class State:
             delay_s=settings.max_delay_ms / 1e3,
         )  # fmt: skip
         self.metrics = Metrics(counts=lambda: self.workers.counts())
-        self.workers: Workers[Task] = Workers(batcher, run=Runner(seen=self.metrics.ran), give_up=give_up)
+        self.workers: Workers[Task] = Workers(
+            batcher, run=Runner(seen=self.metrics.ran), give_up=give_up, nice=settings.engine_nice
+        )  # fmt: skip
         self.models = Models(
             sources, self._load, began=self._began, ended=self._ended, failed=self._failed
         )  # fmt: skip

@@ -1,7 +1,9 @@
-"""Work in a thread of its own, awaited by the event loop."""
+"""Threads: work that the event loop awaits, and which thread runs first."""
 
 import asyncio
 import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -33,3 +35,11 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="effnet-loading", daemon=True).start()
     return await future
+
+
+def step_back(steps: int) -> None:
+    """Let the other threads of this process run before this one, by `steps` of niceness; Linux only."""
+    if steps and sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + steps))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from effnet.serving.batcher import Batch, Batcher, Waiting
+from effnet.serving.threads import step_back
 
 T = TypeVar("T")
 
@@ -14,7 +15,8 @@ class Workers(Generic[T]):
     """As many threads as `batcher.workers`.
 
     `run(number, batch)` runs a batch on the engine with the thread's number, and answers its requests; it must not
-    raise. `give_up(waiting)` answers one that waited too long. `clock` counts seconds.
+    raise. `give_up(waiting)` answers one that waited too long. The threads run behind the others of the process by
+    `nice` steps of niceness. `clock` counts seconds.
     """
 
     def __init__(
@@ -23,9 +25,11 @@ class Workers(Generic[T]):
         *,
         run: Callable[[int, Batch[T]], None],
         give_up: Callable[[Waiting[T]], None],
+        nice: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.batcher, self._run, self._give_up, self._clock = batcher, run, give_up, clock
+        self._nice = nice
         self._changed = threading.Condition()
         self._ended = False
         self._threads = [
@@ -92,6 +96,7 @@ class Workers(Generic[T]):
             thread.join(max(0.0, until - time.monotonic()))
 
     def _loop(self, number: int) -> None:
+        step_back(self._nice)
         while (batch := self._next()) is not None:
             self._run(number, batch)
             with self._changed:

@@ -21,7 +21,7 @@ from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
-from effnet.serving.settings import Settings
+from effnet.serving.settings import ServeOptions
 from effnet.system.options import options_of
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe, Stage
@@ -79,7 +79,7 @@ WORDS = {
 
 CONFIGS = {
     "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig,
-    "align": AlignConfig, "serve": Settings, "watch": WatchSettings,
+    "align": AlignConfig, "serve": ServeOptions, "watch": WatchSettings,
 }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
+import types
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -31,7 +33,8 @@ from effnet.measurement.verify import check_export
 from effnet.report.facts import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.registry import find_format, open_engine
+from effnet.runtimes.recorded import record_each, recorded_answers
+from effnet.runtimes.registry import FORMATS, find_format, open_engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -567,6 +570,39 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".ladder" not in str(path)
     }
+
+
+@pytest.fixture(autouse=True)
+def answers_of_scripted_files(monkeypatch):
+    """The files that `Scripted` writes cannot run: answers are recorded of real ones."""
+    from effnet.jobs import quantize as job
+
+    def record(folder, names, *, into):
+        record_each(folder, [name for name in names if not is_scripted(folder / FORMATS[name].file)], into=into)
+
+    monkeypatch.setattr(job, "record_each", record)
+
+
+def is_scripted(path):
+    return path.read_bytes().startswith(b'{"lost"')
+
+
+def test_what_the_winner_answers_is_recorded_beside_the_other_formats(bundle_copy, tmp_path, monkeypatch):
+    from effnet.jobs import quantize as job
+
+    record_each(bundle_copy, ["onnx"], into=bundle_copy)
+    before = recorded_answers(bundle_copy, FORMATS["onnx"])
+    shutil.copyfile(bundle_copy / "model.onnx", tmp_path / "model.int8.onnx")
+    found = types.SimpleNamespace(
+        winner=types.SimpleNamespace(name="int8 minmax"), format="onnx-int8", folder=tmp_path, changed=False,
+        to_dict=dict,
+    )  # fmt: skip
+    monkeypatch.setattr(job, "SearchFacts", types.SimpleNamespace(from_dict=dict))
+    monkeypatch.setattr(job, "save_sensitivity", lambda facts, path: None)
+    job.deploy(found, bundle_copy)
+    for name in ("onnx", "onnx-int8"):
+        np.testing.assert_allclose(recorded_answers(bundle_copy, FORMATS[name]), before)
+    assert read_config(bundle_copy).deployed == "onnx-int8"
 
 
 def test_a_bundle_gets_the_winner_and_the_record(bundle_copy):

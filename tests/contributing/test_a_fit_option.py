@@ -24,7 +24,7 @@ from effnet.jobs.fit.resume import check_same
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
-from effnet.serving.settings import Settings
+from effnet.serving.settings import ServeOptions
 from effnet.system.options import markdown, option, options_of, takes
 from effnet.system.records import to_data
 from effnet.watching.settings import Settings as WatchSettings
@@ -147,7 +147,7 @@ field of the recipe: `--set train.lr=0.1`. tests/contributing/test_a_fit_option.
 def test_the_page_of_the_docs_has_every_option(check_golden):
     verbs = {
         "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig,
-        "quantize": QuantizeConfig, "align": AlignConfig, "serve": Settings, "watch": WatchSettings,
+        "quantize": QuantizeConfig, "align": AlignConfig, "serve": ServeOptions, "watch": WatchSettings,
     }  # fmt: skip
     tables = [f"\n## {verb}\n\n{markdown(config)}" for verb, config in verbs.items()]
     check_golden(Path(__file__).parents[2] / "docs" / "reference" / "options.md", PAGE + "".join(tables))

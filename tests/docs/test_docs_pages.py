@@ -24,7 +24,7 @@ RUN = [block for block in BLOCKS if block.language in ("sh", "python") and not b
 # Languages of blocks in which there is nothing to run.
 SHOWN = {"", "text", "json", "console"}
 # Programs beside effnet that a block which is not run may begin with.
-OTHERS = {"pip", "torchrun", "make", "git", "cd", "curl"}
+OTHERS = {"pip", "torchrun", "make", "git", "cd", "curl", "docker", "kubectl"}
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ from effnet.jobs import prune_proof
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Noted
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.predictor import Predictor
+from effnet.runtimes.recorded import probe_images, recorded_answers
 from effnet.training.loop import train
 from effnet.training.recipe.schema import Augment, Loss, Recipe, Train
 from effnet.weights.adapt import has_folded_norms
@@ -92,8 +94,11 @@ def test_the_result_is_an_ordinary_bundle_that_predicts(pruned, bundle):
     before = read_config(bundle)
     assert cost(config.arch).macs <= 0.5 * cost(before.arch).macs
     assert sorted(path.name for path in found.folder.iterdir()) == [
-        "README.md", "config.json", "model.onnx", "model.safetensors", "prune_report.json", "split.json",
+        "README.md", "config.json", "model.onnx", "model.safetensors", "proof.json", "prune_report.json", "split.json",
     ]  # fmt: skip
+    predictor = Predictor(found.folder)
+    recorded = recorded_answers(found.folder, predictor.format)
+    np.testing.assert_allclose(predictor.outputs(probe_images(predictor)), recorded, rtol=1e-5, atol=1e-6)
     assert_files_are_known(found.folder)
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 1), dtype=np.uint8)
     probabilities = load(found.folder).probabilities(images)

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,6 +70,35 @@ def serve_here() -> Iterator[Callable[..., Served]]:
             return Served(client, state, lines)
 
         yield start
+
+
+@pytest.fixture
+def serve_socket() -> Iterator[Callable[[Any], tuple[str, int]]]:
+    """Return what answers for a state on a socket of this process, from a thread: its address."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    import uvicorn
+
+    from effnet.serving.app import make_app
+    from effnet.serving.connection import connection_class
+
+    begun: list[tuple[Any, threading.Thread]] = []
+
+    def start(state: Any) -> tuple[str, int]:
+        app = make_app(state)
+        connection = connection_class(state.settings.body_seconds, app.refusal)
+        config = uvicorn.Config(app, port=0, http=connection, ws="none", lifespan="off", log_config=None)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        begun.append((server, thread))
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        return server.servers[0].sockets[0].getsockname()
+
+    yield start
+    for server, thread in begun:
+        server.should_exit = True
+        thread.join(300)
 
 
 @pytest.fixture

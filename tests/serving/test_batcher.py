@@ -1,6 +1,8 @@
 """The queue before the engines, with a clock that the tests set."""
 
+import random
 from collections import deque
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -72,7 +74,7 @@ def test_a_long_expected_wait_refuses_by_time_not_by_count():
     with pytest.raises(Refused) as refused:
         found.offer("3", group="a", now=0.0)
     assert refused.value.reason == "deadline"
-    assert refused.value.retry_s == pytest.approx(0.2)
+    assert refused.value.retry_s == pytest.approx(1.2 - 1.0 / found.slower), "until the wait is short enough"
 
 
 def test_the_rest_of_a_running_batch_counts_and_an_idle_engine_means_no_wait():
@@ -135,6 +137,29 @@ def test_a_client_that_left_is_not_run():
     assert found.expected_wait(0.0) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("longer", [1.0, 1.6])
+def test_in_an_overload_what_is_accepted_is_hardly_ever_overdue_and_engines_stay_busy(longer):
+    """Images take `longer` than what the batcher learns, and vary: a third of the answers would come too late."""
+    rng, now = random.Random(0), 0.0
+    found = Batcher(workers=1, bound=1000, deadline_s=1.0)
+    found.expect("a", seconds=0.02, largest=1)
+    accepted = overdue = idle = 0
+    for turn in range(4000):
+        for _ in range(3):  # three times the capacity
+            with suppress(Refused):
+                found.offer("x", group="a", now=now)
+                accepted += turn > 1000
+        batch = found.take(now)
+        overdue += len(found.overdue()) * (turn > 1000)
+        idle += batch is None
+        if batch is not None:
+            found.done(batch, now + 0.02)
+            now += 0.02 * longer * rng.choice([0.7, 0.8, 1.0, 1.5])
+    assert idle == 0
+    assert accepted > 2500
+    assert overdue < 0.01 * accepted
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), st.sampled_from("ab"), st.integers(1, 5)),
@@ -161,7 +186,7 @@ def test_no_request_is_lost_run_twice_or_out_of_order(steps, workers, bound, del
         match step:
             case ("offer", group, images):
                 number += 1
-                expected, full = found.expected_wait(now), len(waiting) >= bound
+                expected, full = found.expected_wait(now) * found.slower, len(waiting) >= bound
                 if full or expected > 1.0:
                     with pytest.raises(Refused, match="queue" if full else "deadline"):
                         found.offer(number, group=group, images=images, now=now)

@@ -42,7 +42,7 @@ from effnet.report.model import Report
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.recorded import record_answers
+from effnet.runtimes.recorded import record_each
 from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
@@ -308,8 +308,7 @@ def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, 
             shutil.copyfile(artifact.folder / name, beside)
     write_split(split_record(dataset), out)
     (out / PROOF).unlink(missing_ok=True)
-    for name in dict.fromkeys(("onnx", found.name)):
-        record_answers(Predictor(artifact.folder, format=name), out)
+    record_each(artifact.folder, ("onnx", found.name), into=out)
     # The config comes last: it makes the folder a bundle.
     write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
     images = _images(artifact, dataset) if report.report_images else ()
