@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from effnet.data.annotated.record import notes_of
-from effnet.data.corrections import corrected
 from effnet.data.clips.record import Clip
+from effnet.data.corrections import corrected
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, decoded_image, fit_channels
 from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
