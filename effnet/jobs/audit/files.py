@@ -72,8 +72,8 @@ def _page(audit: Audit) -> str:
         f"<body><h1>{title}</h1>\n<p>Judged by features of {escape(printable(audit.weights))}. Nothing was "
         "changed.</p>\n"
         f"<h2>Labels that are probably wrong</h2><p>{escape(labels_sentence(audit))}</p>\n<main>{labels}</main>\n"
-        f"<h2>Near-duplicates</h2><p>{len(audit.near_duplicates):,} pairs, {across:,} of them across splits: with the "
-        f"cosine of their features, or the same picture in grey or mirrored.</p>\n"
+        f"<h2>Near-duplicates</h2><p>Pairs of images, {len(audit.near_duplicates):,} in all, {across:,} across splits: "
+        f"with the cosine of their features, or the same picture in grey or mirrored.</p>\n"
         f'<main class="pairs">{pairs}</main>\n'
         "<h2>Outliers</h2><p>The images that are least like all others: with the mean cosine distance to the nearest "
         f"five.</p>\n<main>{far}</main></body></html>\n"

@@ -108,14 +108,15 @@ def _duplicates(pairs: Sequence[NearDuplicate]) -> list[str]:
         )
         for pair in pairs
     ]
-    return [f"{len(pairs):,} pairs of images are near-duplicates, {across:,} of them across splits:", *_first(rows)]
+    many = "1 pair of images is" if len(pairs) == 1 else f"{len(pairs):,} pairs of images are"
+    return [f"{many} near-duplicates, {across:,} of them across splits:", *_first(rows)]
 
 
 def _outliers(outliers: Sequence[Outlier]) -> list[str]:
     rows = [
         f"  {each.distance:.2f}  {printable(each.path)} ({each.split}, {printable(each.label)})" for each in outliers
     ]
-    return [f"The {len(outliers):,} images that are least like all others:", *_first(rows)] if outliers else []
+    return ["The images that are least like all others:", *_first(rows)] if outliers else []
 
 
 def _first(rows: list[str]) -> list[str]:
