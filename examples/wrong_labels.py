@@ -1,6 +1,6 @@
 """List the labels of a folder of images that are probably wrong, and the images to label next.
 
-python wrong_labels.py IMAGES WEIGHTS [UNLABELLED]
+python examples/wrong_labels.py IMAGES WEIGHTS [UNLABELLED]
 
 WEIGHTS is a bundle, a file or a published id; `effnet models list` shows those.
 """

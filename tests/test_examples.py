@@ -298,6 +298,7 @@ def test_an_export_needs_no_effnet_to_predict(run_example, small_bundle, grey_im
 
 # That every example has a test of its own is checked by name.
 test_executorch_only = test_openvino_only = test_litert_only = None
+test_ray_serve = None  # tests/serving/test_serve_examples.py
 
 
 @pytest.mark.elsewhere

@@ -18,7 +18,7 @@ _BY = {
 def suggest(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images without labels, in any subfolder.")],
     weights: Annotated[str, typer.Option(help="Pretrained weights, whose features tell images apart.")],
-    number: Annotated[int, typer.Option("--n", min=1, help="Number of images to suggest.")] = 100,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of images to suggest.")] = 100,
     labelled: Annotated[
         str | None, typer.Option(metavar="DATA", help="Labelled images; without them, typical ones are suggested.")
     ] = None,
@@ -31,7 +31,7 @@ def suggest(
 
     with counters() as progress:
         found = suggest_images(
-            folder, weights=weights, number=number, labelled=labelled, model=model, seed=seed, progress=progress
+            folder, weights=weights, number=n, labelled=labelled, model=model, seed=seed, progress=progress
         )
     if output is Output.json:
         margins = found.margins or (None,) * len(found.paths)

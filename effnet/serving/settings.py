@@ -111,12 +111,16 @@ class Settings:
         return max(64 * 10**6, 4 * self.max_body)
 
 
+_LEAST_RATE, _MOST_RATE = 1e-3, 1e9
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions(Settings):
     """The options of `effnet serve`: the settings of a server, and what is done instead of serving."""
 
     FLAGS: ClassVar[tuple[str, ...]] = (
-        "host", "port", "keys", "use", "workers", "deadline_ms", "watch", "drain_seconds", "manifests", "out", "plan",
+        "host", "port", "keys", "use", "workers", "deadline_ms", "page", "review", "watch", "drain_seconds",
+        "manifests", "out", "plan",
     )  # fmt: skip
 
     manifests: Literal["off", "kubernetes", "kserve", "compose"] = option(
@@ -132,5 +136,7 @@ class ServeOptions(Settings):
     def __post_init__(self) -> None:
         # Zero arguments of `super` do not work in a class with slots, which is made twice.
         Settings.__post_init__(self)
-        if not 0 <= self.plan <= 1e9:
-            raise InputError(f"plan must lie in 0..1e+09 images a second; got {self.plan:g}")
+        if self.plan != 0 and not _LEAST_RATE <= self.plan <= _MOST_RATE:
+            raise InputError(
+                f"plan must lie in {_LEAST_RATE:g}..{_MOST_RATE:g} images a second, or be 0; got {self.plan:g}"
+            )

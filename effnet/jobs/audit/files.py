@@ -22,7 +22,7 @@ def write_audit(audit: Audit, folder: str | os.PathLike[str]) -> tuple[Path, Pat
     """Write `audit.csv` and `audit.html` into `folder`, which is made if it is missing; return their paths.
 
     A row of the table is an image: why it is listed (label, near-duplicate, outlier), the given and the likely class,
-    and how sure that is: the probability of a wrong label, the cosine, or the distance.
+    and the confidence: the probability of a wrong label, the cosine, or the distance.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _page(audit: Audit) -> str:
         "changed.</p>\n"
         f"<h2>Labels that are probably wrong</h2><p>{escape(labels_sentence(audit))}</p>\n<main>{labels}</main>\n"
         f"<h2>Near-duplicates</h2><p>Pairs of images, {len(audit.near_duplicates):,} in all, {across:,} across splits: "
-        f"with the cosine of their features, or the same picture in grey or mirrored.</p>\n"
+        f"with the cosine of their features, or the same image in grey or mirrored.</p>\n"
         f'<main class="pairs">{pairs}</main>\n'
         "<h2>Outliers</h2><p>The images that are least like all others: with the mean cosine distance to the nearest "
         f"five.</p>\n<main>{far}</main></body></html>\n"
