@@ -21,8 +21,8 @@ def _sides(record: Record) -> str:
     )
     return (
         f"`effnet fit` from a Lite0 backbone in {minutes:g} minutes, {len(samples['effnet_ap'])} seeds: AP "
-        f"{_span(samples['effnet_ap'])}, AP50 {_span(samples['effnet_ap50'])}; heads of torchvision and effdet on "
-        f"that backbone in twice the minutes, AP / AP50: {rivals}"
+        f"{_span(samples['effnet_ap'])}, AP50 {_span(samples['effnet_ap50'])}; other heads on that backbone at "
+        f"320 pixels in twice the minutes, AP / AP50: {rivals}"
     )
 
 
