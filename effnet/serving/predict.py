@@ -127,8 +127,8 @@ def _check_maps(version: Version) -> None:
     if not version.has_maps:
         name = version.first.format.name
         raise bad_request(
-            f"a heat map needs a file with activation maps; that of {version.name} has none: `effnet export BUNDLE "
-            f"--maps --to {name}` writes it, for classifiers and several outputs"
+            f"a heat map must come from a file with activation maps; that of {version.name} has none: `effnet "
+            f"export BUNDLE --maps --to {name}` writes it, for classifiers and several outputs"
         )
 
 

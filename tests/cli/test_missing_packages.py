@@ -27,7 +27,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 # The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
     "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train",
-    "align": "train", "zeroshot": "train",
+    "align": "train", "zeroshot": "train", "suggest": "train",
     "profile": "profile", "serve": "serve",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
     "data inspect digits": "train", "data inspect ct": "medical", "data inspect sounds": "audio",
