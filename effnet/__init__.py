@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from effnet.jobs.align.job import AlignResult, align
     from effnet.jobs.audit.api import audit
     from effnet.jobs.audit.record import Audit
+    from effnet.jobs.audit.suggest import Suggestions, suggest
     from effnet.jobs.bench import Bench, bench
     from effnet.jobs.explain import explain
     from effnet.jobs.export import export
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from effnet.jobs.runs import Comparison, compare, runs
     from effnet.jobs.save import save
     from effnet.jobs.search.api import SearchResult, search
-    from effnet.jobs.suggest import Suggestions, suggest
     from effnet.jobs.zeroshot import ZeroshotResult, zeroshot
     from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
@@ -103,8 +103,8 @@ _LAZY = {
     # workshop
     "Audit": ("effnet.jobs.audit.record", "Audit"),
     "audit": ("effnet.jobs.audit.api", "audit"),
-    "Suggestions": ("effnet.jobs.suggest", "Suggestions"),
-    "suggest": ("effnet.jobs.suggest", "suggest"),
+    "Suggestions": ("effnet.jobs.audit.suggest", "Suggestions"),
+    "suggest": ("effnet.jobs.audit.suggest", "suggest"),
     "AlignResult": ("effnet.jobs.align.job", "AlignResult"),
     "align": ("effnet.jobs.align.job", "align"),
     "evaluate": ("effnet.measurement.evaluate", "evaluate"),

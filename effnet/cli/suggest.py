@@ -27,7 +27,7 @@ def suggest(
     output: Format = Output.table,
 ) -> None:
     """Suggest which images to label next: typical ones first, then those a classifier is unsure of."""
-    from effnet.jobs.suggest import suggest as suggest_images
+    from effnet.jobs.audit.suggest import suggest as suggest_images
 
     with counters() as progress:
         found = suggest_images(

@@ -18,7 +18,7 @@ def near_pairs(features: np.ndarray) -> tuple[list[tuple[int, int, float]], floa
     The limit follows from the data: the second nearest image of most is no copy of it, and 1 % of these cosines are
     above the limit. It is at least 0.8.
     """
-    rows = _unit(features)
+    rows = unit_features(features)
     if len(rows) < _NEIGHBOURS:
         return [], 1.0
     second = [np.partition(cosines, -3, axis=1)[:, -3] for _, cosines in _products(rows)]  # the first is the image
@@ -33,7 +33,7 @@ def near_pairs(features: np.ndarray) -> tuple[list[tuple[int, int, float]], floa
 
 def outlier_distances(features: np.ndarray) -> np.ndarray:
     """Return the mean cosine distance of each image [images] to its nearest five, of centred features."""
-    rows = _unit(features - features.mean(0))
+    rows = unit_features(features - features.mean(0))
     kept = min(_NEIGHBOURS, len(rows) - 1)
     if kept < 1:
         return np.zeros(len(rows))
@@ -45,7 +45,8 @@ def outlier_distances(features: np.ndarray) -> np.ndarray:
     return found
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def unit_features(features: np.ndarray) -> np.ndarray:
+    """Return features [images, channels], each of length 1."""
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 

@@ -16,9 +16,10 @@ from effnet.tasks.task import Figure, Output, Task
 UNKNOWN = "unknown"
 """The answer to an image of low confidence."""
 
+# Its logarithm is finite.
+_LEAST_PROBABILITY = 1e-30
 # The sums of effnet's own files differ from 1 by a millionth, also in int8: all of them compute softmax in fp32.
 # bfloat16 rounds each probability to 0.4 %.
-_LEAST_PROBABILITY = 1e-30
 _SUM_TOLERANCE, _RANGE_TOLERANCE = 2e-2, 1e-3
 
 

@@ -25,8 +25,8 @@ _LEAST_CONTRAST = 4.0
 # Digits and icons are too similar to each other below this size.
 _LEAST_SIDE = 32
 _SIDE, _COPY, _FREQUENCIES = 32, 16, 8
-# Of photographs, no other pair has both so close a hash and such a correlation of brightness; all copies in JPEG, half
-# the size, grey or mirrored have.
+# Of 290 photographs (photos7), no two have both so close a hash and such a correlation of brightness; 99 % or more of
+# their copies in JPEG at quality 20, half the size, grey or mirrored have.
 _LEAST_CORRELATION = 0.9
 # Looks are compared with all others so many at a time.
 _ROWS = 1024

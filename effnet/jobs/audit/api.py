@@ -2,9 +2,7 @@
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -13,13 +11,13 @@ from effnet.data.inspection.inspect import inspect_and_join
 from effnet.data.inspection.leaks import names_of
 from effnet.data.sources import Group
 from effnet.errors import InputError
+from effnet.jobs.audit.backbone import Progress, backbone, titled
 from effnet.jobs.audit.copies import copies
 from effnet.jobs.audit.record import Audit, LabelError, NearDuplicate, Outlier
 from effnet.measurement.label_noise import LabelNoise, label_noise
 from effnet.measurement.neighbours import outlier_distances
-from effnet.training.transfer.features import extract, make_extractor
+from effnet.training.transfer.features import extract
 from effnet.training.transfer.out_of_fold import NEVER, folds_of, out_of_fold
-from effnet.weights.pretrained import adapted, load_backbone
 
 MOST = 200
 """The number of wrong labels that are listed by default: as many as a person looks at."""
@@ -29,7 +27,6 @@ _LEAST_PROBABILITY = 0.1
 _OUTLIER_SHARE, _MOST_OUTLIERS = 0.02, 20
 # Fewer images a class than this say nothing about each other.
 _LEAST_IMAGES = 20
-Progress = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,7 +70,7 @@ def audit(
     if most < 1:
         raise InputError(f"most must be at least 1; got {most}")
     dataset = data if isinstance(data, Dataset) else read_dataset(data, seed=seed)
-    dataset, _ = inspect_and_join(dataset, seed=seed, progress=_titled("inspecting", progress))
+    dataset, _ = inspect_and_join(dataset, seed=seed, progress=titled("inspecting", progress))
     return audit_of(dataset, weights=os.fspath(weights), model=model, seed=seed, most=most, progress=progress)
 
 
@@ -87,23 +84,12 @@ def audit_of(
     progress: Progress | None = None,
 ) -> Audit:
     """Return the audit of an inspected data set."""
-    images = images_of(dataset, weights, model, progress=_titled("computing features", progress))
+    images = images_of(dataset, weights, model, progress=titled("computing features", progress))
     if len(images.names) < _LEAST_IMAGES:
         raise InputError(f"an audit needs at least {_LEAST_IMAGES} images that can be read; got {len(images.names)}")
-    noise, judged, errors = None, np.zeros(len(images.names), bool), ()
-    if dataset.label_kind.classes:
-        fold = folds_of(images.labels, images.groups, seed=seed)
-        judged = fold != NEVER
-        logits = out_of_fold(
-            images.features, images.labels, fold, num_classes=len(dataset.class_names),
-            progress=_titled("training classifiers", progress),
-        )[judged]  # fmt: skip
-        present = np.isfinite(logits).any(0)
-        places = np.cumsum(present) - 1
-        noise = label_noise(logits[:, present], places[images.labels[judged]])
-        classes = [name for name, here in zip(dataset.class_names, present, strict=True) if here]
-        errors = _label_errors(images, np.flatnonzero(judged), noise, classes, most)
-    pairs, limit = copies(dataset, images.places, images.features, progress=_titled("comparing looks", progress))
+    judged, noise, classes = _judge(dataset, images, seed=seed, progress=progress)
+    errors = () if noise is None else _label_errors(images, np.flatnonzero(judged), noise, classes, most)
+    pairs, limit = copies(dataset, images.places, images.features, progress=titled("comparing looks", progress))
     return Audit(
         weights=weights,
         images=len(images.names),
@@ -118,8 +104,28 @@ def audit_of(
     )
 
 
-def _titled(title: str, progress: Progress | None) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(title, done, total)
+def _judge(
+    dataset: Dataset, images: Images, *, seed: int, progress: Progress | None
+) -> tuple[np.ndarray, LabelNoise | None, list[str]]:
+    """Return which images are judged, bool [images], what that says of their labels, and the names of their classes.
+
+    Labels are judged if they are classes; an only image of its class is not.
+    """
+    none = np.zeros(len(images.names), bool)
+    if not dataset.label_kind.classes:
+        return none, None, []
+    fold = folds_of(images.labels, images.groups, seed=seed)
+    judged = fold != NEVER
+    if not judged.any():
+        return none, None, []
+    logits = out_of_fold(
+        images.features, images.labels, fold, num_classes=len(dataset.class_names),
+        progress=titled("training classifiers", progress),
+    )[judged]  # fmt: skip
+    present = np.isfinite(logits).any(0)
+    places = np.cumsum(present) - 1
+    classes = [name for name, here in zip(dataset.class_names, present, strict=True) if here]
+    return judged, label_noise(logits[:, present], places[images.labels[judged]]), classes
 
 
 def images_of(
@@ -131,14 +137,9 @@ def images_of(
     progress: Callable[[int, int], None] | None = None,
 ) -> Images:
     """Return the features of all images of a data set, at `side` pixels or those of the weights."""
-    found = load_backbone(weights, model=model)
-    found = adapted(
-        found, num_classes=1, in_channels=dataset.channels, resolution=side or found.preprocess.resolution
-    )  # fmt: skip
     parts = [(name, getattr(dataset, name)) for name in _SPLITS if len(getattr(dataset, name))]
     rows, names, splits, labels, places = [], [], [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        extractor = make_extractor(found.spec, found.state, found.preprocess, Path(folder) / "backbone.onnx")
+    with backbone(weights, model=model, channels=dataset.channels, side=side) as extractor:
         done, total = 0, sum(len(split) for _, split in parts)
         for name, split in parts:
             before = done

@@ -10,7 +10,7 @@ from effnet.data.datasets import Dataset, Split, loaded_image
 from effnet.data.images.decode import Decoding
 from effnet.data.inspection.alike import Look, alike_mirrored, look_at, look_reduction
 from effnet.errors import ImageError
-from effnet.measurement.neighbours import near_pairs
+from effnet.measurement.neighbours import near_pairs, unit_features
 from effnet.system.machine import usable_cores
 
 Pair = tuple[int, int, float]
@@ -31,7 +31,7 @@ def copies(
     known = {(one, other) for one, other, _ in pairs}
     numbers, looks, mirrored = _looks(dataset, places, progress=progress)
     if len(looks) > 1:
-        rows = features / np.linalg.norm(features, axis=1, keepdims=True)
+        rows = unit_features(features)
         found = [(numbers[one], numbers[other]) for one, other in alike_mirrored(looks, mirrored)]
         pairs += [(one, other, float(rows[one] @ rows[other])) for one, other in found if (one, other) not in known]
     return sorted(pairs, key=lambda pair: -pair[2]), limit

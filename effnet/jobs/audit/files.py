@@ -10,7 +10,7 @@ from pathlib import Path
 from effnet.bundle.config import write_text
 from effnet.jobs.audit.record import Audit, labels_sentence
 from effnet.jobs.find.page import STYLE, thumbnail
-from effnet.system.text import percent, printable
+from effnet.system.text import cell, percent, printable
 
 CSV, PAGE = "audit.csv", "audit.html"
 COLUMNS = ("path", "split", "given", "likely", "confidence", "reason")
@@ -29,7 +29,7 @@ def write_audit(audit: Audit, folder: str | os.PathLike[str]) -> tuple[Path, Pat
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_rows(audit))
+    writer.writerows([cell(text) for text in row] for row in _rows(audit))
     write_text(place / CSV, text.getvalue())
     write_text(place / PAGE, _page(audit))
     return place / CSV, place / PAGE

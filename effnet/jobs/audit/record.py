@@ -50,7 +50,7 @@ class Audit:
     """The findings about a data set, the surest first; nothing is changed or left out because of them.
 
     `judged` of the `images` have a probability of a wrong label; `noise_rate` is the estimated share of wrong labels
-    among them, None for labels other than classes. `label_errors` are at most as many as were requested, of which
+    among them, None if no label is judged. `label_errors` are at most as many as were requested, of which
     `expected_precision` are expected to be wrong; `expected_errors` is the number to expect in the whole set.
     `least_cosine` is the cosine from which two images count as near-duplicates.
     """
@@ -79,7 +79,7 @@ def describe_audit(audit: Audit) -> list[str]:
 def labels_sentence(audit: Audit) -> str:
     """Return what is expected of the labels, in one sentence."""
     if audit.noise_rate is None:
-        return "Labels are judged only if they are classes."
+        return "No label is judged: labels must be classes with two images or more."
     listed = len(audit.label_errors)
     whole = f"About {percent(audit.noise_rate)} of {audit.judged:,} labels are wrong by estimate"
     if not listed:

@@ -1,20 +1,18 @@
 """The verb suggest: which images of a folder to label next."""
 
 import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from effnet.data.datasets import DataLike, Dataset, Split, read_dataset
 from effnet.data.folder import list_images
 from effnet.errors import InputError, MissingExtraError
+from effnet.jobs.audit.backbone import Progress, backbone, titled
+from effnet.measurement.neighbours import unit_features
 from effnet.system.text import printable
-from effnet.training.transfer.features import Extractor, extract, make_extractor
+from effnet.training.transfer.features import Extractor, extract
 from effnet.training.transfer.head import PENALTIES, train_head
-from effnet.weights.pretrained import adapted, load_backbone
 
 # Features are reduced to so many directions before they are clustered.
 _DIRECTIONS = 64
@@ -22,7 +20,6 @@ _DIRECTIONS = 64
 _POOL = 5
 # An image this close to a labelled one, by the cosine of their features, is a copy of it.
 _COPY = 0.999
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,39 +68,38 @@ def suggest(
     if not paths:
         raise InputError(f"there must be images in {name}; none were found")
     dataset = None if labelled is None else _labelled(labelled, seed)
-    found = load_backbone(os.fspath(weights), model=model)
-    channels = found.spec.in_channels if dataset is None else dataset.channels
-    found = adapted(found, num_classes=1, in_channels=channels, resolution=found.preprocess.resolution)
-    with tempfile.TemporaryDirectory() as scratch:
-        extractor = make_extractor(found.spec, found.state, found.preprocess, Path(scratch) / "backbone.onnx")
+    known: tuple[np.ndarray, np.ndarray] | None = None
+    with backbone(os.fspath(weights), model=model, channels=dataset.channels if dataset else None) as extractor:
         split = Split(sources=paths, labels=np.zeros(len(paths), np.int64))
-        pool = extract(extractor, split, progress=_titled("computing features", progress))
-        known = None if dataset is None else _known(dataset, extractor, progress)
-    features, places = pool.values, pool.indices
-    margins, copies = np.empty(0), 0
+        pool = extract(extractor, split, progress=titled("computing features", progress))
+        if dataset is not None:
+            known = _known(dataset, extractor, progress)
+    fresh = np.arange(len(pool.values))
     if known is not None:
-        copied = (_unit(features) @ _unit(known[0]).T).max(1) >= _COPY
-        copies = int(copied.sum())
-        features, places = features[~copied], places[~copied]
-    if len(features) < number:
+        fresh = np.flatnonzero((unit_features(pool.values) @ unit_features(known[0]).T).max(1) < _COPY)
+    if len(fresh) < number:
         raise InputError(
-            f"there must be at least {number} images without a label in {name}; there are {len(features)}: ask for "
-            "fewer"
+            f"there must be at least {number} images without a label in {name}; there are {len(fresh)}: ask for fewer"
         )
-    if known is None:
-        chosen = _centres(features, number, seed)
-    else:
-        assert dataset is not None
-        margins = _margins(features, *known, num_classes=len(dataset.class_names))
-        pool_rows = np.argsort(margins, kind="stable")[: _POOL * number]
-        chosen = pool_rows[_centres(features[pool_rows], number, seed)]
-        chosen = chosen[np.argsort(margins[chosen], kind="stable")]
-        margins = margins[chosen]
+    chosen, margins = _chosen(pool.values[fresh], known, number, seed)
     return Suggestions(
-        paths=tuple(paths[places[row]] for row in chosen), by="centres" if known is None else "margin",
-        margins=tuple(map(float, margins)), images=len(features), copies=copies,
+        paths=tuple(paths[pool.indices[fresh[row]]] for row in chosen), by="centres" if known is None else "margin",
+        margins=tuple(map(float, margins)), images=len(fresh), copies=len(pool.values) - len(fresh),
         unreadable=len(paths) - len(pool.values),
     )  # fmt: skip
+
+
+def _chosen(
+    features: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None, number: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the images to label, and their margins: none without labelled images."""
+    if known is None:
+        return _centres(features, number, seed), np.empty(0)
+    margins = _margins(features, *known)
+    unsure = np.argsort(margins, kind="stable")[: _POOL * number]
+    chosen = unsure[_centres(features[unsure], number, seed)]
+    chosen = chosen[np.argsort(margins[chosen], kind="stable")]
+    return chosen, margins[chosen]
 
 
 def _labelled(labelled: DataLike, seed: int) -> Dataset:
@@ -116,20 +112,16 @@ def _labelled(labelled: DataLike, seed: int) -> Dataset:
 def _known(dataset: Dataset, extractor: Extractor, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the features and the classes of all labelled images; those of test are not learnt from, but known."""
     parts = [split for split in (dataset.train, dataset.val, dataset.test) if len(split)]
-    found = [extract(extractor, split, progress=_titled("reading labelled images", progress)) for split in parts]
+    found = [extract(extractor, split, progress=titled("reading labelled images", progress)) for split in parts]
     labels = [split.labels[each.indices] for split, each in zip(parts, found, strict=True)]
     return np.concatenate([each.values for each in found]), np.concatenate(labels)
 
 
-def _titled(title: str, progress: Progress | None) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(title, done, total)
-
-
-def _margins(features: np.ndarray, known: np.ndarray, labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+def _margins(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the difference of the two largest probabilities of each image, by a head on the labelled ones."""
     present = np.unique(labels)
     if len(present) < 2:
-        raise InputError(f"labelled images must have two classes or more; got {len(present)} of {num_classes}")
+        raise InputError(f"labelled images must have two classes or more; got {len(present)}")
     places = np.searchsorted(present, labels)
     head = train_head(
         known, places, num_classes=len(present), val_features=known, val_labels=places, penalties=PENALTIES[:1]
@@ -149,7 +141,7 @@ def _centres(features: np.ndarray, number: int, seed: int) -> np.ndarray:
         raise MissingExtraError("scikit-learn", "train") from error
     if len(features) == number:
         return np.arange(number)
-    rows = _unit(features)
+    rows = unit_features(features)
     rows = PCA(min(_DIRECTIONS, *rows.shape), random_state=seed).fit_transform(rows)
     clusters = KMeans(number, n_init=1, random_state=seed).fit(rows)
     distances = ((rows - clusters.cluster_centers_[clusters.labels_]) ** 2).sum(1)
@@ -160,7 +152,3 @@ def _centres(features: np.ndarray, number: int, seed: int) -> np.ndarray:
         rest = np.setdiff1d(np.arange(len(rows)), nearest)
         nearest = np.concatenate([nearest, rest[: number - len(numbers)]])
     return nearest
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,33 @@
+"""The features of images by pretrained weights, which an audit and suggestions share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from effnet.training.transfer.features import Extractor, make_extractor
+from effnet.weights.pretrained import adapted, load_backbone
+
+Progress = Callable[[str, int, int], None]
+"""Called with a title, the number done and the total."""
+
+
+@contextmanager
+def backbone(
+    weights: str, *, model: str | None, channels: int | None = None, side: int | None = None
+) -> Iterator[Extractor]:
+    """Yield the extractor of pretrained weights, for images of `channels` at `side` pixels; by default their own."""
+    found = load_backbone(weights, model=model)
+    found = adapted(
+        found,
+        num_classes=1,
+        in_channels=channels or found.spec.in_channels,
+        resolution=side or found.preprocess.resolution,
+    )
+    with TemporaryDirectory() as folder:
+        yield make_extractor(found.spec, found.state, found.preprocess, Path(folder) / "backbone.onnx")
+
+
+def titled(title: str, progress: Progress | None) -> Callable[[int, int], None] | None:
+    """Return `progress` with this title."""
+    return None if progress is None else lambda done, total: progress(title, done, total)
