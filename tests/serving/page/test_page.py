@@ -32,7 +32,7 @@ def paged(serve_here, page_bundle, page_images, tmp_path):
     def start(*words, scored=True, **options):
         options = {"page": True, "review": str(page_images), "corrections": str(tmp_path / "c.jsonl")} | options
         served = serve_here(*(words or (f"m={page_bundle}",)), **options)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while scored and "data-number" not in served.client.get("/map", headers=header(options)).text:
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -203,7 +203,7 @@ def test_images_are_scored_only_while_no_engine_runs_and_are_none_of_the_metrics
     assert workers.offer_if_idle(task(answers, read), group="m rows") is None
     assert workers.counts() == (0, 1)  # the review waits as well
     go.set()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while "data-number" not in served.client.get("/map").text:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -281,7 +281,7 @@ def test_other_tasks_are_tried_and_mapped_but_not_reviewed(serve_here, bundles, 
     served = serve_here(*words, page=True, review=str(page_images))
     for name, kind in (("det", "detection"), ("seg", "segmentation"), ("parts", "several")):
         assert f'data-kind="{kind}"' in served.client.get(f"/?model={name}").text
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while "Nothing to correct here" not in (page := served.client.get("/review").text):
         assert time.monotonic() < until, page
         time.sleep(0.05)

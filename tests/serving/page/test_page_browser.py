@@ -84,7 +84,7 @@ def serve_thread(page_bundle, page_images, tmp_path_factory):
         thread = threading.Thread(target=server.run)
         thread.start()
         begun.append((server, thread, page, state))
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not server.started:
             assert time.monotonic() < until
             time.sleep(0.02)
