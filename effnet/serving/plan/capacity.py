@@ -1,5 +1,6 @@
 """How many replicas answer a rate of images within the deadline: the least that a simulation finds enough."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def plan(
     better.
     """
 
+    @functools.cache
     def row(replicas: int) -> Row:
         share = rate / replicas
         arrivals = poisson(share, seconds=requests / share, rng=np.random.default_rng(0))

@@ -17,7 +17,7 @@ from effnet.serving.version import Source, best_batch, blank
 from effnet.system.files import read_bytes
 
 _RUNS = 30
-# HTTP, parsing and writing of one request, measured by benchmarks.serve_throughput; not the engine's.
+# HTTP, parsing and writing of one request, beside the engine's work: assumed, there is no record of it yet.
 _OTHER_SECONDS = 0.001
 _SIZE = (1024, 768)
 
