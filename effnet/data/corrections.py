@@ -52,10 +52,12 @@ def read_corrections(path: str | Path) -> tuple[Correction, ...]:
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             found = parse_correction(line, number, where=f"{printable(path)}:{number}")
-            for key in (found.sha256, found.path) if found.undo else ():
+            own = found.path or found.sha256
+            # The last line comes last: the line between may name the same image in the other way.
+            for key in (found.sha256, found.path) if found.undo else (own,):
                 last.pop(key, None)
             if not found.undo:
-                last[found.path or found.sha256] = found
+                last[own] = found
     return tuple(last.values())
 
 

@@ -44,6 +44,16 @@ def labels_of(dataset):
     }
 
 
+def test_the_last_line_of_an_image_counts_however_it_is_named(tiny_images, write):
+    digest = hashlib.sha256((tiny_images / "dark" / "03.png").read_bytes()).hexdigest()
+    file = write(
+        {"path": "dark/03.png", "new": "light"},
+        {"sha256": digest, "new": "middle"},
+        {"path": "dark/03.png", "new": "dark"},
+    )
+    assert labels_of(read_dataset(tiny_images, corrections=file))["dark/03.png"] == "dark"
+
+
 def test_labels_change_and_images_are_left_out(tiny_images, write):
     digest = hashlib.sha256((tiny_images / "light" / "07.png").read_bytes()).hexdigest()
     file = write(
