@@ -10,7 +10,7 @@ from bundles import make_bundle
 from PIL import Image, ImageOps
 
 import effnet
-from effnet.errors import InputError
+from effnet.errors import InputError, WeightsError
 from effnet.jobs.audit.files import COLUMNS, write_audit
 from effnet.jobs.audit.record import describe_audit
 
@@ -96,6 +96,21 @@ def test_typical_images_are_of_all_kinds_and_unsure_ones_lie_between(folder, wei
     assert Path(unsure.paths[0]).name.startswith("half"), unsure
     assert (unsure.by, unsure.copies, unsure.images) == ("margin", 1, 9)
     assert list(unsure.margins) == sorted(unsure.margins)
+
+
+def test_classes_of_one_image_have_no_judged_label_and_other_channels_are_refused(weights):
+    images = np.random.default_rng(0).integers(0, 256, (24, 40, 40, 3), dtype=np.uint8)
+    names = [f"c{number}" for number in range(24)]
+
+    def dataset(pixels: np.ndarray) -> effnet.Dataset:
+        held_out = (pixels[:1], names[:1])
+        return effnet.Dataset.from_arrays(pixels, names, val=held_out, test=held_out)
+
+    with pytest.raises(WeightsError, match=r"must read 3 channels, or as many .*, 3; .* reads 1"):
+        effnet.audit(dataset(images), weights=weights)
+    found = effnet.audit(dataset(images[..., :1]), weights=weights)
+    assert (found.judged, found.noise_rate, found.label_errors) == (0, None, ())
+    assert "No label is judged" in describe_audit(found)[0]
 
 
 def test_suggestions_refuse_what_cannot_be_done(folder, weights, tmp_path):
