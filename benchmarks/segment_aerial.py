@@ -120,7 +120,7 @@ def measured(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -
     """Train one network; return its test mIoU and its latency in milliseconds."""
     module, spec, preprocess = network(kind, dataset, args.side, seed)
     preprocess = dataclasses.replace(preprocess, scale=args.scale)
-    recipe = recipe_for(1, seed, args)
+    recipe = recipe_for(spec, 1, seed, args)
     with tempfile.TemporaryDirectory() as scratch:
         start = time.process_time()  # of an epoch, to know how many there is time for
         train(module, dataset, recipe, preprocess, folder=Path(scratch) / "one", device=_CPU)
@@ -129,7 +129,7 @@ def measured(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -
         module, spec, _ = network(kind, dataset, args.side, seed)
         start = time.process_time()
         result = train(
-            module, dataset, recipe_for(epochs, seed, args), preprocess, folder=Path(scratch) / "all", device=_CPU
+            module, dataset, recipe_for(spec, epochs, seed, args), preprocess, folder=Path(scratch) / "all", device=_CPU
         )
         seconds = time.process_time() - start
         images = held_out(dataset.test, recipe, preprocess, batch_size=16, limit=10**9)()
@@ -143,9 +143,9 @@ def measured(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -
     return score.miou, latency
 
 
-def recipe_for(epochs: int, seed: int, args: argparse.Namespace) -> Recipe:
+def recipe_for(spec: ArchSpec, epochs: int, seed: int, args: argparse.Namespace) -> Recipe:
     """Return effnet's recipe for segmenters with quarter turns, since aerial images have no up."""
-    recipe = dense_recipe("segmentation", epochs=epochs, mirror_safe=True, pretrained=True, seed=seed)
+    recipe = dense_recipe(spec, epochs=epochs, mirror_safe=True, pretrained=True, seed=seed)
     given = dict(text.split("=", 1) for text in args.set)
     values = {name: float(value) if "." in value else int(value) for name, value in given.items()}
     return with_values(recipe, {"masks.quarter_turns": True, "masks.scale": args.scale} | values)
