@@ -1,4 +1,4 @@
-"""`python -m benchmarks.duplicates`: which copies of an image an audit finds, and how many pairs it invents.
+"""`python -m benchmarks.duplicates`: the copies that `data inspect --weights` finds, and the pairs it invents.
 
 Of photos7 and imagenette_mini, 60 images get a copy: saved as JPEG at quality 20, the middle 80 % of each side, half
 the size, mirrored, or grey; each kind in a data set of its own, with all other images. The figure is the smallest share
@@ -7,6 +7,7 @@ are more than 1 % of the images. Some of those are true near-duplicates of the s
 """
 
 import io
+import itertools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-import effnet
 from benchmarks.harness import finish, options, shared
 from effnet.data.datasets import read_dataset
 from effnet.data.folder import list_images
+from effnet.data.inspection.inspect import inspect_and_join
+from effnet.jobs.audit.api import audit_of
 
 GOAL, MOST_FALSE, COPIES = 0.85, 0.01, 60
 SETS = ("photos7", "imagenette_mini")
@@ -57,11 +59,15 @@ def main() -> None:
 
 
 def audited(folder: Path, weights: Path) -> tuple[int, int]:
-    """Return how many copies an audit pairs with their images, and how many other pairs it lists."""
-    found = effnet.audit(read_dataset(str(folder), seed=0), weights=weights)
-    named = [
-        sorted(map(Path, pair.paths), key=lambda path: path.name.startswith(MARK)) for pair in found.near_duplicates
-    ]
+    """Return how many copies are paired with their images, and how many other pairs are listed.
+
+    `data inspect --weights` lists the copies that need no features, and the near-duplicates of an audit.
+    """
+    dataset, _ = inspect_and_join(read_dataset(str(folder), seed=0), seed=0)
+    listed = [pair.paths for pair in audit_of(dataset, weights=str(weights)).near_duplicates]
+    for group in dataset.groups:
+        listed += itertools.combinations(group.names, 2)
+    named = [sorted((Path(name) for name in pair), key=lambda path: path.name.startswith(MARK)) for pair in listed]
     ours = [one.stem == other.stem.removeprefix(MARK) != other.stem for one, other in named]
     return sum(ours), len(ours) - sum(ours)
 
