@@ -2,8 +2,8 @@
 
 Of photos7 and imagenette_mini, 60 images get a copy: saved as JPEG at quality 20, the middle 80 % of each side, half
 the size, mirrored, or grey; each kind in a data set of its own, with all other images. The figure is the smallest share
-of copies found, over both sets and all kinds; it is 0 if in one of these sets the listed pairs that are no copy of ours
-are more than 1 % of the images. Some of those are true near-duplicates of the set: all count as invented.
+of copies found, over both sets and all kinds; the listed pairs that are no copy of ours must be at most 1 % of the
+images in each of these sets.
 """
 
 import io
@@ -53,8 +53,9 @@ def main() -> None:
     most = max(np.mean(values) for key, values in samples.items() if key.endswith("_false"))
     least = min(float(np.mean(values)) for key, values in samples.items() if key.endswith("_found"))
     finish(
-        "duplicates", args, figure=0.0 if most > MOST_FALSE else least, goal=GOAL, unit="of the copies found",
+        "duplicates", args, figure=least, goal=GOAL, unit="of the copies found",
         better="higher", samples=samples, details={"copies": COPIES, "most_other_pairs_an_image": float(most)},
+        missed=[f"{most:.2%} of the images in other pairs, of at most {MOST_FALSE:.0%}"] if most > MOST_FALSE else [],
     )  # fmt: skip
 
 
