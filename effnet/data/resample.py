@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from effnet.data.images.loaded import Loaded
+from effnet.data.images.loaded import LARGE_PIXELS, Loaded
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Box = tuple[float, float, float, float]
@@ -30,14 +30,18 @@ def resample(
     if (height, width) == image.shape[:2] and box in (None, whole):
         return image[:]
     resampling = RESAMPLING[interpolation]
-    images = [image.image] if isinstance(image, Loaded) else to_images(image)
-    return from_images([p.resize((width, height), resampling, box=box) for p in images])
+    images = image.planes() if isinstance(image, Loaded) else to_images(image)
+    found = []
+    for one in images:
+        found.append(one.resize((width, height), resampling, box=box))
+        del one  # before the next is made: each may be large
+    return from_images(found)
 
 
 def to_images(image: np.ndarray) -> Iterator[Image.Image]:
-    """Yield one image, or one per channel if Pillow has no mode for their number."""
+    """Yield one image, or one per channel if Pillow has no mode for their number, or the image is large."""
     height, width, channels = image.shape
-    if channels == 3:
+    if channels == 3 and height * width < LARGE_PIXELS:
         yield Image.fromarray(np.ascontiguousarray(image))
     elif channels == 4:
         # In mode RGBA, Pillow would multiply by the fourth channel, which need not be alpha, before it resamples.

@@ -9,9 +9,11 @@ from PIL import Image
 from effnet.data.eval_view import eval_decoding
 from effnet.data.images.decode import Warn, decoded_for_resizing, decoded_image
 from effnet.data.images.limits import BYTES_PER_PIXEL, PixelsError, Room
+from effnet.data.images.loaded import LARGE_PIXELS
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import ImageError
 from effnet.serving.errors import HttpError
+from effnet.system.heap import trim_heap
 from effnet.system.text import brief
 
 _NAME = "the image"
@@ -64,7 +66,11 @@ def _decoded(data: bytes, preprocess: Preprocess, *, max_pixels: int, warn: Warn
                 with decoded_image(data, replace(decoding, reduce=None), name=_NAME) as image:
                     return np.array(image)
             with decoded_for_resizing(data, decoding, name=_NAME) as found:
-                return resize_and_crop(found, preprocess)
+                large = found.shape[0] * found.shape[1] >= LARGE_PIXELS
+                prepared = resize_and_crop(found, preprocess)
+            if large:
+                trim_heap()
+            return prepared
     except ImageError as error:
         if isinstance(error.__cause__, PixelsError | Image.DecompressionBombError):
             raise HttpError(

@@ -6,8 +6,8 @@ from PIL import Image
 from effnet.data.images.deep import Deep, in_eight_bits
 from effnet.errors import ImageError
 
-# Pixels converted at a time: about 30 MB in the worst mode.
-_PIECE_PIXELS = 2**20
+# Pixels converted at a time: about 8 MB in the worst mode.
+_PIECE_PIXELS = 2**18
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 Box = tuple[int, int, int, int]
@@ -79,7 +79,7 @@ def _mirrored(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def pieces(box: Box) -> list[Box]:
-    """Return the boxes, of a million pixels at most, in which an image is converted."""
+    """Return the boxes, of a quarter of a million pixels at most, in which an image is converted."""
     left, top, right, bottom = box
     across = min(right - left, _PIECE_PIXELS)
     down = _PIECE_PIXELS // across
@@ -90,6 +90,11 @@ def pieces(box: Box) -> list[Box]:
     ]
 
 
+def over_white(image: Image.Image) -> Image.Image:
+    """Return an image with alpha composited over white, mode RGBA."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+
+
 def _convert(image: Image.Image, channels: int) -> np.ndarray:
     if image.mode == "I":  # a PGM, which Pillow scales to 16 bits by the largest value in its header
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -98,8 +103,7 @@ def _convert(image: Image.Image, channels: int) -> np.ndarray:
     if channels == 4:
         return np.array(image.convert("RGBA"))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = over_white(image)
     if channels == 3:
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if image.mode not in ("1", "L", "RGB"):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effnet.data import resample
 from effnet.data.eval_view import eval_decoding, eval_view
+from effnet.data.images import loaded, pixels
 from effnet.data.images.decode import decoded_for_resizing, decoded_image
 from effnet.data.images.loaded import Loaded
 from effnet.data.preprocess import Preprocess, resize_and_crop
@@ -55,6 +57,20 @@ def test_only_images_of_the_requested_channels_stay_as_they_are(mode: str) -> No
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_upright(orientation: int) -> None:
     check(encoded("RGB", orientation=orientation), view_of())
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "LA", "P"])
+def test_channels_of_large_images_are_resized_one_by_one(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {kind: eval_view(encoded(mode), view_of(mode=kind)) for kind in ("center", "squash")}
+    monkeypatch.setattr(loaded, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(resample, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(pixels, "_PIECE_PIXELS", 500)
+    for kind, found in expected.items():
+        np.testing.assert_array_equal(eval_view(encoded(mode), view_of(mode=kind)), found)
+    with decoded_for_resizing(encoded(mode), eval_decoding(view_of())) as image:
+        assert isinstance(image, Loaded) == (mode in ("RGBA", "RGB"))
+        with decoded_image(encoded(mode), eval_decoding(view_of())) as whole:
+            np.testing.assert_array_equal(image[3:9], whole[3:9])
 
 
 def test_a_transparent_colour_and_values_of_more_bits_are_converted() -> None:
