@@ -52,9 +52,10 @@ def main() -> None:
         finally:
             server.process.terminate()
             server.process.wait(60)
+    missed = [f"{peak:.0f} MB above the start, of at most {MOST_MB:g}"] if peak > MOST_MB else []
     handled = {kind: statistics.fmean(found[kind]) for kind in KINDS if found[kind]}
     count = sum(len(rows) for rows in found.values())
-    faults = count - round(sum(map(sum, found.values()))) + good.failed + (not alive) + (peak > MOST_MB)
+    faults = count - round(sum(map(sum, found.values()))) + good.failed + (not alive)
     details = {
         "requests": count, "handled": handled, "alive": alive, "peak_mb_above_start": round(peak, 1),
         "after_mb_above_start": round(after, 1), "peak_goal_mb": MOST_MB, "good_requests": good.sent,
@@ -63,7 +64,7 @@ def main() -> None:
     print(json.dumps(details))
     finish(
         "serve_hostile", args, figure=float(count - faults), goal=float(count), unit=f"requests of {count} handled",
-        better="higher", samples={"handled_by_kind": list(handled.values())}, details=details,
+        better="higher", samples={"handled_by_kind": list(handled.values())}, details=details, missed=missed,
     )  # fmt: skip
 
 
@@ -142,7 +143,8 @@ def answer_to(server: Server, sent: Attack) -> int:
                 connection.sendall(part)
             if sent.leaves:
                 return 0
-            while not is_whole(answer) and (piece := connection.recv(65_536)):
+            asks_body = not sent.parts[0].startswith(b"HEAD ")
+            while not is_whole(answer, body=asks_body) and (piece := connection.recv(65_536)):
                 answer += piece
     except TimeoutError:
         return 599
@@ -154,11 +156,11 @@ def answer_to(server: Server, sent: Attack) -> int:
     return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") else 0
 
 
-def is_whole(answer: bytes) -> bool:
-    """Whether an answer of a known length has come whole."""
-    head, blank, body = answer.partition(b"\r\n\r\n")
+def is_whole(answer: bytes, *, body: bool = True) -> bool:
+    """Whether an answer of a known length has come whole; that to HEAD has no body, whatever its length says."""
+    head, blank, rest = answer.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: *(\d+)", head.lower())
-    return bool(blank) and length is not None and len(body) >= int(length[1])
+    return bool(blank) and length is not None and (not body or len(rest) >= int(length[1]))
 
 
 def reset_peak(server: Server) -> None:
