@@ -11,7 +11,7 @@ from starlette.requests import Request
 from effnet.errors import EffnetError
 from effnet.serving.batcher import Batcher, Refused
 from effnet.serving.body import Body, BodyRoom
-from effnet.serving.drift import Drift, expected_answers
+from effnet.serving.drift import Drift
 from effnet.serving.errors import Gone, HttpError, refused
 from effnet.serving.logs import Log
 from effnet.serving.metrics import Metrics

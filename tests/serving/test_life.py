@@ -17,7 +17,8 @@ from effnet.errors import BundleError
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.recorded import record_answers
 from effnet.serving.batcher import Batch, Waiting
-from effnet.serving.drift import expected_answers, stability_index
+from effnet.measurement.drift.expected import expected_answers
+from effnet.measurement.drift.statistics import stability_index
 from effnet.serving.logs import trace_of
 from effnet.serving.prove import prove
 from effnet.serving.reloading import Changes
