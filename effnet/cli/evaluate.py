@@ -35,7 +35,8 @@ def evaluate(
         typer.Option(metavar="DIR", help="Images of none of the classes, to measure how many are rejected."),
     ] = None,
     corruptions: Annotated[
-        bool, typer.Option("--corruptions", help="Score ten camera corruptions, in fp32 and int8 if the bundle has both.")
+        bool,
+        typer.Option("--corruptions", help="Score ten camera corruptions, in fp32 and int8 if the bundle has both."),
     ] = False,
     severity: Annotated[
         list[int] | None,

@@ -26,7 +26,8 @@ def monitor(
     save: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.npz", help="Write the answers to --reference, to monitor without its images; in the bundle as reference.npz."
+            metavar="FILE.npz",
+            help="Write the answers to --reference, to monitor without its images; in the bundle as reference.npz.",
         ),
     ] = None,
     since: Annotated[

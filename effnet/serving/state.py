@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from effnet.errors import EffnetError
+from effnet.measurement.drift.expected import expected_answers
 from effnet.serving.batcher import Batcher, Refused
 from effnet.serving.body import Body, BodyRoom
 from effnet.serving.drift import Drift

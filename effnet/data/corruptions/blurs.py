@@ -60,9 +60,7 @@ def moved(image: np.ndarray, *, radius: int, sigma: float, degrees: float) -> np
     taps /= taps.sum()
     height, width = image.shape[:2]
     down, across = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    steps = [
-        (math.ceil(number * down - 0.5), math.ceil(number * across - 0.5), tap) for number, tap in enumerate(taps)
-    ]
+    steps = [(math.ceil(number * down - 0.5), math.ceil(number * across - 0.5), tap) for number, tap in enumerate(taps)]
     steps = [step for step in steps if abs(step[0]) < height and abs(step[1]) < width]
     reach = max(max(abs(y), abs(x)) for y, x, _ in steps)
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")

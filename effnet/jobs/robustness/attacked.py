@@ -70,9 +70,7 @@ def evaluate_attacked(
                 if method == "fgsm":
                     shown = fgsm(network, pixels, targets, preprocess, eps=size / 255)
                 elif method == "pgd":
-                    shown = pgd(
-                        network, pixels, targets, preprocess, eps=size / 255, steps=steps, generator=generator
-                    )
+                    shown = pgd(network, pixels, targets, preprocess, eps=size / 255, steps=steps, generator=generator)
                 with torch.no_grad():
                     scores = torch.softmax(network(standardized(shown, preprocess)), 1).numpy()  # type: ignore[operator]
                 right[NETWORK, method, size] += int((decide(scores, costs) == labels).sum())

@@ -1,4 +1,4 @@
-"""The verb monitor: whether a folder of new images, and the answers to them, differ from those of the test; no torch."""
+"""The verb monitor: whether new images, and the answers to them, differ from those of the test split; no torch."""
 
 import os
 import re
@@ -56,7 +56,9 @@ def monitor(
         save_sample(before, Path(save), predictor=predictor)
     after = sample_of(predictor, split_of(paths), progress=progress)
     if len(after) < _LEAST:
-        raise DataError(f"drift needs at least {_LEAST} readable images; {printable(os.fspath(folder))} has {len(after)}")
+        raise DataError(
+            f"drift needs at least {_LEAST} readable images; {printable(os.fspath(folder))} has {len(after)}"
+        )
     if before is not None:
         return compare_samples(before, after, names, threshold=threshold, reference=words)
     expected = expected_answers(predictor.folder, names)

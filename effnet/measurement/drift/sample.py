@@ -38,9 +38,7 @@ class Sample:
         return len(self.probabilities)
 
 
-def sample_of(
-    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
-) -> Sample:
+def sample_of(predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None) -> Sample:
     """Return the bundle's answers to a split, and the properties of its images.
 
     Raises InputError for another task than classification, DataError if there is no readable image.

@@ -56,10 +56,10 @@ def corruptions_svg(found: CorruptionScore) -> str:
                 line = [found.of(name, CLEAN, 0), *(found.of(name, kind, each) for each in found.severities)]
                 x = [each.severity for each in line]
                 y = [100 * each.accuracy for each in line]
-                low, high = (
-                    [abs(100 * each.interval[i] - 100 * each.accuracy) for each in line] for i in (0, 1)
+                low, high = ([abs(100 * each.interval[i] - 100 * each.accuracy) for each in line] for i in (0, 1))
+                axes.errorbar(
+                    x, y, yerr=(low, high), color=colour, marker="o", markersize=3, elinewidth=0.7, label=name
                 )
-                axes.errorbar(x, y, yerr=(low, high), color=colour, marker="o", markersize=3, elinewidth=0.7, label=name)
                 axes.plot(x, [100 * each.confidence for each in line], ":", color=colour, linewidth=1.0)
             axes.set_title(kind.replace("_", " "), loc="left", fontsize=9)
             axes.set(ylim=(0, 102), xlim=(-0.3, 5.3))
@@ -83,7 +83,9 @@ def attacks_svg(found: AttackScore) -> str:
                 sizes = sorted({row.eps for row in found.rows if row.method == method})
                 line = [found.of(name, "", 0), *(found.of(name, method, size) for size in sizes)]
                 y = [100 * each.accuracy for each in line]
-                axes.plot([0, *sizes], y, dash, color=colour, marker="o", markersize=3, label=f"{name}, {method.upper()}")
+                axes.plot(
+                    [0, *sizes], y, dash, color=colour, marker="o", markersize=3, label=f"{name}, {method.upper()}"
+                )
         axes.set(ylim=(-2, 102), xlabel="Largest change of a pixel, in levels of 255", ylabel="Accuracy, %")
         axes.legend(fontsize=8)
     return figure_svg(figure, name="attacks")

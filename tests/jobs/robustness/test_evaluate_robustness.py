@@ -99,7 +99,7 @@ def test_options_that_do_not_go_together_are_refused(run_cli, small_bundle, word
 
 def test_other_tasks_and_sizes_are_refused(small_bundle, split):
     model = effnet.load(small_bundle)
-    with pytest.raises(InputError, match="from 1 to 64; got 0.5"):
+    with pytest.raises(InputError, match="from 1 to 64; got"):
         effnet.evaluate(model, split, adversarial=0.5)
     with pytest.raises(InputError, match="from 1 to 5; got 9"):
         effnet.evaluate(model, split, corruptions=True, severity=9)

@@ -36,7 +36,9 @@ def test_images_as_they_were_do_not_drift_and_dark_ones_do(small_bundle, folders
     assert dark.drifted
 
 
-def test_a_stored_reference_gives_the_same_and_is_refused_for_another_model(small_bundle, folders, bundle_copy, tmp_path):
+def test_a_stored_reference_gives_the_same_and_is_refused_for_another_model(
+    small_bundle, folders, bundle_copy, tmp_path
+):
     model = effnet.load(small_bundle)
     first = effnet.monitor(model, folders / "dark", reference="digits", save=tmp_path / "kept.npz")
     again = effnet.monitor(model, folders / "dark", reference=tmp_path / "kept.npz")
