@@ -39,7 +39,7 @@ def _check_attacks(model: nn.Module, recipe: Recipe, *, learns: bool, processes:
     if not learns or getattr(model, "frozen_norms", False):
         raise InputError(
             "augment.adversarial needs BatchNorm that takes statistics, one for clean and one for attacked images; "
-            "that of this network is frozen or folded into its convolutions, as fine-tuning does with few images: train "
+            "that of this network is frozen or folded into its convolutions, as in fine-tuning with few images: train "
             "from scratch (effnet train --recipe advprop), or set augment.adversarial=0"
         )
     if getattr(getattr(model, "spec", None), "decoder", None) is not None:

@@ -193,7 +193,7 @@ class FitConfig(DeviceConfig):
     )  # fmt: skip
     recipe: "Recipe | PathLike | None" = option(
         "How to fine-tune, such as robust: the fields in which a recipe differs from the defaults; see effnet recipes.",
-        main=True, metavar="NAME|FILE", repeat=False, command=False,  # its fields are repeated
+        metavar="NAME|FILE", repeat=False, command=False,  # its fields are repeated
     )  # fmt: skip
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"

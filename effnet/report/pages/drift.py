@@ -60,7 +60,7 @@ def _labels(labels: Sequence[Label]) -> str:
     left_out = len(labels) - len(ordered)
     note = f'<p class="quiet">{left_out} more classes changed less.</p>\n' if left_out else ""
     return (
-        '<div class="scroll"><table>\n<thead><tr><th>class</th><th>share of the answers: before (above), now (below)</th>'
+        '<div class="scroll"><table>\n<thead><tr><th>class</th><th>answers: before (above), now (below)</th>'
         f'<th class="num">before</th><th class="num">now</th></tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
         f"{note}"
     )

@@ -40,10 +40,10 @@ def small_data(spec: ArchSpec) -> Recipe:
 
 
 def robust(spec: ArchSpec) -> Recipe:
-    """For images of poor cameras: noise, blur, JPEG and RandAugment; for fine-tuning with `fit --recipe robust`.
+    """For images of poor cameras: noise, blur, JPEG and RandAugment; for fine-tuning: fit.recipe=robust.
 
     Command: effnet train photos/ --model lite0 --recipe robust, or, from pretrained weights,
-    effnet fit photos/ --max-latency-ms 5 --recipe robust
+    effnet fit photos/ --max-latency-ms 5 --set fit.recipe=robust
     Hardware: 2 CPU cores. Time and result: benchmarks/robustness.py measures both against the fine-tuning that fit
     chooses. Without pretrained weights it is small_data with these augmentations.
     The best epoch is chosen among the trained ones: the head alone, which no epoch here may beat on clean images, is
