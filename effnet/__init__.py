@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from effnet.jobs.prune import PruneResult, prune
     from effnet.jobs.pull import pull
     from effnet.jobs.quantize import QuantizeResult, quantize
+    from effnet.jobs.robustness.evaluate import evaluate
+    from effnet.jobs.robustness.monitor import monitor
     from effnet.jobs.runs import Comparison, compare, runs
     from effnet.jobs.save import save
     from effnet.jobs.search.api import SearchResult, search
     from effnet.jobs.zeroshot import ZeroshotResult, zeroshot
-    from effnet.measurement.evaluate import evaluate
     from effnet.measurement.profile.profile import DeviceProfile
     from effnet.measurement.timing import time_model
     from effnet.nn.network import build
@@ -97,6 +98,7 @@ _LAZY = {
     "Comparison": ("effnet.jobs.runs", "Comparison"),
     "compare": ("effnet.jobs.runs", "compare"),
     "explain": ("effnet.jobs.explain", "explain"),
+    "monitor": ("effnet.jobs.robustness.monitor", "monitor"),
     "Run": ("effnet.report.runs", "Run"),
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
@@ -107,7 +109,7 @@ _LAZY = {
     "suggest": ("effnet.jobs.audit.suggest", "suggest"),
     "AlignResult": ("effnet.jobs.align.job", "AlignResult"),
     "align": ("effnet.jobs.align.job", "align"),
-    "evaluate": ("effnet.measurement.evaluate", "evaluate"),
+    "evaluate": ("effnet.jobs.robustness.evaluate", "evaluate"),
     "FitResult": ("effnet.jobs.fit.api", "FitResult"),
     "fit": ("effnet.jobs.fit.api", "fit"),
     "train": ("effnet.jobs.fit.api", "train"),
@@ -141,7 +143,7 @@ __all__ = [
     "PruneResult", "QuantizeResult", "Recipe", "Run", "SearchResult", "Suggestions", "ZeroshotResult", "align",
     "audit", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "explain", "export",
     "find", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
-    "load_pretrained", "load_state_dict", "profile", "prune", "published", "pull", "push_to_hub", "quantize",
+    "load_pretrained", "load_state_dict", "monitor", "profile", "prune", "published", "pull", "push_to_hub", "quantize",
     "read_dataset", "runs", "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict",
     "stage", "suggest", "time_model", "train", "transforms", "zeroshot",
 ]  # fmt: skip

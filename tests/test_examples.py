@@ -420,3 +420,18 @@ def test_classify_texts(run_example, tmp_path):
     data = captioned.write_rows(tmp_path / "texts.csv", rows, header=("text", "label"))
     (line,) = run_example("classify_texts", data, "--words", captioned.write_glove(tmp_path / "glove.txt"))
     assert line == "100.0% of 24 texts are right; 50.0% by guessing"
+
+
+def test_robustness(run_example, small_bundle, tmp_path):
+    rng = np.random.default_rng(0)
+    root = tmp_path / "data"
+    for number in range(10):
+        (root / str(number)).mkdir(parents=True)
+        for index in range(3):
+            pixels = rng.integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(root / str(number) / f"{index}.png")
+    lines = run_example("robustness", small_bundle, root, root)
+    assert "mean corrupted accuracy" in lines[0]
+    assert any(line.startswith("worst: ") for line in lines)
+    assert any("network pgd within 1: " in line for line in lines)
+    assert lines[-1] == f"{root}: no drift; changed: nothing"

@@ -128,6 +128,18 @@ def test_explaining_needs_no_workshop_package(run_on_device, bundle_copy, image,
     assert (tmp_path / "page.html").is_file()
 
 
+def test_corruptions_and_drift_need_no_workshop_package(run_on_device, small_bundle, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        (tmp_path / "few" / str(number)).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "few" / str(number) / "a.png")
+    done = run_on_device("evaluate", small_bundle, tmp_path / "few", "--corruptions", "--severity", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run_on_device("monitor", small_bundle, tmp_path / "few", "--out", tmp_path / "page.html")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "page.html").is_file()
+
+
 def test_looking_at_images_needs_no_workshop_package(run_on_device, tiny_images):
     done = run_on_device("data", "inspect", tiny_images)
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,7 +171,7 @@ def test_the_exported_names_are_the_public_api():
         "read_dataset", "inspect", "Preprocess",
         "fit", "train", "Recipe", "FitResult", "build", "export", "load_module",
         "pull", "import_checkpoint", "Imported", "load_pretrained", "Pretrained",
-        "load", "Predictor", "evaluate", "explain", "time_model",
+        "load", "Predictor", "evaluate", "explain", "monitor", "time_model",
         "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult",
         "align", "AlignResult", "zeroshot", "ZeroshotResult", "find", "Found",
         "audit", "Audit", "suggest", "Suggestions",

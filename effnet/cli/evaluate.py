@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,33 +34,110 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Images of none of the classes, to measure how many are rejected."),
     ] = None,
+    corruptions: Annotated[
+        bool,
+        typer.Option("--corruptions", help="Score ten camera corruptions, in fp32 and int8 if the bundle has both."),
+    ] = False,
+    severity: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=5, help="Severity of the corruptions, repeatable; default: 1, 3 and 5."),
+    ] = None,
+    adversarial: Annotated[
+        int | None,
+        typer.Option(
+            metavar="EPS", min=1, max=64, help="Attack by FGSM and PGD, up to EPS levels of 255 a pixel; needs torch."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.html", help="Page of charts to write, of --corruptions or --adversarial."),
+    ] = None,
     use: Use = None,
     threads: Threads = 1,
     output: Format = Output.table,
 ) -> None:
     """Measure the accuracy of one of a bundle's exports on labelled images, in its runtime."""
-    from effnet.measurement.evaluate import evaluate as evaluate_split
+    from effnet.jobs.robustness.evaluate import check_options
+    from effnet.jobs.robustness.evaluate import evaluate as evaluate_split
     from effnet.measurement.evaluate import scoring_of
+    from effnet.measurement.robustness.formats import check_classifier
     from effnet.measurement.unknown import unknown_images
     from effnet.runtimes.predictor import load
     from effnet.weights.labels import choose_images
 
+    special = corruptions or adversarial is not None
+    check_options(
+        corruptions=corruptions, severity=severity, adversarial=adversarial, unknown_from=unknown_from is not None
+    )
+    if out is not None:
+        _check_out(out, special=special)
     model = load(bundle, threads=threads, format=use)
     model.say = fail
+    if special:
+        check_classifier(model)
     if unknown_from is not None:
         unknown_images(unknown_from)  # report its problems before scoring, not after
     part = None if split is None else split.value
     images = choose_images(data, folder=bundle, config=model.config, part=part, seed=seed, group_by=group_by)
     with counter("scoring") as progress:
-        found = evaluate_split(model, images.split, unknown_from=unknown_from, leaked=images.leaked, progress=progress)
+        found = evaluate_split(
+            model,
+            images.split,
+            unknown_from=unknown_from,
+            leaked=images.leaked,
+            corruptions=corruptions,
+            severity=severity,
+            adversarial=adversarial,
+            progress=progress,
+        )
+    if out is not None:
+        _write_page(found, out, model=bundle.resolve().name)
     if output is Output.json:
         print_json(found.to_dict())
         return
     print_text(images.sentence)
+    if special:
+        _print_special(found)
+        return
     scoring = scoring_of(model.config.task_record)
     for line in scoring.lines(found):
         print_text(line)
-    table = scoring.table(found)
+    _print_table(scoring.table(found))
+
+
+def _check_out(out: Path, *, special: bool) -> None:
+    """Raise InputError if there will be no page, or it cannot be written."""
+    from effnet.errors import InputError
+    from effnet.report.figure import style
+    from effnet.report.pages.frame import check_place
+
+    if not special:
+        raise InputError("--out is the page of --corruptions or --adversarial: give one of them, or leave it out")
+    check_place(out)
+    with style():  # fails without matplotlib
+        pass
+
+
+def _write_page(found: Any, out: Path, *, model: str) -> None:
+    from effnet.measurement.robustness.record import AttackScore
+    from effnet.report.pages.robustness import write_attacks, write_corruptions
+
+    write = write_attacks if isinstance(found, AttackScore) else write_corruptions
+    write(found, out, model=model)
+
+
+def _print_special(found: Any) -> None:
+    """Print the scores on corrupted or attacked images."""
+    from effnet.measurement.robustness import text
+    from effnet.measurement.robustness.record import AttackScore
+
+    attacked = isinstance(found, AttackScore)
+    for line in text.attack_lines(found) if attacked else text.corruption_lines(found):
+        print_text(line)
+    _print_table(text.attack_table(found) if attacked else text.corruption_table(found))
+
+
+def _print_table(table: Any) -> None:
     print_table(table.columns, table.rows, left=table.left)
     if table.note:
         print_text(table.note)

@@ -44,7 +44,8 @@ def explain(
     Exit code 2 if any image could not be read.
     """
     from effnet.jobs.explain import Explainer, to_dict
-    from effnet.report.explanation import check_place, page_of
+    from effnet.report.explanation import page_of
+    from effnet.report.pages.frame import check_place
 
     if out is not None:
         check_place(out)

@@ -9,8 +9,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from effnet.errors import ImageError, InputError
+from effnet.errors import ImageError
 from effnet.report.overlay import as_rgb, data_url, overlay
+from effnet.report.pages.frame import check_place
 from effnet.report.text import printable
 from effnet.system.files import written_whole
 from effnet.system.lock import alone_in
@@ -150,11 +151,3 @@ used.</p>
 _SHARED = """<p class="quiet"><strong>This page holds your images and the names of their files.</strong> Share it only
 if you may share them.</p>
 """
-
-
-def check_place(path: Path) -> None:
-    """Raise InputError if a page cannot be written to `path`, before anything is computed for it."""
-    if path.suffix != ".html":
-        raise InputError(f"--out must be a file name that ends in .html; got {path}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{path} must be a file in a folder that exists; it is not: name another --out")

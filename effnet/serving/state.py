@@ -9,9 +9,10 @@ from typing import Any
 from starlette.requests import Request
 
 from effnet.errors import EffnetError
+from effnet.measurement.drift.expected import expected_answers
 from effnet.serving.batcher import Batcher, Refused
 from effnet.serving.body import Body, BodyRoom
-from effnet.serving.drift import Drift, expected_answers
+from effnet.serving.drift import Drift
 from effnet.serving.errors import Gone, HttpError, refused
 from effnet.serving.logs import Log
 from effnet.serving.metrics import Metrics

@@ -28,6 +28,8 @@ def state_tensors(state: State) -> dict[str, Tensor]:
     """Return every tensor needed to resume a run, by name; they are not copied."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in state.average.state_dict().items()}
+    if state.auxiliary is not None:
+        tensors |= {f"auxiliary.{name}": tensor for name, tensor in state.auxiliary.state_dict().items()}
     for number, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in moments.items()}
     return tensors
@@ -149,6 +151,8 @@ def put_back_(state: State, tensors: dict[str, Tensor], metadata: Mapping[str, s
     position.best_score = tuple(position.best_score)  # type: ignore[assignment]
     state.model.load_state_dict(_under(tensors, "model."))
     state.average.load_state_dict(_under(tensors, "average."))
+    if state.auxiliary is not None:
+        state.auxiliary.load_state_dict(_under(tensors, "auxiliary."))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer.").items():
         number, _, key = name.partition(".")

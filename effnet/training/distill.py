@@ -103,7 +103,7 @@ def check_kept(recipe: Recipe) -> None:
             "loss.teacher_views caches logits only, but loss.feature_weight needs feature maps; set one of them"
         )
     plain, plan = Augment(), recipe.augment
-    names = ("policy", "rotation", "jitter", "erasing", "mixup", "cutmix")
+    names = ("policy", "rotation", "jitter", "erasing", "mixup", "cutmix", "noise", "blur", "jpeg", "adversarial")
     fresh = [f"augment.{name}" for name in names if getattr(plan, name) != getattr(plain, name)]
     fresh += [f"stages.{name}" for name in ("mixup", "cutmix") if any(getattr(stage, name) for stage in recipe.stages)]
     if fresh:

@@ -87,7 +87,7 @@ def train(
     device = device or ranks.device or pick_device()
     listener = listener if listener and ranks.main else lambda event: None
     with ExitStack() as stack, ranks.together():
-        for sentence in check_run(model, dataset, recipe):
+        for sentence in check_run(model, dataset, recipe, processes=ranks.size):
             listener(Noted(text=sentence))
         if ranks.main:
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from torch import nn
 from effnet.arch.spec import ArchSpec
 from effnet.nn.dense import DenseNetwork, build_network
 from effnet.nn.network import Network, Trunk, fuse_
+from effnet.training.adversarial.auxiliary import AuxiliaryNorms
 from effnet.training.device import autocast_dtype, make_scaler
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.sync import sync_norms_
@@ -19,12 +20,19 @@ from effnet.training.recipe.schema import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The network, the average of its weights, the optimiser, and the gradient scaler."""
+    """The network, the average of its weights, the optimiser, the gradient scaler, and BatchNorm of attacked images."""
 
     model: nn.Module
     average: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    auxiliary: AuxiliaryNorms | None = None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the parameters of the network, and those of the auxiliary BatchNorm."""
+        more = () if self.auxiliary is None else self.auxiliary.parameters()
+        return [*self.model.parameters(), *more]
 
 
 def network_for(spec: ArchSpec, recipe: Recipe) -> Network:
@@ -61,18 +69,24 @@ def make_state(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ra
     average = copy.deepcopy(model).eval().requires_grad_(False)
     if _synced(recipe, ranks):
         sync_norms_(model, ranks)
+    auxiliary = AuxiliaryNorms(model) if recipe.augment.adversarial else None
+    optimizer = make_optimizer(model, recipe)
+    if auxiliary is not None:
+        optimizer.add_param_group({"params": list(auxiliary.parameters()), "weight_decay": 0.0, "lr_scale": 1.0})
     return State(
         model=model,
         average=average,
-        optimizer=make_optimizer(model, recipe),
+        optimizer=optimizer,
         scaler=make_scaler(autocast_dtype(recipe.train.precision, device), device),
+        auxiliary=auxiliary,
     )
 
 
 def wants_kernels(model: nn.Module, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> bool:
     """Return whether a run trains with the fused kernels, if they can be compiled."""
-    # They do not support synchronised BatchNorm.
-    return isinstance(model, Trunk) and recipe.train.fused and device.type == "cpu" and not _synced(recipe, ranks)
+    # They do not support synchronised BatchNorm, nor the gradient of the images, which attacks follow.
+    plain = not _synced(recipe, ranks) and not recipe.augment.adversarial
+    return isinstance(model, Trunk) and recipe.train.fused and device.type == "cpu" and plain
 
 
 def _synced(recipe: Recipe, ranks: Ranks) -> bool:

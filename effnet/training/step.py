@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from effnet.data.preprocess import Preprocess
+from effnet.training.adversarial.auxiliary import with_attacks
 from effnet.training.device import autocast_dtype
 from effnet.training.distributed.ranks import ALONE, Met, Ranks, Share
 from effnet.training.distributed.sync import add_up_, synced
@@ -53,6 +54,8 @@ class Stepper:
         ranks: Ranks = ALONE,
     ) -> None:
         self.ranks = ranks
+        if state.auxiliary is not None:
+            loss_fn = with_attacks(loss_fn, state.auxiliary, recipe.augment, preprocess)
         self.state, self.preprocess, self.loss_fn, self.device = state, preprocess, loss_fn, device
         self.dtype = autocast_dtype(recipe.train.precision, device)
         self.skipped = 0  # consecutive steps that float16 has skipped
@@ -89,7 +92,7 @@ class Stepper:
         met = self.ranks.meet(asked=asked())
         add_up_(model, loss, self.ranks, share)
         scaler.unscale_(optimizer)
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.state.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # The only time a step waits for the device; before the update, so that the weights stay finite.
         loss_value, norm_value = torch.stack([loss, norm]).tolist()
@@ -97,7 +100,7 @@ class Stepper:
             culprit = first_not_finite(model, functools.partial(compute, backward=False))
             return Stepped(loss=loss_value, gradient_norm=norm_value, met=met, culprit=self._worst(culprit))
         if 0 < recipe.train.clip_norm < norm_value:
-            nn.utils.clip_grads_with_norm_(model.parameters(), recipe.train.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.state.parameters, recipe.train.clip_norm, norm)
         scaler.step(optimizer)
         scaler.update()
         return Stepped(loss=loss_value, gradient_norm=norm_value, met=met)

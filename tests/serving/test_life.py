@@ -14,10 +14,11 @@ from served import photo
 
 from effnet.bundle.config import read_config, write_config
 from effnet.errors import BundleError
+from effnet.measurement.drift.expected import expected_answers
+from effnet.measurement.drift.statistics import stability_index
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.recorded import record_answers
 from effnet.serving.batcher import Batch, Waiting
-from effnet.serving.drift import expected_answers, stability_index
 from effnet.serving.logs import trace_of
 from effnet.serving.prove import prove
 from effnet.serving.reloading import Changes

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from effnet.arch.catalog import get_spec
 from effnet.arch.spec import ArchSpec
 from effnet.errors import InputError
 from effnet.training.recipe.file import with_values
@@ -74,6 +75,26 @@ def with_balance(settings: Mapping[str, Any] | None, balance: str | None) -> dic
             "give one of them"
         )
     return settings | {BALANCE: balance}
+
+
+def with_recipe(settings: Mapping[str, Any] | None, recipe: Recipe | str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return the settings of a fit, over those of a recipe: its fields that differ from the defaults.
+
+    Everything else fit chooses by data, time and weights. Whether the initial weights count as a result is the
+    recipe's as well: a head is no result of a recipe that changes the images. Raises InputError for a recipe of stages,
+    or of classes or outputs that only `train` knows.
+    """
+    settings = dict(settings or {})
+    if recipe is None:
+        return settings
+    found = recipe if isinstance(recipe, Recipe) else read_recipe(recipe, get_spec("b0"))
+    if found.stages:
+        raise InputError("fit chooses one resolution, and a recipe with stages trains at several: use `effnet train`")
+    plain = _flat(Recipe().to_dict())
+    given = {name: value for name, value in _flat(found.to_dict()).items() if value != plain[name]}
+    for name in ("name", "train.epochs", "train.seed", "stages"):
+        given.pop(name, None)
+    return {**given, "train.start_counts": found.train.start_counts, **settings}
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -191,6 +191,10 @@ class FitConfig(DeviceConfig):
         "File of right labels, and of images to leave out, that the page of `effnet serve` wrote.",
         main=True, metavar="FILE",
     )  # fmt: skip
+    recipe: "Recipe | PathLike | None" = option(
+        "How to fine-tune, such as robust: the fields in which a recipe differs from the defaults; see effnet recipes.",
+        metavar="NAME|FILE", repeat=False, command=False,  # its fields are repeated
+    )  # fmt: skip
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )

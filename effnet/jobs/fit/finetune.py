@@ -33,6 +33,9 @@ from effnet.training.speed import train_speed
 from effnet.training.state import network_for
 from effnet.weights.adapt import Arrays, has_folded_norms
 
+# Settings that a head on features of images as they are cannot follow.
+_NOT_BY_HEAD = ("augment.noise", "augment.blur", "augment.jpeg", "augment.adversarial")
+
 Method = Literal["scratch", "head", "finetune"]
 
 # With the strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation
@@ -125,7 +128,10 @@ def transfer(
     listener(Said(text=head_in_words(facts, find_task(dataset.task).figure)))
     network = build(spec)
     load_arrays_(network, state, where=str(folder / HEAD))
-    enough = _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" else ""
+    augmented = any((settings or {}).get(name) for name in _NOT_BY_HEAD)
+    enough = (
+        _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" and not augmented else ""
+    )
     if enough:
         advice = "--set fit.strategy=finetune trains the whole network nevertheless"
         listener(Said(text=f"The head is enough: {enough}; {advice}"))

@@ -17,7 +17,7 @@ from effnet.data.in_memory import MapStyle
 from effnet.data.manifests.columns import read_words
 from effnet.data.value_range import read_asked
 from effnet.errors import InputError
-from effnet.jobs.fit.asked import Asked, ask, ask_settings, settings_words, with_balance
+from effnet.jobs.fit.asked import Asked, ask, ask_settings, settings_words, with_balance, with_recipe
 from effnet.jobs.fit.config import FitConfig, Strategy, TrainConfig, read_powers
 from effnet.jobs.procedure import USUAL, Procedure
 from effnet.measurement.budget import Budget
@@ -130,7 +130,8 @@ def job_of(config: "FitConfig | TrainConfig | SearchConfig") -> Job:
 def _fit(config: Any) -> Job:
     if not is_number(config.max_drop):
         raise InputError(f"max_drop must lie in 0..100 percentage points; got {brief(config.max_drop)}")
-    asked = ask_settings(with_balance(config.settings, config.balance))
+    settings = with_recipe(config.settings, getattr(config, "recipe", None))
+    asked = ask_settings(with_balance(settings, config.balance))
     config = _completed(config, settings=asked.settings)
     unknown = None if config.unknown_from is None else os.fspath(config.unknown_from)
     return _job(

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the model's device: rotation, colour jitter, a published policy, random erasing."""
+"""Augmentation of batches on the model's device: rotation, jitter, a published policy, degradation, random erasing."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from effnet.errors import DataError
+from effnet.training.input.degrade import Degradation, degraded, draw_degradations
 from effnet.training.input.draws import Draws
 from effnet.training.input.operations import GREY, operate
 from effnet.training.input.policies import Slot, draw_policy
-from effnet.training.recipe.schema import Augment, ErasingFill
+from effnet.training.recipe.augment import Augment, ErasingFill
 
 # Share of the image's area, and height over width. Source: Zhong et al. 2017 (1708.04896); bounds as in timm.
 _ERASED_AREA = (0.02, 1 / 3)
@@ -23,13 +24,14 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The augmentations of each image of a batch: `slots` in order, then rectangles `erased`.
+    """The augmentations of each image of a batch: `slots` in order, then `degraded`, then rectangles `erased`.
 
     A rectangle is (top, left, height, width) in pixels, None if nothing is erased.
     """
 
     slots: tuple[Slot, ...]
     erased: tuple[Rectangle | None, ...]
+    degraded: tuple[Degradation, ...] = ()
 
 
 def augment_batch(
@@ -46,12 +48,15 @@ def augment_batch(
         raise DataError(f"images must be uint8 [batch, channels, R, R]; got {images.dtype} {list(images.shape)}")
     plan = draw_plan(augment, size=len(images), side=images.shape[-1], seed=seed, step=step, first=first)
     busy = [slot for slot in plan.slots if np.any(slot.names != "identity")]
-    if not busy and not any(plan.erased):
+    if not busy and not any(plan.erased) and not plan.degraded:
         return images
     images = images.clone()
     for slot in busy:
         for name in np.unique(slot.names):
             _apply_(images, slot, str(name))
+    for row, how in enumerate(plan.degraded):
+        chance = Draws(seed=seed, step=step, purpose="degradation").generator(2, first + row)
+        images[row] = degraded(images[row], how, chance)
     for row, rectangle in enumerate(plan.erased):
         if rectangle is not None:
             chance = Draws(seed=seed, step=step, purpose="erasing").generator(2, first + row)
@@ -60,7 +65,7 @@ def augment_batch(
 
 
 def draw_plan(augment: Augment, *, size: int, side: int, seed: int, step: int, first: int = 0) -> Plan:
-    """Return the plan of augment_batch for `size` images of `side` pixels: rotation, policy, jitter, erasing."""
+    """Return the plan of augment_batch for `size` images of `side` pixels, from the step's image `first` on."""
     slots: list[Slot] = []
     if augment.rotation:
         turns = Draws(seed=seed, step=step, purpose="rotation").rows(size, 1, first=first)[:, 0]
@@ -69,11 +74,15 @@ def draw_plan(augment: Augment, *, size: int, side: int, seed: int, step: int, f
     slots += draw_policy(augment, size=size, side=side, draws=policy, first=first)
     if augment.jitter:
         slots += _jitter(augment.jitter, Draws(seed=seed, step=step, purpose="jitter").rows(size, 6, first=first))
+    worse: list[Degradation] = []
+    if augment.noise or augment.blur or augment.jpeg:
+        draws = Draws(seed=seed, step=step, purpose="degradation")
+        worse = draw_degradations(augment, size=size, side=side, draws=draws, first=first)
     erased: tuple[Rectangle | None, ...] = (None,) * size
     if augment.erasing:
         numbers = Draws(seed=seed, step=step, purpose="erasing").rows(size, 1 + 4 * _ERASE_TRIES, first=first)
         erased = tuple(_rectangle(row[1:], side) if row[0] < augment.erasing else None for row in numbers)
-    return Plan(slots=tuple(slots), erased=erased)
+    return Plan(slots=tuple(slots), erased=erased, degraded=tuple(worse))
 
 
 def _apply_(images: Tensor, slot: Slot, name: str) -> None:

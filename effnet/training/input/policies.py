@@ -8,7 +8,7 @@ import numpy as np
 
 from effnet.training.input.draws import Draws
 from effnet.training.input.policy_tables import CIFAR10, IMAGENET, V0, Table
-from effnet.training.recipe.schema import Augment, Policy
+from effnet.training.recipe.augment import Augment, Policy
 
 # The EfficientNets' own list (google/automl, efficientnetv2/autoaugment.py, distort_image_with_randaugment).
 RANDAUGMENT = (

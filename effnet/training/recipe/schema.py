@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from effnet.data.resample import Interpolation
 from effnet.errors import InputError
+from effnet.training.recipe.augment import Augment
 from effnet.training.recipe.boxes import Boxes
 from effnet.training.recipe.checks import (
     MOST,
@@ -19,23 +19,12 @@ from effnet.training.recipe.checks import (
 )
 from effnet.training.recipe.masks import Masks
 
-View = Literal["crop", "shift", "none"]
-Policy = Literal[
-    "none",
-    "autoaugment",
-    "autoaugment_imagenet",
-    "autoaugment_cifar10",
-    "randaugment",
-    "randaugment_timm",
-    "trivialaugment",
-]
 OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
 ScheduleName = Literal["cosine", "one_cycle", "constant", "step", "exponential"]
 LossName = Literal["cross_entropy", "bce"]
 TagLoss = Literal["bce", "asl"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Recompute = Literal["none", "stages"]
-ErasingFill = Literal["mean", "colour", "noise"]
 BalanceMethod = Literal["none", "adjust", "sample", "weight"]
 
 _STAGE_INTEGERS = {"resolution": 8, "micro_batch": 0}
@@ -171,51 +160,6 @@ class Schedule:
         check_range(self, "schedule", 1e-3, MOST, "decay_epochs")
         check_above_zero(self, "schedule", "decay_rate")
         check_range(self, "schedule", 0, 1, "final")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Augment:
-    """The augmentation of training images.
-
-    `view` crop is random resized cropping of at least `min_area` of the image, shift a mild shift, rotation and zoom.
-    `flip` mirrors at random. `rotation` is in degrees, `jitter` the spread of brightness, contrast and saturation.
-    `erasing` is the share of images in which a rectangle is replaced by `erasing_fill`: the mean, one random colour or
-    noise. `mixup` and `cutmix` are the alpha of their beta distributions, 0 for off; if both are on, each batch uses
-    one of them.
-
-    `policy` applies a published policy: autoaugment is the EfficientNets' v0, autoaugment_imagenet and
-    autoaugment_cifar10 are the paper's tables, randaugment is the EfficientNets' and randaugment_timm timm's.
-    RandAugment applies `num_ops` operations at `magnitude` (0 to 30; 10 is the end of AutoAugment's ranges) with the
-    standard deviation `magnitude_std`; trivialaugment is the wide variant.
-    """
-
-    view: View = "crop"
-    min_area: float = 0.35
-    flip: bool = True
-    interpolation: Interpolation = "bicubic"
-    rotation: float = 0.0
-    jitter: float = 0.0
-    policy: Policy = "none"
-    num_ops: int = 2
-    magnitude: float = 9.0
-    magnitude_std: float = 0.0
-    erasing: float = 0.0
-    erasing_fill: ErasingFill = "mean"
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choice("augment.view", self.view, get_args(View))
-        check_choice("augment.policy", self.policy, get_args(Policy))
-        check_choice("augment.interpolation", self.interpolation, get_args(Interpolation))
-        check_choice("augment.erasing_fill", self.erasing_fill, get_args(ErasingFill))
-        check_integers(self, "augment", {"num_ops": 1})
-        check_above_zero(self, "augment", "min_area")
-        check_shares(self, "augment", "jitter")
-        check_from_zero(self, "augment", "magnitude_std", "mixup", "cutmix")
-        check_range(self, "augment", 0, 30, "magnitude")
-        check_range(self, "augment", 0, 180, "rotation")
-        check_range(self, "augment", 0, 1, "erasing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,3 +37,29 @@ def small_data(spec: ArchSpec) -> Recipe:
     batches and views to the images and the time limit; benchmarks/main_job.py measures that.
     """
     return dataclasses.replace(Recipe(), name="small_data")
+
+
+def robust(spec: ArchSpec) -> Recipe:
+    """For images of poor cameras: noise, blur, JPEG and RandAugment; for fine-tuning: fit.recipe=robust.
+
+    Command: effnet train photos/ --model lite0 --recipe robust, or, from pretrained weights,
+    effnet fit photos/ --max-latency-ms 5 --set fit.recipe=robust
+    Hardware: 2 CPU cores. Time and result: benchmarks/robustness.py measures both against the fine-tuning that fit
+    chooses. Without pretrained weights it is small_data with these augmentations.
+    The best epoch is chosen among the trained ones: the head alone, which no epoch here may beat on clean images, is
+    not robust.
+    Source: Rusak et al. 2020 (arXiv 2001.06057), who train with Gaussian noise; Cubuk et al. 2020 (RandAugment). Blur
+    and JPEG are ours.
+    """
+    recipe = small_data(spec)
+    augment = dataclasses.replace(
+        recipe.augment,
+        noise=0.2,
+        noise_share=0.5,
+        blur=0.15,
+        jpeg=0.15,
+        policy="randaugment",
+        num_ops=2,
+        magnitude=9.0,
+    )
+    return dataclasses.replace(recipe, name="robust", augment=augment)

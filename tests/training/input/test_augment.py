@@ -22,8 +22,9 @@ from effnet.training.input.draws import Draws
 from effnet.training.input.policies import draw_policy
 from effnet.training.input.prepare import prepare
 from effnet.training.loop import train
+from effnet.training.recipe.augment import Augment, Policy
 from effnet.training.recipe.file import with_values
-from effnet.training.recipe.schema import Augment, Policy, Recipe
+from effnet.training.recipe.schema import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,0 +1,1 @@
+"""How accuracy and calibration of exported files suffer from corrupted and attacked images; no torch."""
