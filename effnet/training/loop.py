@@ -294,7 +294,7 @@ class _Run:
             self._end_where(met)
             position.spend(self._lap(met))
             score = found.score(self.recipe)
-            if score > position.best_score:
+            if score > position.best_score or self.recipe.train.last_counts:
                 position.best_score, position.best_epoch = score, position.epoch
                 position.last_better = position.epoch
                 self.records.keep_best(average)

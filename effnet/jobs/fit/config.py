@@ -191,6 +191,10 @@ class FitConfig(DeviceConfig):
         "File of right labels, and of images to leave out, that the page of `effnet serve` wrote.",
         main=True, metavar="FILE",
     )  # fmt: skip
+    unlabelled: PathLike | None = option(
+        "Folder of images without labels to learn from as well (Noisy Student).", main=True, metavar="DIR"
+    )
+    unlabelled_rounds: int = option("Students of the unlabelled images, each of the one before: 1 or 2.", default=1)
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )
