@@ -121,7 +121,7 @@ def test_a_function_takes_it_by_its_name():
 @pytest.mark.parametrize(
     ("config", "most", "function"),
     [
-        (FitConfig, 16, effnet.fit),
+        (FitConfig, 17, effnet.fit),
         (TrainConfig, 9, effnet.train),
         (PruneConfig, 8, effnet.prune),
         (SearchConfig, 8, effnet.search),

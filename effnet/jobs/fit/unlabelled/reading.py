@@ -63,8 +63,3 @@ def _check_data(dataset: Dataset) -> None:
     if dataset.sound is not None or dataset.clip is not None:
         what = "sounds" if dataset.sound is not None else "frames of clips"
         raise InputError(f"--unlabelled needs single images; these data are {what}: leave it out")
-    if len(dataset.class_names) < 2:
-        names = ", ".join(map(repr, dataset.class_names))
-        raise InputError(
-            f"--unlabelled needs images of two classes or more; these data have one, {names}: leave it out"
-        )

@@ -64,7 +64,7 @@ def plan_epochs(
         epochs = min(_MOST_EPOCHS, int(views / _views(labelled, pseudo)))
         if epochs < _LEAST_EPOCHS:
             room = views / _LEAST_EPOCHS
-            pseudo = min(pseudo, int(max(room - labelled, room * RATIO / (RATIO + 1) if room > labelled else 0)))
+            pseudo = int(min(pseudo, room - labelled, room * RATIO / (RATIO + 1)))
             epochs = _LEAST_EPOCHS
             if pseudo < 1:
                 return None
