@@ -21,7 +21,7 @@ from effnet.jobs.pretrain.run import OPTIONS, Run, make_run, prepared_, state_of
 from effnet.jobs.procedure import USUAL
 from effnet.measurement.paired import Paired, paired
 from effnet.report.card_published import imported_card
-from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, check_minutes, check_whole
+from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_SIDE, check_minutes, check_whole
 from effnet.system.lock import alone_in
 from effnet.system.machine import versions
 from effnet.system.options import takes
@@ -83,11 +83,17 @@ def _check(config: PretrainConfig) -> None:
         raise InputError("give --epochs or --minutes, not both")
     if config.minutes is not None:
         check_minutes(config.minutes)
-    check_whole("epochs", config.epochs or 1, least=1, most=MAX_EPOCHS)
+    if config.epochs is not None:
+        check_whole("epochs", config.epochs, least=1, most=MAX_EPOCHS)
+    if config.resolution is not None:
+        check_whole("pretrain.resolution", config.resolution, least=1, most=MAX_SIDE)
     check_whole("the seed", config.seed, least=0, most=MAX_SEED)
     check_whole("pretrain.queued", config.queued, least=1, most=10**7)
     shares = {"min_area": (config.min_area, 0.01, 1.0), "momentum": (config.momentum, 0.0, 1.0)}
-    shares |= {"strength": (config.strength, 0.0, 1.0), "temperature": (config.temperature or 1.0, 0.001, 100.0)}
+    shares |= {
+        "strength": (config.strength, 0.0, 1.0),
+        "temperature": (1.0 if config.temperature is None else config.temperature, 0.001, 100.0),
+    }
     for name, (value, least, most) in shares.items():
         if not least <= value <= most:
             raise InputError(f"pretrain.{name} must lie in {least:g}..{most:g}; got {value:g}")
