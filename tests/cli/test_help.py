@@ -11,8 +11,8 @@ import effnet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
-    "fit", "train", "search", "predict", "embed", "align", "zeroshot", "find", "suggest", "pretrain", "explain", "serve",
-    "watch", "evaluate", "export", "bench", "quantize", "prune", "profile", "recipes", "models", "data", "runs",
+    "fit", "train", "search", "predict", "embed", "align", "zeroshot", "find", "suggest", "pretrain", "explain",
+    "serve", "watch", "evaluate", "export", "bench", "quantize", "prune", "profile", "recipes", "models", "data", "runs",
 )  # fmt: skip
 
 
@@ -39,7 +39,8 @@ def test_the_help_of_a_verb_in_a_group_is_its_golden_file(name, run_cli, check_g
 def test_verbs_have_eight_options_at_most_and_these_more():
     """`--set` and `--help-all`, which give the rest, do not count. `models scale` has four ways of scaling.
 
-    `data inspect` judges labels as well; `pretrain` begins with weights, or a teacher, and is judged by a probe; `serve` has a page, and three options of what it does instead of serving.
+    `data inspect` judges labels as well; `pretrain` has weights, a teacher and a probe; `serve` has a page, and three
+    options of what it does instead of serving.
     """
     most = {"fit": 17, "pretrain": 9, "train": 9, "serve": 13, "models scale": 12, "data inspect": 9}
     for name, verb in verbs():

@@ -149,7 +149,8 @@ field of the recipe: `--set train.lr=0.1`. tests/contributing/test_a_fit_option.
 def test_the_page_of_the_docs_has_every_option(check_golden):
     verbs = {
         "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig,
-        "quantize": QuantizeConfig, "align": AlignConfig, "pretrain": PretrainConfig, "serve": ServeOptions, "watch": WatchSettings,
+        "quantize": QuantizeConfig, "align": AlignConfig, "pretrain": PretrainConfig,
+        "serve": ServeOptions, "watch": WatchSettings,
     }  # fmt: skip
     tables = [f"\n## {verb}\n\n{markdown(config)}" for verb, config in verbs.items()]
     check_golden(Path(__file__).parents[2] / "docs" / "reference" / "options.md", PAGE + "".join(tables))
