@@ -12,7 +12,8 @@ import effnet
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 VERBS = (
     "fit", "train", "search", "predict", "embed", "align", "zeroshot", "find", "suggest", "pretrain", "explain",
-    "serve", "watch", "evaluate", "export", "bench", "quantize", "prune", "profile", "recipes", "models", "data", "runs",
+    "serve", "watch", "evaluate", "export", "bench", "quantize", "prune", "profile", "recipes", "models", "data",
+    "runs",
 )  # fmt: skip
 
 
