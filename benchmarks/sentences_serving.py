@@ -114,8 +114,8 @@ def _unlabelled(record: Record) -> str:
     )
     length = f"{details['minutes']:g} minutes" if details["epochs"] is None else f"{details['epochs']} epochs"
     return (
-        f"`effnet fit --unlabelled` against the same fit without it, {length} each, {record['n']} draws of labels, points "
-        f"of test accuracy by data and labels a class (95 %): {each}: CIFAR-10 with 20 labels a class"
+        f"`effnet fit --unlabelled` against the same fit without it, {length} each, {record['n']} draws of labels, "
+        f"points of test accuracy by data and labels a class (95 %): {each}: CIFAR-10 with 20 labels a class"
     )
 
 

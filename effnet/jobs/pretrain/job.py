@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,10 @@ from effnet.system.text import percent
 from effnet.training.distributed.ranks import Ranks, joined
 from effnet.training.distributed.team import Training, follow, lead, train_together
 from effnet.training.loop import TrainResult
+from effnet.training.pretraining.model import Pretraining
 from effnet.training.transfer.features import Features, extract, make_extractor
 from effnet.training.transfer.head import train_head
+from effnet.weights.adapt import Arrays
 from effnet.weights.pretrained import Pretrained
 
 RECORD = "pretrain.json"
@@ -111,6 +112,7 @@ def _pretrain(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:
             config, f"Training on {len(run.dataset.train):,} images for {run.recipe.train.epochs} epochs", heading=True
         )
         trained = _train(run, config, folder, ranks)
+        assert isinstance(trained.model, Pretraining)
         new = state_of(run.found, state_arrays(trained.model.network))
         judged = _judged(run, new, folder, config)
         notes = (*run.notes, *_told(trained, judged))
@@ -191,7 +193,7 @@ def _judged(run: Run, new: Pretrained, folder: Path, config: PretrainConfig) -> 
     return _Judged(before=float(before.mean()), after=float(after.mean()), paired=paired(before, after))
 
 
-def _at_random(run: Run, config: PretrainConfig) -> Mapping[str, np.ndarray]:
+def _at_random(run: Run, config: PretrainConfig) -> Arrays:
     from effnet.nn.network import build
 
     return state_arrays(build(run.found.spec, seed=config.seed))

@@ -143,7 +143,7 @@ def _dataset(config: PretrainConfig, found: Pretrained, paths: tuple[str, ...]) 
     order = np.random.default_rng(config.seed).permutation(len(paths))
     count = min(_MOST_HELD_OUT, max(2, round(_HELD_OUT * len(paths))))
     parts = {"val": order[:count], "train": np.sort(order[count:]), "test": order[:0]}
-    splits = {
+    splits: dict[str, Any] = {
         name: Split(sources=[paths[i] for i in rows], labels=np.zeros(len(rows), np.int64))
         for name, rows in parts.items()
     }

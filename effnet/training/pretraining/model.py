@@ -79,8 +79,9 @@ class Byol(Pretraining):
 
     def _move_(self) -> None:
         """Move the target towards the network as the last step left it: at the first step they are equal."""
-        own = [*self.network.parameters(), *self.projector.parameters()]
-        torch._foreach_lerp_(list(self.target.parameters()), own, 1 - self.momentum)
+        own: list[Tensor] = [*self.network.parameters(), *self.projector.parameters()]
+        targets: list[Tensor] = [*self.target.parameters()]
+        torch._foreach_lerp_(targets, own, 1 - self.momentum)
 
 
 class Distilled(Pretraining):

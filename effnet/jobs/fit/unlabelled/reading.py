@@ -45,7 +45,7 @@ def with_unlabelled(job: Job, dataset: Dataset, *, read: float) -> Job:
     if job.deadline.limited and read > 0:
         most = max(1, int(_READING_SHARE * job.deadline.left() / read))
     found = read_unlabelled(
-        job.config.unlabelled,  # type: ignore[union-attr]
+        str(job.config.unlabelled),  # type: ignore[union-attr]
         dataset,
         most=most,
         seed=job.seed,

@@ -23,6 +23,7 @@ from effnet.measurement.acceptance import compared
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration, apply_temperature, calibrate, negative_log_likelihood
 from effnet.measurement.paired import Paired
+from effnet.nn.network import Network
 from effnet.planner.events import Counted
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import clock_words
@@ -146,6 +147,7 @@ def _pseudo_labelled(number: int, bundle: Path, learned: Learned, fit: Fit) -> K
     pseudo = pseudo_labels(apply_temperature(answers, temperature), places, threshold.value)
     if not len(pseudo.classes):
         return f"No unlabelled image has a confidence of at least {threshold.value:.3f}"
+    assert isinstance(learned.training.model, Network)
     spec, speed = learned.training.model.spec, job.pace
     plan = plan_epochs(
         spec, labelled=len(dataset.train), pseudo=len(pseudo.classes), seconds=_seconds(number, fit), read=speed.read,

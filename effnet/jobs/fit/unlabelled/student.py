@@ -97,6 +97,7 @@ def learn(
     It starts as the `teacher` did, from the pretrained weights with the head in `root`, or from scratch; not from the
     teacher. `seconds` limit its training.
     """
+    assert isinstance(teacher.training.model, Network)
     spec = teacher.training.model.spec
     head = read_head(root)
     first = _recipe(kept, attempt, dataset, spec, head and head[0], job)
