@@ -105,6 +105,20 @@ def _suggest(record: Record) -> str:
     )
 
 
+def _unlabelled(record: Record) -> str:
+    details = record["details"]
+    rows = [(name, each) for name, each in details.items() if ":" in name]
+    each = "; ".join(
+        f"{name.replace(':', ' ')} {found['gain']:+.1f} ({found['interval'][0]:+.1f} to {found['interval'][1]:+.1f})"
+        for name, found in rows
+    )
+    length = f"{details['minutes']:g} minutes" if details["epochs"] is None else f"{details['epochs']} epochs"
+    return (
+        f"`effnet fit --unlabelled` against the same fit without it, {length} each, {record['n']} draws of labels, "
+        f"points of test accuracy by data and labels a class (95 %): {each}: CIFAR-10 with 20 labels a class"
+    )
+
+
 SENTENCES: dict[str, Callable[[Record], str]] = {
     "serve_throughput": _throughput,
     "serve_rivals": _rivals,
@@ -116,4 +130,5 @@ SENTENCES: dict[str, Callable[[Record], str]] = {
     "label_errors": _label_errors,
     "duplicates": _duplicates,
     "suggest": _suggest,
+    "unlabelled": _unlabelled,
 }

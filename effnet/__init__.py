@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
+    from effnet.jobs.pretrain.job import PretrainResult, pretrain
     from effnet.jobs.profile import profile
     from effnet.jobs.prune import PruneResult, prune
     from effnet.jobs.pull import pull
@@ -119,6 +120,8 @@ _LAZY = {
     "push_to_hub": ("effnet.jobs.hub", "push_to_hub"),
     "Imported": ("effnet.jobs.import_checkpoint", "Imported"),
     "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
+    "PretrainResult": ("effnet.jobs.pretrain.job", "PretrainResult"),
+    "pretrain": ("effnet.jobs.pretrain.job", "pretrain"),
     "PruneResult": ("effnet.jobs.prune", "PruneResult"),
     "prune": ("effnet.jobs.prune", "prune"),
     "pull": ("effnet.jobs.pull", "pull"),
@@ -139,13 +142,13 @@ _LAZY = {
 
 __all__ = [
     "NAMES", "AlignResult", "ArchSpec", "Audit", "Bench", "BlockSpec", "Comparison", "Cost", "Dataset",
-    "DeviceProfile", "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "Pretrained",
-    "PruneResult", "QuantizeResult", "Recipe", "Run", "SearchResult", "Suggestions", "ZeroshotResult", "align",
-    "audit", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "explain", "export",
-    "find", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
-    "load_pretrained", "load_state_dict", "monitor", "profile", "prune", "published", "pull", "push_to_hub", "quantize",
-    "read_dataset", "runs", "save", "scale", "search", "shard", "solve_phi", "spec_from_dict", "spec_to_dict",
-    "stage", "suggest", "time_model", "train", "transforms", "zeroshot",
+    "DeviceProfile", "FitResult", "Found", "Imported", "Lineage", "Predictor", "Preprocess", "PretrainResult",
+    "Pretrained", "PruneResult", "QuantizeResult", "Recipe", "Run", "SearchResult", "Suggestions", "ZeroshotResult",
+    "align", "audit", "bench", "build", "compare", "cost", "create_model", "describe", "evaluate", "explain",
+    "export", "find", "fit", "from_pretrained", "get_spec", "import_checkpoint", "inspect", "load", "load_module",
+    "load_pretrained", "load_state_dict", "monitor", "pretrain", "profile", "prune", "published", "pull",
+    "push_to_hub", "quantize", "read_dataset", "runs", "save", "scale", "search", "shard", "solve_phi",
+    "spec_from_dict", "spec_to_dict", "stage", "suggest", "time_model", "train", "transforms", "zeroshot",
 ]  # fmt: skip
 
 

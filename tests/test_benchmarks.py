@@ -26,6 +26,7 @@ NO_BENCHMARKS = (
     "readme",
     "sentences",
     "sentences_dense",
+    "sentences_serving",
     "timm_cifar",
     "record",
     "screenshots",

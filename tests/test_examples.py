@@ -14,6 +14,7 @@ import pytest
 from bundles import make_bundle
 from dense_bundles import write_detector
 from PIL import Image
+from pretrained_runs import striped
 from procedures import BRIEF, TINIEST, UNTIMED, made_up
 
 import effnet
@@ -344,6 +345,33 @@ def test_wrong_labels(run_example, tmp_path):
     assert re.fullmatch(r"About [0-4]\.\d of 28 labels are wrong\.", first)
     assert error.endswith(f"{root / 'dark' / 'wrong.png'}: dark, likely light")
     assert len([line for line in others if line.startswith(f"label next: {tmp_path / 'new'}")]) == 5
+
+
+def test_unlabelled(run_example, small_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    fit = functools.partial(effnet.fit, procedure=UNTIMED, max_macs=162_000)
+    monkeypatch.setattr(effnet, "fit", fit)
+    labelled = striped(tmp_path / "labelled", 90, seed=1, classes=True)
+    more = striped(tmp_path / "more", 30, seed=2, classes=False)
+    counts, *rounds, last = run_example("unlabelled", labelled, more, small_bundle, 1)
+    assert counts == "30 images without a label; copies left out: 0"
+    assert any("it is kept" in line or "it is discarded" in line or "are not used" in line for line in rounds)
+    assert re.fullmatch(r"test accuracy [\d.]+%", last)
+    assert (tmp_path / "with-unlabelled" / "config.json").is_file()
+
+
+def test_pretrain(run_example, small_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(effnet, "fit", functools.partial(effnet.fit, procedure=UNTIMED, max_macs=162_000))
+    labelled = striped(tmp_path / "labelled", 60, seed=1, classes=True)
+    more = striped(tmp_path / "more", 30, seed=2, classes=False)
+    probe, losses, last = run_example("pretrain", more, labelled, small_bundle, 2)
+    assert re.fullmatch(r"linear probe: [\d.]+% before, [\d.]+% after; the new weights are (better|not .* kept)", probe)
+    assert re.fullmatch(r"loss on held-out images: \S+, \S+", losses)
+    assert re.fullmatch(r"test accuracy [\d.]+%", last)
+    assert effnet.load(tmp_path / "fitted").config.class_names == ("columns", "plain", "rows")
 
 
 def test_integrated_gradients(run_example, tmp_path):

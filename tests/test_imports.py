@@ -174,7 +174,7 @@ def test_the_exported_names_are_the_public_api():
         "load", "Predictor", "evaluate", "explain", "monitor", "time_model",
         "prune", "PruneResult", "search", "SearchResult", "quantize", "QuantizeResult",
         "align", "AlignResult", "zeroshot", "ZeroshotResult", "find", "Found",
-        "audit", "Audit", "suggest", "Suggestions",
+        "audit", "Audit", "suggest", "Suggestions", "pretrain", "PretrainResult",
         "bench", "Bench", "profile", "DeviceProfile", "shard",
         "create_model", "load_state_dict", "transforms", "Dataset", "from_pretrained", "push_to_hub", "save",
     }  # fmt: skip
@@ -206,6 +206,8 @@ OPTIONS = {
         ".align.config",
         ".fit",
         ".fit.config",
+        ".pretrain",
+        ".pretrain.config",
         ".search",
         ".search.config",
         ".prune_config",

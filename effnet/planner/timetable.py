@@ -31,6 +31,7 @@ _LEAST_MINUTES = 0.01
 USES = {
     "before": "reading and planning",
     "learning": "training",
+    "unlabelled": "students of the unlabelled images",
     "change": "pruning and fine-tuning",
     "int8": "int8",
     "finishing": "export, verification and report",
@@ -133,6 +134,7 @@ class Use:
     """The remaining seconds by their use; without a deadline those of training are infinite."""
 
     learning: float
+    unlabelled: float = 0.0
     change: float = 0.0
     int8: float = 0.0
     finishing: float = 0.0
@@ -140,7 +142,7 @@ class Use:
     @property
     def later(self) -> float:
         """Seconds for what follows learning."""
-        return self.change + self.int8 + self.finishing
+        return self.unlabelled + self.change + self.int8 + self.finishing
 
     def in_words(self) -> tuple[str, ...]:
         """Return a line for each use that has time."""
@@ -149,14 +151,18 @@ class Use:
 
     def to_dict(self) -> dict[str, float]:
         """Return the seconds, rounded, for the report."""
-        return {name: round(seconds, 1) for name, seconds in asdict(self).items()}
+        found = {name: round(seconds, 1) for name, seconds in asdict(self).items()}
+        return {name: seconds for name, seconds in found.items() if seconds or name != "unlabelled"}
 
 
-def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps: int, changed: bool) -> Use:
+def use_of(
+    left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps: int, changed: bool, students: float = 0.0
+) -> Use:
     """Return the use of `left` seconds for a network of `macs` MACs that is trained, and may be changed and quantized.
 
     `int8_steps` is the least number of steps to int8, 0 without int8. The stages after training are reserved first,
-    because without them there is no bundle; training gets the rest.
+    because without them there is no bundle; training gets the rest, of which students of unlabelled images have the
+    share `students`.
     """
     if math.isinf(left):
         return Use(learning=math.inf)
@@ -167,7 +173,9 @@ def use_of(left: float, pace: Pace, dataset: Dataset, macs: float, *, int8_steps
         rounding = 0.0
     rest -= rounding
     change = PRUNING_SHARE * rest if changed else 0.0
-    return Use(learning=rest - change, change=change, int8=rounding, finishing=finishing)
+    learning = rest - change
+    own = students * learning
+    return Use(learning=learning - own, unlabelled=own, change=change, int8=rounding, finishing=finishing)
 
 
 def minutes_of(seconds: float) -> float:

@@ -11,6 +11,7 @@ from effnet.bundle.formats import Precision
 from effnet.data.inspection.findings import DataReport
 from effnet.planner.space import Status
 from effnet.report.annotations import AnnotationFacts
+from effnet.report.unlabelled import UnlabelledFacts
 from effnet.system.records import FLAT, OPTIONAL, from_data
 from effnet.training.recipe.schema import Balance
 
@@ -175,7 +176,8 @@ class TrainingFacts:
     `head` is None for training from scratch, and for a decoder on a pretrained backbone, whose weights are `start`.
 
     A network that was modified after training has the share `kept` of `kept_of`, the new `activation`, empty if it
-    stayed, and the `recovery_seconds` of fine-tuning; the file lacks them for any other.
+    stayed, and the `recovery_seconds` of fine-tuning; the file lacks them for any other. `unlabelled` is None without
+    unlabelled images.
     """
 
     method: str
@@ -192,6 +194,7 @@ class TrainingFacts:
     activation: str | None = field(default=None, metadata=OPTIONAL)
     recovery_seconds: float | None = field(default=None, metadata=OPTIONAL)
     start: WeightsFacts | None = field(default=None, metadata=OPTIONAL)
+    unlabelled: UnlabelledFacts | None = field(default=None, metadata=OPTIONAL)
     recipe: Mapping[str, Any] | None
 
     @property

@@ -24,7 +24,18 @@ def method_sentence(report: Report) -> str:
         found = f"A {head}, then the whole network fine-tuned for {passes}{kept}."
     else:
         found = f"Trained from scratch for {passes}{kept}."
-    return f"{found}{_changes(training)}"
+    return f"{found}{_students(training)}{_changes(training)}"
+
+
+def _students(training: TrainingFacts) -> str:
+    """Return a sentence, after a space, on what unlabelled images added; empty without any."""
+    found = training.unlabelled
+    if found is None:
+        return ""
+    if not found.students:
+        return " Unlabelled images did not make it better, and were not used."
+    student = "A student of it" if found.students == 1 else "The second of two students of it"
+    return f" {student} learnt from {found.used:,} pseudo-labels of unlabelled images as well, and replaced it."
 
 
 def _changes(training: TrainingFacts) -> str:

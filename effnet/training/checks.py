@@ -6,13 +6,15 @@ from effnet.data.datasets import Dataset
 from effnet.errors import InputError
 from effnet.nn.network import Trunk
 from effnet.training.adversarial.auxiliary import num_attacked
-from effnet.training.learning import learning_of
+from effnet.training.learning import Learning, learning_of
 from effnet.training.norms import norms_of
 from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe
 
 
-def check_run(model: nn.Module, dataset: Dataset, recipe: Recipe, *, processes: int = 1) -> list[str]:
+def check_run(
+    model: nn.Module, dataset: Dataset, recipe: Recipe, learning: Learning | None = None, *, processes: int = 1
+) -> list[str]:
     """Return warnings about a run of this number of processes; raise InputError if it cannot work."""
     learns = bool(norms_of(model)) and not recipe.train.frozen_norms
     smallest = min((recipe_at(recipe, e).train.micro_batch or 2 for e in range(recipe.train.epochs)), default=2)
@@ -31,7 +33,7 @@ def check_run(model: nn.Module, dataset: Dataset, recipe: Recipe, *, processes: 
         _check_attacks(model, recipe, learns=learns, processes=processes)
     if recipe.train.recompute != "none" and not isinstance(model, Trunk):
         raise InputError(f"train.recompute needs a network made by effnet.build; got {type(model).__name__}")
-    return learning_of(dataset).check(model, dataset, recipe)
+    return (learning or learning_of(dataset)).check(model, dataset, recipe)
 
 
 def _check_attacks(model: nn.Module, recipe: Recipe, *, learns: bool, processes: int) -> None:

@@ -73,14 +73,19 @@ def check(model: nn.Module, dataset: Dataset, recipe: Recipe) -> list[str]:
             f"it has {model.spec.num_classes}: build it with num_classes={classes}"
         )
     for name in ("train", "val"):
-        labels = getattr(dataset, name).labels
+        labels = hard_labels(getattr(dataset, name).labels)
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             raise DataError(f"labels in {name} must lie in 0..{classes - 1}; found {labels.min()} to {labels.max()}")
-    absent = _absent(dataset, dataset.train.labels)
+    absent = _absent(dataset, hard_labels(dataset.train.labels))
     if absent:
         raise DataError(f"every class must have images in train, but these have none there: {absent}")
     unseen = _absent(dataset, dataset.val.labels) if len(dataset.val) else ""
     return [f"Validation has no images of these classes and cannot assess them: {unseen}"] if unseen else []
+
+
+def hard_labels(labels: np.ndarray) -> np.ndarray:
+    """Return the class of each image, int64 [images], of classes or of soft labels [images, classes]."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
 
 
 def _absent(dataset: Dataset, labels: np.ndarray) -> str:

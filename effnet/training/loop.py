@@ -27,7 +27,7 @@ from effnet.training.ema import finish_average_, move_average_
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.input.batches import batch_images
 from effnet.training.input.shares import Portions
-from effnet.training.learning import Validated, learning_of, own_input
+from effnet.training.learning import Learning, Validated, learning_of, own_input
 from effnet.training.log.run_files import Records
 from effnet.training.losses import LossFn
 from effnet.training.memory.shortage import shortage_told
@@ -70,6 +70,7 @@ def train(
     deadline_seconds: float | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ranks: Ranks = ALONE,
+    learning: Learning | None = None,
 ) -> TrainResult:
     """Train `model` in place and return the averaged weights that scored best on the validation split.
 
@@ -79,7 +80,8 @@ def train(
     SIGHUP, it saves a checkpoint and raises KeyboardInterrupt.
 
     Several processes share the steps if each makes this call, with its own `ranks`; the weights, checkpoint and clock
-    of the first count, only it writes files, and only its `listener` is called.
+    of the first count, only it writes files, and only its `listener` is called. `learning` replaces that of the data's
+    task; it may have a `figure` of its own.
 
     Raises EffnetError if numbers are no longer finite or the loss explodes, with advice; InputError if another process
     trains in `folder`, or the recipe does not suit the network.
@@ -87,13 +89,16 @@ def train(
     device = device or ranks.device or pick_device()
     listener = listener if listener and ranks.main else lambda event: None
     with ExitStack() as stack, ranks.together():
-        for sentence in check_run(model, dataset, recipe, processes=ranks.size):
+        learning = learning or learning_of(dataset)
+        for sentence in check_run(model, dataset, recipe, learning, processes=ranks.size):
             listener(Noted(text=sentence))
         if ranks.main:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_in(folder))
         stack.enter_context(fast_arithmetic())
-        run = _Run(model, dataset, recipe, preprocess, folder, loss_fn, listener, device, ranks, checkpoint_seconds)
+        run = _Run(
+            model, dataset, recipe, preprocess, folder, loss_fn, listener, device, ranks, checkpoint_seconds, learning
+        )
         return run.go(deadline_seconds)
 
 
@@ -112,10 +117,12 @@ class _Run:
         device: torch.device,
         ranks: Ranks,
         checkpoint_seconds: float,
+        learning: Learning,
     ) -> None:
         self.dataset, self.recipe, self.preprocess, self.folder = dataset, recipe, preprocess, folder
         self.device, self.listener, self.ranks = device, listener, ranks
-        self.learning, self.figure = learning_of(dataset), find_task(dataset.task).figure
+        self.learning = learning
+        self.figure = getattr(learning, "figure", None) or find_task(dataset.task).figure
         self.state = make_state(model, recipe, device, ranks)
         if wants_kernels(model, recipe, device, ranks) and (note := find_kernels().note):
             self._note(note)
@@ -294,7 +301,7 @@ class _Run:
             self._end_where(met)
             position.spend(self._lap(met))
             score = found.score(self.recipe)
-            if score > position.best_score:
+            if score > position.best_score or self.recipe.train.last_counts:
                 position.best_score, position.best_epoch = score, position.epoch
                 position.last_better = position.epoch
                 self.records.keep_best(average)

@@ -27,7 +27,7 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_te
 # The message of each verb for a missing package, if all optional ones are absent; the others work.
 NEEDS = {
     "fit": "train", "train": "train", "search": "train", "export": "train", "prune": "train", "quantize": "train",
-    "align": "train", "zeroshot": "train", "suggest": "train",
+    "align": "train", "zeroshot": "train", "suggest": "train", "pretrain": "train",
     "profile": "profile", "serve": "serve",
     "models pull": "train", "models import": "train", "models convert": "train", "data inspect hf:mnist": "hf",
     "data inspect digits": "train", "data inspect ct": "medical", "data inspect sounds": "audio",
@@ -112,6 +112,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "zeroshot": ["zeroshot", bundle, "red,blue", "--out", out],
         "find": ["find", bundle, data / "dark", "--image", next((data / "dark").glob("*.png"))],
         "suggest": ["suggest", data, "--weights", bundle, "--n", "1"],
+        "pretrain": ["pretrain", data, "--weights", bundle, "--epochs", "1", "--out", out],
         "explain": ["explain", bundle, data / "dark"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
         "export": ["export", bundle],

@@ -18,6 +18,7 @@ from effnet.cli.recipes import read_settings
 from effnet.errors import InputError
 from effnet.jobs.align.config import AlignConfig
 from effnet.jobs.fit.config import FitConfig, TrainConfig
+from effnet.jobs.pretrain.config import PretrainConfig
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
@@ -47,6 +48,7 @@ STOPS = {
     "quantize": "effnet.compression.ladder._Climb.go",
     "models import": "effnet.jobs.import_checkpoint.read_network",
     "align": "effnet.jobs.align.job.new_bundle",
+    "pretrain": "effnet.jobs.pretrain.job.make_run",
     "serve": "effnet.serving.run.serve",
     "watch": "effnet.watching.run.watch",
 }
@@ -73,13 +75,14 @@ WORDS = {
     "models import": "{bundle}/model.safetensors --classes imagenet --out {new}",
     "align": "{captions} --text title --words {glove} --weights {bundle} --out {new}",
     "suggest": "{data} --weights {bundle}",
+    "pretrain": "{data} --weights {bundle} --out {new}",
     "find": "{bundle} {data}/dark --image {data}/dark/{first}",
 }
 
 
 CONFIGS = {
     "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig, "quantize": QuantizeConfig,
-    "align": AlignConfig, "serve": ServeOptions, "watch": WatchSettings,
+    "align": AlignConfig, "pretrain": PretrainConfig, "serve": ServeOptions, "watch": WatchSettings,
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from effnet.jobs.align.config import AlignConfig
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.fit.job import command_line, job_of, options_given
 from effnet.jobs.fit.resume import check_same
+from effnet.jobs.pretrain.config import PretrainConfig
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
@@ -121,12 +122,13 @@ def test_a_function_takes_it_by_its_name():
 @pytest.mark.parametrize(
     ("config", "most", "function"),
     [
-        (FitConfig, 16, effnet.fit),
+        (FitConfig, 17, effnet.fit),
         (TrainConfig, 9, effnet.train),
         (PruneConfig, 8, effnet.prune),
         (SearchConfig, 8, effnet.search),
         (QuantizeConfig, 8, effnet.quantize),
         (AlignConfig, 8, effnet.align),
+        (PretrainConfig, 9, effnet.pretrain),
     ],
 )
 def test_the_help_stays_short_and_the_functions_take_every_option(config, most, function):
@@ -136,7 +138,7 @@ def test_the_help_stays_short_and_the_functions_take_every_option(config, most, 
     assert {field.name for field in dataclasses.fields(config)} == inspect.signature(function).parameters.keys()
 
 
-PAGE = """# Options of fit, train, search, prune, quantize, align, serve and watch
+PAGE = """# Options of fit, train, search, prune, quantize, align, pretrain, serve and watch
 
 `effnet fit --help` lists the main options, `effnet fit --help-all` those with `--set` as well. In Python all of them
 are arguments: `effnet.fit("photos/", max_latency_ms=5, threads=2)`. `train` takes `fit.NAME` too, as `train.NAME` is a
@@ -147,7 +149,8 @@ field of the recipe: `--set train.lr=0.1`. tests/contributing/test_a_fit_option.
 def test_the_page_of_the_docs_has_every_option(check_golden):
     verbs = {
         "fit": FitConfig, "train": TrainConfig, "search": SearchConfig, "prune": PruneConfig,
-        "quantize": QuantizeConfig, "align": AlignConfig, "serve": ServeOptions, "watch": WatchSettings,
+        "quantize": QuantizeConfig, "align": AlignConfig, "pretrain": PretrainConfig,
+        "serve": ServeOptions, "watch": WatchSettings,
     }  # fmt: skip
     tables = [f"\n## {verb}\n\n{markdown(config)}" for verb, config in verbs.items()]
     check_golden(Path(__file__).parents[2] / "docs" / "reference" / "options.md", PAGE + "".join(tables))

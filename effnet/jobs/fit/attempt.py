@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.fit.unlabelled.rounds import Fit, learn_from_unlabelled
 from effnet.jobs.threshold import with_threshold
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration
@@ -103,11 +105,15 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     """
     abstain = job.abstain
     learned = _learn(candidate, attempt, dataset, folder=folder, job=job)
-    training = learned.training
-    proving = time.monotonic()
+    spent, proving = learned.training.seconds, time.monotonic()
     job.say("Exporting, checking and measuring", heading=True)
     bundle = folder / "bundle"
-    config, state, calibration = _save_learned(bundle, attempt, dataset, learned, job=job)
+    saved = _save_learned(bundle, attempt, dataset, learned, job=job)
+    if job.unlabelled is not None:
+        save = partial(_save_student, attempt, dataset, job)
+        rounds = Fit(attempt=attempt, candidate=candidate, dataset=dataset, folder=folder, job=job, save=save)
+        learned, saved = learn_from_unlabelled(bundle, learned, saved, rounds)
+    config, state, calibration = saved
     bundle, changes = change(bundle, candidate, dataset, job=job)
     if changes:
         config, state = replace(read_config(bundle), split_seed=job.seed), load_state(bundle)
@@ -155,7 +161,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         left_out=tuple(filter(None, (*learned.left_out, deployed.left_out))),
         failures=missed,
         undecided=undecided,
-        seconds=training.seconds + time.monotonic() - proving,
+        seconds=spent + time.monotonic() - proving,
     )
 
 
@@ -180,6 +186,12 @@ def _save_learned(
     if calibration is not None:
         job.say(f"{_temperatures(config)}. {calibration.sentence}")
     return config, state, calibration
+
+
+def _save_student(
+    attempt: Attempt, dataset: Dataset, job: Job, bundle: Path, learned: Learned
+) -> tuple[ModelConfig, Mapping[str, np.ndarray], Calibration | None]:
+    return _save_learned(bundle, attempt, dataset, learned, job=job)
 
 
 def _temperatures(config: ModelConfig) -> str:

@@ -13,6 +13,7 @@ from effnet.data.names import refuse_inside
 from effnet.errors import InputError, nearest
 from effnet.jobs.fit.config import TASKS, Strategy
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.unlabelled.reading import check_unlabelled
 from effnet.measurement.unknown import unknown_images
 from effnet.system.bounds import (
     MAX_CHANNELS,
@@ -38,6 +39,7 @@ def check(job: Job) -> None:
     _check_one_length(job)
     _check_numbers(job)
     _check_strategy(job)
+    check_unlabelled(job)
     if job.config.resize not in get_args(Resize):
         hint = nearest(str(job.config.resize), get_args(Resize))
         raise InputError(f"fit.resize must be one of {', '.join(get_args(Resize))}; got {job.config.resize!r}{hint}")

@@ -195,6 +195,10 @@ class FitConfig(DeviceConfig):
         "How to fine-tune, such as robust: the fields in which a recipe differs from the defaults; see effnet recipes.",
         metavar="NAME|FILE", repeat=False, command=False,  # its fields are repeated
     )  # fmt: skip
+    unlabelled: PathLike | None = option(
+        "Folder of images without labels to learn from as well (Noisy Student).", main=True, metavar="DIR"
+    )
+    unlabelled_rounds: int = option("Students of the unlabelled images, each of the one before: 1 or 2.", default=1)
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )

@@ -20,6 +20,7 @@ from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
 from effnet.planner.settings import epochs_in, finetune_recipe
 from effnet.planner.timetable import Pace, not_enough
+from effnet.report.unlabelled import UnlabelledFacts
 from effnet.tasks.registry import find_task
 from effnet.training.checkpoint import trained_seconds
 from effnet.training.distributed.ranks import ALONE, Ranks
@@ -50,7 +51,8 @@ class Learned:
 
     `head` holds the facts of the head and of its weights, as `fit_head` writes them into head.safetensors.
     `start` are those of the weights alone, of a decoder on a pretrained backbone.
-    `validation` is set if the network is that head. `left_out` lists the steps for which there was no time.
+    `validation` is set if the network is that head. `left_out` lists the steps for which there was no time, and
+    `unlabelled` says what was learnt from unlabelled images.
     """
 
     method: Method
@@ -60,6 +62,7 @@ class Learned:
     start: Mapping[str, Any] | None = None
     validation: Validation | None = None
     left_out: tuple[str, ...] = ()
+    unlabelled: UnlabelledFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from effnet.bundle.names import RECIPE, RUN
 from effnet.bundle.spec_of import read_spec
 from effnet.data.datasets import DataLike, Dataset, name_of
 from effnet.data.in_memory import MapStyle
+from effnet.data.inspection.unlabelled import Unlabelled
 from effnet.data.manifests.columns import read_words
 from effnet.data.value_range import read_asked
 from effnet.errors import InputError
@@ -40,6 +41,8 @@ Config = TypeVar("Config", FitConfig, TrainConfig, "SearchConfig")
 
 # Trials are worthwhile from this many minutes on; they may take this share of the time.
 _ENOUGH_FOR_TRIALS, _TRIAL_SHARE, USUAL_TRIALS = 30.0, 0.3, 8
+# The share of the time for training that students of unlabelled images get, by their number.
+_STUDENTS_SHARE = {1: 0.6, 2: 0.75}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +52,8 @@ class Job:
     `config` is complete: paths are texts, and what other options or the data imply is in it. `dataset` is None if
     `config.data` is a path or a name, and `network` None if the network is to be found; `searched` is the
     search that found it. With `assembles` a pretrained network is fine-tuned, whatever it costs, and then made smaller
-    from alternatives of its blocks. The running job sets the last
-    three: its deadline, that of its planning, and the speed of this machine.
+    from alternatives of its blocks. The running job sets its
+    deadline, that of its planning, the speed of this machine, and the `unlabelled` images once they are read.
     """
 
     config: "FitConfig | TrainConfig | SearchConfig"
@@ -67,6 +70,7 @@ class Job:
     deadline: Deadline = UNLIMITED
     planning: Deadline = UNLIMITED
     pace: Pace = field(default_factory=Pace)
+    unlabelled: Unlabelled | None = None
     procedure: Procedure = USUAL
 
     @property
@@ -101,9 +105,20 @@ class Job:
 
     @property
     def time_limit(self) -> float | None:
-        """Minutes of training if no deadline limits it; None if the number of epochs is fixed."""
+        """Minutes of training on labelled images if no deadline limits it; None if the number of epochs is fixed."""
         fixed = self.config.epochs or (self.config.minutes is None and self.asked.value("train.epochs"))
-        return None if fixed else (self.config.minutes or DEFAULT_MINUTES) - self.trial_minutes
+        minutes = (self.config.minutes or DEFAULT_MINUTES) - self.trial_minutes
+        return None if fixed else minutes * (1 - self.students_share)
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether there are unlabelled images to learn from."""
+        return getattr(self.config, "unlabelled", None) is not None
+
+    @property
+    def students_share(self) -> float:
+        """The share of the time for training that students of unlabelled images get."""
+        return _STUDENTS_SHARE[self.config.unlabelled_rounds] if self.learns_unlabelled else 0.0  # type: ignore[union-attr]
 
     @property
     def num_trials(self) -> int:

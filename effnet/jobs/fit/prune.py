@@ -91,7 +91,7 @@ def _minutes(out: Path, candidate: Candidate, dataset: Dataset, job: Job) -> flo
         return read_json(out / REPORT)["options"]["minutes"]
     # It proves its result as any job does.
     use, macs = use_for(candidate, dataset, job), candidate.cost.macs
-    return minutes_of(use.learning + use.change - job.pace.finishing(dataset, macs))
+    return minutes_of(use.learning + use.unlabelled + use.change - job.pace.finishing(dataset, macs))
 
 
 def use_for(candidate: Candidate, dataset: Dataset, job: Job) -> Use:
@@ -103,6 +103,7 @@ def use_for(candidate: Candidate, dataset: Dataset, job: Job) -> Use:
         candidate.cost.macs,
         int8_steps=least_steps(job.target) if candidate.precision == "int8" else 0,
         changed=not _is_light(candidate),
+        students=job.students_share,
     )
 
 

@@ -24,6 +24,7 @@ from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_
 from effnet.jobs.fit.shortlist import choose
 from effnet.jobs.fit.summary import summarize
 from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
+from effnet.jobs.fit.unlabelled.reading import with_unlabelled
 from effnet.planner.events import Planned
 from effnet.planner.oracle import busy_planning, training_speed
 from effnet.planner.refusal import enough
@@ -64,6 +65,7 @@ def fit_data(job: Job, source: Source, *, plan: Plan | None, started: float) -> 
     """Plan and carry out the fit, or resume its `plan`; it `started` at this time of its clock."""
     dataset, report = source.dataset, source.report
     job = without_unasked_trials(job, dataset)
+    job = with_unlabelled(job, dataset, read=source.read)
     if plan is None:
         job = paced(job, read=source.read)
         plan = _plan(job, dataset, report, started)

@@ -184,6 +184,7 @@ def _training(artifact: Artifact) -> TrainingFacts:
         seconds=training.seconds,
         balance=artifact.balance,
         **artifact.changes,
+        unlabelled=learned.unlabelled,
         recipe=learned.recipe.to_dict() if learned.recipe else None,
     )
 

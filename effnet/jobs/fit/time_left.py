@@ -10,6 +10,7 @@ from effnet.jobs.fit.finetune import learned_seconds
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import use_for
 from effnet.jobs.fit.resume import Plan
+from effnet.jobs.fit.unlabelled.kept import students_seconds
 from effnet.planner.oracle import machine_pace, training_speed
 from effnet.planner.settings import epochs_in, most_epochs
 from effnet.planner.space import Candidate
@@ -41,7 +42,8 @@ def resumed(job: Job, plan: Plan, dataset: Dataset) -> Job:
         return job
     number = len(plan.failed) + 1
     used = plan.seconds + sum(failed["seconds"] for failed in plan.failed)
-    used += learned_seconds(job.out / RUN / f"attempt-{number}")
+    folder = job.out / RUN / f"attempt-{number}"
+    used += learned_seconds(folder) + students_seconds(folder)
     candidate = plan.candidates[plan.attempts[number - 1].candidate]
     least = plan.pace.finishing(dataset, candidate.cost.macs)
     if candidate.precision == "int8":

@@ -11,7 +11,7 @@ from effnet.planner.events import Said
 
 # A search below this many minutes trains too few networks to find anything.
 _LEAST_MINUTES = 30.0
-_OWN = ("strategy", "trials", "search", "powers")
+_OWN = ("strategy", "trials", "search", "powers", "unlabelled", "unlabelled_rounds")
 
 
 def fit_by_search(config: FitConfig) -> FitResult | None:
@@ -37,6 +37,8 @@ def _why_not(config: FitConfig) -> str:
     budgets = [name for name in known if name.startswith("max_") and name != "max_drop"]
     if all(getattr(config, name) is None for name in budgets):
         return "it has no budget"
+    if config.unlabelled is not None:
+        return "a search does not learn from unlabelled images"
     if config.minutes is None or config.minutes < _LEAST_MINUTES:
         return f"it needs --minutes of at least {_LEAST_MINUTES:g}"
     if config.strategy in ("head", "finetune"):

@@ -14,6 +14,7 @@ from effnet.errors import EffnetError, SaidElsewhere
 from effnet.progress import Listener
 from effnet.system.signals import exit_code
 from effnet.training.distributed.ranks import Ranks
+from effnet.training.learning import Learning
 from effnet.training.loop import TrainResult, train
 from effnet.training.losses import LossFn
 from effnet.training.position import CHECKPOINT_SECONDS
@@ -28,6 +29,7 @@ class Training:
     """A training that the first process broadcasts to the others; they write nothing to its `folder`.
 
     `make_loss`, of a module, gives the loss of a process that needs the others' for it; by default it is the task's.
+    `learning` replaces that of the data's task.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class Training:
     deadline_seconds: float | None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     make_loss: Callable[[Ranks], LossFn] | None = None
+    learning: Learning | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ def _train(training: Training, ranks: Ranks, listener: Listener | None = None) -
         deadline_seconds=training.deadline_seconds,
         checkpoint_seconds=training.checkpoint_seconds,
         ranks=ranks,
+        learning=training.learning,
     )
 
 

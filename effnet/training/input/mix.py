@@ -33,7 +33,7 @@ def mix(batch: Batch, augment: Augment, *, seed: int, step: int, first: int = 0)
     else:
         own = torch.from_numpy(weight).to(batch.images)[:, None, None, None]
         images = partner.lerp(batch.images, own)
-    mixed = Mixed(partner=batch.labels.roll(-1), weight=torch.from_numpy(weight).to(batch.images.device))
+    mixed = Mixed(partner=batch.labels.roll(-1, 0), weight=torch.from_numpy(weight).to(batch.images.device))
     return dataclasses.replace(batch, images=images, mixed=mixed)
 
 

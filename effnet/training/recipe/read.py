@@ -12,14 +12,15 @@ from effnet.errors import InputError, nearest
 from effnet.system.files import read_json
 from effnet.system.text import brief, reason_of
 from effnet.training.recipe.file import recipe_from_dict
-from effnet.training.recipe.published import advprop, imagenet_timm_ra, imagenet_v1, imagenet_v2
+from effnet.training.recipe.published import advprop, imagenet_timm_ra, imagenet_v1, imagenet_v2, noisy_student
 from effnet.training.recipe.schema import Recipe
 from effnet.training.recipe.small import cifar10, robust, small_data
 
 MakeRecipe = Callable[[ArchSpec], Recipe]
 
 RECIPES: dict[str, MakeRecipe] = {
-    make.__name__: make for make in (small_data, robust, cifar10, imagenet_v1, imagenet_v2, imagenet_timm_ra, advprop)
+    make.__name__: make
+    for make in (small_data, robust, cifar10, imagenet_v1, imagenet_v2, imagenet_timm_ra, noisy_student, advprop)
 }
 
 

@@ -52,6 +52,8 @@ class Train:
     `frozen_stages` is the number of the first stages that are not trained, nor is the stem before them, `frozen_norms`
     keeps the BatchNorm statistics (those of the backbone, if the network has a decoder), and `start_counts` validates
     the initial weights as the first result, so that training never returns worse ones.
+
+    `last_counts` keeps the weights of the last epoch rather than of the best one: validation then chooses nothing.
     """
 
     epochs: int = 40
@@ -72,6 +74,7 @@ class Train:
     fused: bool = True
     recompute: Recompute = "none"
     start_counts: bool = False
+    last_counts: bool = False
     keep_checkpoints: int = 1
     seed: int = 0
 

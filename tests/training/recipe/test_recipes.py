@@ -83,6 +83,25 @@ def test_the_stages_of_v2_are_those_of_its_code(model, sizes, magnitudes, alphas
 
 
 @pytest.mark.parametrize(
+    "model, weight, epochs, magnitude",
+    [
+        ("b0", 1 / 2, 700, None), ("b1", 3 / 4, 700, None), ("b2", 3 / 4, 700, 6), ("b3", 3 / 4, 700, 12),
+        ("b4", 3 / 4, 700, 15), ("b5", 3 / 4, 350, 18), ("b6", 3 / 4, 350, 24), ("b7", 3 / 4, 350, 27),
+    ],
+)  # fmt: skip
+def test_noisy_student_is_that_of_its_script(model, weight, epochs, magnitude):
+    """Source: google-research/noisystudent, local_scripts/imagenet/run.sh (unlabel_ratio, train_ratio, randaug_mag)."""
+    recipe = of("noisy_student", model)
+    assert (recipe.loss.teacher_weight, recipe.loss.temperature, recipe.train.epochs) == (weight, 1.0, epochs)
+    assert recipe.train.epochs * 1_281_167 // recipe.train.batch_size in (109_474, 218_949)  # main.py: train_steps
+    assert recipe.schedule.decay_epochs == 2.4 * epochs / 350
+    if magnitude is None:
+        assert recipe.augment.policy == "none"
+    else:
+        assert (recipe.augment.policy, recipe.augment.magnitude) == ("randaugment", magnitude)
+
+
+@pytest.mark.parametrize(
     "model, dropout",
     [("b0", 0.2), ("b7", 0.5), ("timm/tf_efficientnet_b4.aa_in1k", 0.4), ("v2_l", 0.4), ("resnet50", 0.0)],
 )

@@ -1,0 +1,194 @@
+"""Noisy Student: students of a fit's own pseudo-labels for unlabelled images, each judged once on validation images.
+
+Source: Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classification" (arXiv 1911.04252).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from effnet.bundle.config import ModelConfig
+from effnet.data.datasets import Dataset
+from effnet.data.inspection.unlabelled import Unlabelled
+from effnet.jobs.fit.finetune import Learned
+from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.prune import use_for
+from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.fit.unlabelled.kept import Kept, read_kept, student_folder, write_kept
+from effnet.jobs.fit.unlabelled.student import learn, plan_epochs
+from effnet.measurement.acceptance import compared
+from effnet.measurement.answers import predict_split
+from effnet.measurement.calibration import Abstain, Calibration, apply_temperature, calibrate, negative_log_likelihood
+from effnet.measurement.paired import Paired
+from effnet.nn.network import Network
+from effnet.planner.events import Counted
+from effnet.planner.space import Candidate
+from effnet.planner.timetable import clock_words
+from effnet.report.unlabelled import RoundFacts, UnlabelledFacts
+from effnet.runtimes.predictor import Predictor
+from effnet.system.text import percent
+from effnet.training.unlabelled.pseudo import LEAST_ANSWERS, LEAST_PRECISION, choose_threshold, pseudo_labels
+
+Saved = tuple[ModelConfig, Mapping[str, np.ndarray], Calibration | None]
+Save = Callable[[Path, Learned], Saved]
+"""Writes a trained network as a calibrated bundle into a folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What the rounds of a fit share."""
+
+    attempt: Attempt
+    candidate: Candidate
+    dataset: Dataset
+    folder: Path
+    job: Job
+    save: Save
+
+    @property
+    def images(self) -> Unlabelled:
+        """The unlabelled images."""
+        assert self.job.unlabelled is not None
+        return self.job.unlabelled
+
+    @property
+    def teacher(self) -> str:
+        """The bundle that the recipe names as a teacher, empty for none."""
+        return str(self.job.asked.value("loss.teacher") or "")
+
+
+def learn_from_unlabelled(bundle: Path, learned: Learned, saved: Saved, fit: Fit) -> tuple[Learned, Saved]:
+    """Return the network after the rounds, and its bundle's content, written into `bundle`: the last kept student.
+
+    `bundle` holds the network that was `learned` from the labelled images alone, which stays if no student is kept.
+    """
+    job, images = fit.job, fit.images
+    rounds: list[RoundFacts] = []
+    for number in range(1, job.config.unlabelled_rounds + 1):  # type: ignore[union-attr]
+        job.say(f"Learning from unlabelled images, round {number}", heading=True)
+        facts, student = _round(number, bundle, learned, fit)
+        rounds.append(facts)
+        for sentence in facts.sentences:
+            job.say(sentence)
+        if student is None:
+            break
+        learned, saved = student, fit.save(bundle, student)
+    record = UnlabelledFacts(
+        folder=images.folder, found=images.found, images=len(images.paths), copies=dict(images.copies),
+        notes=images.sentences, teacher=fit.teacher, rounds=tuple(rounds),
+    )  # fmt: skip
+    return dataclasses.replace(learned, unlabelled=record), saved
+
+
+def _round(number: int, bundle: Path, learned: Learned, fit: Fit) -> tuple[RoundFacts, Learned | None]:
+    """Return the facts of a round, and its student if it is kept."""
+    folder = student_folder(fit.folder, number)
+    kept = read_kept(folder, fit.images)
+    if kept is None:
+        found = _pseudo_labelled(number, bundle, learned, fit)
+        if isinstance(found, str):
+            return _none(found), None
+        write_kept(found, folder, fit.images)
+        kept = found
+    student = learn(kept, learned, attempt=fit.attempt, dataset=fit.dataset, folder=folder, root=fit.folder,
+                    seconds=_seconds(number, fit), job=fit.job)  # fmt: skip
+    fit.save(folder / "bundle", student)
+    result, better = _compared(bundle, folder / "bundle", fit.dataset)
+    verdict = "it is kept" if better else "it is discarded, and the network stays as it was"
+    facts = RoundFacts(
+        threshold=kept.threshold.value, precision=kept.threshold.precision, answers=kept.threshold.answers,
+        passed=kept.passed, used=len(kept.pseudo.classes),
+        classes=tuple(map(int, kept.pseudo.counts(len(fit.dataset.class_names)))), epochs=kept.epochs,
+        labelled_epochs=kept.labelled_epochs, compared=result.to_dict(), kept=better,
+        sentence=f"The student {result.sentence()}: {verdict}",
+    )  # fmt: skip
+    if better and student.recipe is not None:
+        write_recipe(student.recipe, fit.job.out)
+    return facts, student if better else None
+
+
+def _none(sentence: str) -> RoundFacts:
+    return RoundFacts(
+        threshold=None, precision=None, answers=0, passed=0, used=0, classes=(), epochs=0, labelled_epochs=0,
+        compared=None, kept=False, sentence=f"{sentence}: the unlabelled images are not used",
+    )  # fmt: skip
+
+
+def _pseudo_labelled(number: int, bundle: Path, learned: Learned, fit: Fit) -> Kept | str:
+    """Return the pseudo-labels to learn, and for how long; a sentence if there are none."""
+    job, dataset = fit.job, fit.dataset
+    if len(dataset.val) < LEAST_ANSWERS:
+        return (
+            f"The precision of pseudo-labels must be measured on at least {LEAST_ANSWERS} validation images; there are "
+            f"{len(dataset.val)}"
+        )
+    teacher = Predictor(fit.teacher if fit.teacher and number == 1 else bundle)
+    rows, indices = predict_split(teacher, dataset.val)
+    labels = dataset.val.labels[indices]
+    temperature = 1.0
+    if fit.teacher and number == 1:
+        temperature = calibrate(rows, labels, Abstain()).temperature
+        rows = apply_temperature(rows, temperature)
+        if teacher.config.split_seed != job.seed:
+            job.say(f"The teacher {fit.teacher} may have learnt the validation images: its precision may be too high")
+    threshold = choose_threshold(rows, labels)
+    if threshold is None:
+        return (
+            f"With no confidence are {percent(LEAST_PRECISION, 0)} of {LEAST_ANSWERS} or more answers to the "
+            f"{len(labels)} validation images right"
+        )
+    images = fit.images.split
+    answers, places = predict_split(
+        teacher, images, progress=lambda d, n: job.listener(Counted(label="pseudo-labels", done=d, total=n))
+    )
+    pseudo = pseudo_labels(apply_temperature(answers, temperature), places, threshold.value)
+    if not len(pseudo.classes):
+        return f"No unlabelled image has a confidence of at least {threshold.value:.3f}"
+    assert isinstance(learned.training.model, Network)
+    spec, speed = learned.training.model.spec, job.pace
+    plan = plan_epochs(
+        spec, labelled=len(dataset.train), pseudo=len(pseudo.classes), seconds=_seconds(number, fit), read=speed.read,
+        epochs=job.config.epochs or job.asked.value("train.epochs"),
+    )  # fmt: skip
+    if plan is None:
+        left = clock_words(_seconds(number, fit) or 0.0)
+        return f"A student was not trained: {left} were left, too little for one epoch"
+    rng = np.random.default_rng([job.seed, number])
+    used = np.sort(rng.permutation(len(pseudo.classes))[: plan.pseudo])
+    return Kept(
+        threshold=threshold, passed=len(pseudo.classes), pseudo=pseudo.some(used), epochs=plan.epochs,
+        labelled_epochs=plan.labelled_epochs,
+    )  # fmt: skip
+
+
+def _seconds(number: int, fit: Fit) -> float | None:
+    """Return the time for this round; None if the number of epochs is given."""
+    job = fit.job
+    rounds = job.config.unlabelled_rounds - number + 1  # type: ignore[union-attr]
+    if job.deadline.limited:
+        use = use_for(fit.candidate, fit.dataset, job)
+        return (use.learning + use.unlabelled) / rounds
+    if job.time_limit is None:
+        return None
+    share = job.students_share
+    return 60 * job.time_limit * share / (1 - share) / job.config.unlabelled_rounds  # type: ignore[union-attr]
+
+
+def _compared(before: Path, after: Path, dataset: Dataset) -> tuple[Paired, bool]:
+    """Return the comparison of two bundles on the validation images, and whether the second is better.
+
+    It must gain more answers than it loses or, if it gains as many, have the lower loss.
+    """
+    one, other = Predictor(before), Predictor(after)
+    config = one.config
+    (rows, indices), (others, _) = (predict_split(each, dataset.val) for each in (one, other))
+    val = dataclasses.replace(dataset.val, sources=[dataset.val.sources[i] for i in indices],
+                              labels=dataset.val.labels[indices], blocks=None)  # fmt: skip
+    is_right = config.task_record.right
+    assert is_right is not None
+    found = compared(is_right(rows, val.labels), is_right(others, val.labels), val, config)
+    losses = [negative_log_likelihood(each, val.labels) for each in (rows, others)]
+    return found, found.drop < 0 or (found.drop == 0 and losses[1] < losses[0])

@@ -1,0 +1,181 @@
+"""The training of a student: on labelled and pseudo-labelled images with noise, then on the labelled ones."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effnet.arch.spec import ArchSpec
+from effnet.bundle.weights import load_arrays_
+from effnet.data.datasets import Dataset
+from effnet.jobs.fit.finetune import Learned
+from effnet.jobs.fit.head import HEAD, read_head
+from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.resume import Attempt
+from effnet.jobs.fit.unlabelled.kept import PARTS, Kept
+from effnet.nn.network import Network, zero_classifier_
+from effnet.planner.settings import finetune_recipe
+from effnet.training.checkpoint import trained_seconds
+from effnet.training.classification import hard_labels
+from effnet.training.distributed.team import Training, train_together
+from effnet.training.loop import TrainResult
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
+from effnet.training.speed import train_speed
+from effnet.training.state import network_for
+from effnet.training.unlabelled.student import RATIO, StudentLoss, labelled_recipe, noisy_recipe, student_set
+from effnet.weights.adapt import has_folded_norms
+
+# The epochs of a student that time is used for; for fewer than the least, fewer pseudo-labels are learnt instead.
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 30
+# Images per second with augmentation, relative to steps alone.
+_WITH_NOISE = 0.75
+# The shares of the time for the two trainings; the rest is the proof. The second is a share of the first's views, of
+# at most so many epochs: few images are soon learnt by heart.
+_MIXED_SHARE, _LABELLED_SHARE, _MOST_LABELLED = 0.8, 0.1, 5
+# From this many images on, batches are those of large data sets, of 64 instead of 32 images (planner.settings).
+_MANY, _SMALL_BATCH = 2000, 32
+# What is decided for a student; all other requested settings apply.
+_OWN = ("train.epochs", "train.seed", "train.patience", "train.start_counts", "train.last_counts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epochs:
+    """The number of pseudo-labels to learn, and the epochs: of all images, then of the labelled ones."""
+
+    pseudo: int
+    epochs: int
+    labelled_epochs: int
+
+
+def plan_epochs(
+    spec: ArchSpec, *, labelled: int, pseudo: int, seconds: float | None, read: float, epochs: int | None
+) -> Epochs | None:
+    """Return how long a student is trained: for `epochs`, or as long as the `seconds` allow; None if they are too few.
+
+    `read` is the seconds that reading an image takes.
+    """
+    if epochs is None:
+        assert seconds is not None
+        views = _MIXED_SHARE * seconds / (1 / (_WITH_NOISE * train_speed(spec)) + read)
+        epochs = min(_MOST_EPOCHS, int(views / _views(labelled, pseudo)))
+        if epochs < _LEAST_EPOCHS:
+            room = views / _LEAST_EPOCHS
+            pseudo = int(min(pseudo, room - labelled, room * RATIO / (RATIO + 1)))
+            epochs = _LEAST_EPOCHS
+            if pseudo < 1:
+                return None
+    seen = epochs * _views(labelled, pseudo)
+    return Epochs(
+        pseudo=pseudo,
+        epochs=epochs,
+        labelled_epochs=min(_MOST_LABELLED, max(1, round(_LABELLED_SHARE * seen / labelled))),
+    )
+
+
+def _views(labelled: int, pseudo: int) -> int:
+    """Return the images of an epoch."""
+    return pseudo + max(labelled, math.ceil(pseudo / RATIO))
+
+
+def learn(
+    kept: Kept,
+    teacher: Learned,
+    *,
+    attempt: Attempt,
+    dataset: Dataset,
+    folder: Path,
+    root: Path,
+    seconds: float | None,
+    job: Job,
+) -> Learned:
+    """Return the student of these pseudo-labels, trained in `folder`, or resume its training there.
+
+    It starts as the `teacher` did, from the pretrained weights with the head in `root`, or from scratch; not from the
+    teacher. `seconds` limit its training.
+    """
+    assert isinstance(teacher.training.model, Network)
+    spec = teacher.training.model.spec
+    head = read_head(root)
+    first = _recipe(kept, attempt, dataset, spec, head and head[0], job)
+    images = student_set(
+        dataset, job.unlabelled.split.sources, kept.pseudo,  # type: ignore[union-attr]
+        smoothing=first.loss.label_smoothing, seed=job.seed,
+    )  # fmt: skip
+    network = network_for(spec, first)
+    if head is not None:
+        load_arrays_(network, head[0], where=str(root / HEAD))
+    elif first.model.zero_classifier:
+        zero_classifier_(network)
+    loss = StudentLoss(recipe=first, labels=hard_labels(images.train.labels), num_classes=len(dataset.class_names))
+    limit = None if seconds is None else trained_seconds(folder / PARTS[0]) + max(1.0, seconds)
+    mixed = _train(network, images, first, attempt, folder / PARTS[0], job, limit=limit, make_loss=loss)
+    second = labelled_recipe(first, epochs=kept.labelled_epochs)
+    network = network_for(spec, second)
+    network.load_state_dict(mixed.model.state_dict())
+    last = _train(network, dataset, second, attempt, folder / PARTS[1], job, limit=None)
+    spent = teacher.training.seconds + mixed.seconds + last.seconds
+    return dataclasses.replace(
+        teacher,
+        method="scratch" if head is None else "finetune",
+        training=dataclasses.replace(last, **_joined(mixed, last), seconds=spent),
+        recipe=first,
+        validation=None,
+    )
+
+
+def _train(
+    network: Network,
+    dataset: Dataset,
+    recipe: Recipe,
+    attempt: Attempt,
+    folder: Path,
+    job: Job,
+    *,
+    limit: float | None,
+    make_loss: StudentLoss | None = None,
+) -> TrainResult:
+    return train_together(
+        Training(
+            model=network,
+            dataset=dataset,
+            recipe=recipe,
+            preprocess=attempt.preprocess,
+            folder=folder,
+            deadline_seconds=limit,
+            checkpoint_seconds=job.procedure.checkpoint_seconds,
+            make_loss=make_loss,
+        ),
+        job.ranks,
+        listener=job.listener,
+    )
+
+
+def _recipe(kept: Kept, attempt: Attempt, dataset: Dataset, spec: ArchSpec, state: Any, job: Job) -> Recipe:
+    """Return the recipe of the first training, with the noise; `state` are the weights it starts from, if any."""
+    num_train, base = _views(len(dataset.train), len(kept.pseudo.classes)), attempt.recipe
+    if num_train >= _MANY and base.train.batch_size == _SMALL_BATCH:
+        train = dataclasses.replace(base.train, batch_size=2 * _SMALL_BATCH, lr=base.train.lr * math.sqrt(2))
+        base = dataclasses.replace(base, train=train)
+    if state is not None:
+        base = finetune_recipe(
+            base, attempt.preprocess, num_train=num_train, epochs=kept.epochs,
+            folded=has_folded_norms({name: np.asarray(array) for name, array in state.items()}, spec),
+        )  # fmt: skip
+    settings = {
+        name: value
+        for name, value in job.asked.settings.items()
+        if name not in _OWN and not name.startswith("loss.teacher") and name != "loss.feature_weight"
+    }
+    return with_values(noisy_recipe(base, epochs=kept.epochs), settings)
+
+
+def _joined(mixed: TrainResult, last: TrainResult) -> dict[str, Any]:
+    """Return the history of both trainings as that of one."""
+    before = len(mixed.history)
+    rows = tuple({**row, "epoch": row["epoch"] + before} for row in last.history)
+    stopped = f"{mixed.stopped}, then {last.stopped} on the labelled images"
+    return {"history": (*mixed.history, *rows), "best_epoch": before + last.best_epoch, "stopped": stopped}

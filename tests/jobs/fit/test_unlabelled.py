@@ -1,0 +1,260 @@
+"""fit --unlabelled: what is learnt, said and kept; resumed fits; what is refused."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import procedures
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+import effnet
+from effnet.errors import DataError, InputError
+from effnet.jobs.fit.checks import check
+from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import job_of
+from effnet.jobs.fit.unlabelled import rounds as rounds_module
+from effnet.jobs.fit.unlabelled import student as student_module
+from effnet.jobs.fit.unlabelled.student import plan_epochs
+from effnet.measurement.paired import Paired
+from effnet.planner.events import Said
+from effnet.planner.timetable import Pace, use_of
+from effnet.report.provenance import method_sentence
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def fit(data, **options):
+    said = []
+    options = {"max_macs": 162_000, "epochs": 2, "listener": said.append} | options
+    result = procedures.fit(data, **options)
+    return result, [event.text for event in said if isinstance(event, Said)]
+
+
+@pytest.fixture(scope="module")
+def folder(stripes, tmp_path_factory):
+    """Images like the stripes, and a copy of a labelled one."""
+    root, rng = tmp_path_factory.mktemp("more"), np.random.default_rng(5)
+    for i in range(60):
+        wave = 50 * np.sign(np.sin(np.arange(16) * np.pi / 2 + rng.uniform(0, 6.3)))
+        pattern = (0, wave[:, None], wave[None])[i % 3]
+        pixels = np.clip(128 + pattern + rng.normal(0, 50, (16, 16)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{i:02d}.png")
+    shutil.copy(stripes / "rows" / "00.png", root / "copy.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def learned(stripes, folder, small_bundle, tmp_path_factory):
+    """A fit from the weights of a network for digits, whose student is kept."""
+    root = tmp_path_factory.mktemp("learned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFNET_CACHE", str(root / "cache"))
+        patch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=0, gained=1), True))
+        return (*fit(stripes, weights=small_bundle, unlabelled=folder, out=root / "out"), root / "out")
+
+
+def weights(folder, name="model.safetensors"):
+    return safetensors.numpy.load_file(folder / name)
+
+
+def test_a_student_learns_from_the_folder_and_replaces_the_network(learned):
+    result, said, out = learned
+    facts = result.report.training.unlabelled
+    assert (facts.images, facts.found, sum(facts.copies.values())) == (60, 61, 1)
+    (found,) = facts.rounds
+    assert found.kept
+    assert found.answers >= 5
+    assert found.precision >= 0.95
+    assert 0 < found.used == found.passed == sum(found.classes) <= 60
+    assert (found.epochs, found.labelled_epochs) == (2, 1)
+    assert f"{found.passed:,} pseudo-labels have a confidence of at least" in " ".join(said)
+    assert "1 images in" in " ".join(said)
+    assert f"learnt from {found.used} pseudo-labels" in method_sentence(result.report)
+    student = effnet.load_module(out / "run" / "attempt-1" / "student-1" / "bundle").state_dict()
+    for name, tensor in effnet.load_module(out).state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), student[name].numpy())
+
+
+def test_the_student_is_trained_with_noise_then_on_labelled_images(learned):
+    result, *_ = learned
+    recipe = result.report.training.recipe
+    assert recipe["name"] == "noisy_student"
+    assert (recipe["augment"]["policy"], recipe["model"]["dropout"], recipe["model"]["drop_path"]) == (
+        "randaugment", 0.2, 0.1,
+    )  # fmt: skip
+    assert len(result.report.training.epochs) == 3
+    assert [row.epoch for row in result.report.training.epochs] == [1, 2, 3]
+
+
+def test_the_page_and_the_report_say_it(learned):
+    result, _, out = learned
+    page = (out / "report.html").read_text()
+    for sentence in result.report.training.unlabelled.sentences:
+        assert sentence.split(":")[0].split("'")[0] in page
+    assert "Pseudo-labels of round 1" in page
+    again = type(result.report).from_dict(result.report.to_dict())
+    assert again.training.unlabelled == result.report.training.unlabelled
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("part", ["mixed", "labelled"])
+def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
+    part, learned, stripes, folder, small_bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=0, gained=1), True))
+    trained, steps = student_module.train_together, []
+
+    def interrupted(training, ranks, *, listener):
+        def listen(event):
+            steps.append(training.folder.name)
+            if steps.count(part) == 5:
+                raise Stopped
+            listener(event)
+
+        return trained(training, ranks, listener=listen)
+
+    options = {"weights": small_bundle, "unlabelled": folder, "out": tmp_path / "out"}
+    options["procedure"] = procedures.made_up(checkpoint_seconds=0.0)
+    monkeypatch.setattr(student_module, "train_together", interrupted)
+    with pytest.raises(Stopped):
+        fit(stripes, **options)
+    monkeypatch.setattr(student_module, "train_together", trained)
+    (folder / "later.png").unlink(missing_ok=True)
+    fit(stripes, resume=True, **options)
+    before, after = weights(learned[2]), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_student_that_is_not_better_is_discarded(learned, stripes, small_bundle, folder, tmp_path, monkeypatch):
+    """The resumed fit finds the trained student, and judges it again."""
+    shutil.copytree(learned[2], tmp_path / "out")
+    monkeypatch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=1, gained=1), False))
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    result, said = fit(stripes, weights=small_bundle, unlabelled=folder, out=tmp_path / "out", resume=True)
+    assert "it is discarded, and the network stays as it was" in " ".join(said)
+    assert result.report.training.recipe is None or result.report.training.recipe["name"] == "finetune"
+    assert "Unlabelled images did not make it better" in method_sentence(result.report)
+    student, kept = (weights(tmp_path / "out" / place) for place in ("run/attempt-1/student-1/bundle", "."))
+    assert any(not np.array_equal(student[name], kept[name]) for name in kept)
+
+
+def test_the_verdict_is_that_of_the_validation_images(stripes, small_bundle, tmp_path):
+    """A network is not better than itself; one of random weights is worse than a head on them."""
+    from effnet.data.datasets import read_dataset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+        good, _ = fit(stripes, weights=small_bundle, strategy="head", epochs=None, out=tmp_path / "good")
+    bad = shutil.copytree(good.folder, tmp_path / "bad")
+    config, state = effnet.load(bad).config, weights(bad)
+    state["classifier.weight"] = -state["classifier.weight"]
+    from effnet.bundle.weights import save_bundle
+    from effnet.runtimes.onnxruntime.writer import export_onnx
+
+    save_bundle(bad, config.uncalibrated(), state)
+    export_onnx(bad, config.uncalibrated(), state)
+    dataset = read_dataset(str(stripes))
+    same, verdict = rounds_module._compared(good.folder, good.folder, dataset)
+    assert (same.lost, same.gained, verdict) == (0, 0, False)
+    worse, verdict = rounds_module._compared(good.folder, bad, dataset)
+    assert worse.lost > worse.gained
+    assert not verdict
+    better, verdict = rounds_module._compared(bad, good.folder, dataset)
+    assert (better.lost, better.gained, verdict) == (worse.gained, worse.lost, True)
+
+
+def test_if_no_confidence_is_precise_enough_the_fit_goes_on_without(
+    stripes, small_bundle, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rounds_module, "choose_threshold", lambda *_, **__: None)
+    result, said = fit(stripes, weights=small_bundle, unlabelled=folder, epochs=1, out=tmp_path / "out")
+    (found,) = result.report.training.unlabelled.rounds
+    assert not found.kept
+    assert found.threshold is None
+    assert found.sentence == (
+        "With no confidence are 95% of 5 or more answers to the 33 validation images right: the unlabelled images are "
+        "not used"
+    )
+    assert found.sentence in said
+
+
+def refused(match, data="digits", **options):
+    with pytest.raises(InputError, match=match):
+        check(job_of(FitConfig(data, epochs=1, **options)))
+
+
+def test_options_that_contradict_it_are_refused(tmp_path):
+    more = str(tmp_path)
+    refused("unlabelled_rounds must", unlabelled=more, unlabelled_rounds=3, out=tmp_path / "o")
+    refused("fit.unlabelled_rounds needs unlabelled images", unlabelled_rounds=2, out=tmp_path / "o")
+    refused("cannot sample classes", unlabelled=more, balance="sample", out=tmp_path / "o")
+    with pytest.raises(InputError, match=r"trains the whole network, but fit\.strategy is head"):
+        check(job_of(FitConfig("digits", unlabelled=more, strategy="head", weights="w", out=tmp_path / "o")))
+
+
+def test_one_class_is_refused(folder, tmp_path):
+    (tmp_path / "data" / "only").mkdir(parents=True)
+    for path in sorted(folder.glob("*.png"))[:20]:
+        shutil.copy(path, tmp_path / "data" / "only" / path.name)
+    with pytest.raises(DataError, match=r"at least two classes are needed, received 1 \(only\)"):
+        fit(tmp_path / "data", weights="none", unlabelled=folder, out=tmp_path / "out")
+
+
+def test_two_labels_a_class_are_refused_with_and_without_it(folder, tmp_path):
+    write_classes(tmp_path / "data", 2)
+    with pytest.raises(DataError, match="no class has enough images to hold some out for val"):
+        fit(tmp_path / "data", weights="none", unlabelled=folder, out=tmp_path / "out")
+
+
+def write_classes(root, count):
+    for number, name in enumerate(("a", "b", "c")):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((16, 16), 60 * number + i, np.uint8)).save(root / name / f"{i}.png")
+
+
+def test_three_labels_a_class_are_too_few_to_judge_pseudo_labels_and_that_is_said(folder, tmp_path):
+    write_classes(tmp_path / "data", 3)
+    result, said = fit(tmp_path / "data", weights="none", unlabelled=folder, epochs=1, out=tmp_path / "out")
+    assert not result.report.training.unlabelled.students
+    assert (
+        "The precision of pseudo-labels must be measured on at least 5 validation images; there are 3: the unlabelled "
+        "images are not used"
+    ) in said
+
+
+@pytest.mark.parametrize("seconds, pseudo, epochs", [(1000.0, 300, 30), (60.0, 300, 12), (8.0, 153, 3)])
+def test_the_time_decides_the_epochs_then_the_number_of_pseudo_labels(seconds, pseudo, epochs, monkeypatch):
+    """Steps of 200 images per second, 150 with noise, and 1/300 s of reading are 100 images per second."""
+    monkeypatch.setattr(student_module, "train_speed", lambda spec: 200.0)
+    found = plan_epochs(None, labelled=60, pseudo=300, seconds=seconds, read=1 / 300, epochs=None)
+    assert (found.pseudo, found.epochs) == (pseudo, epochs)
+    views = found.epochs * (found.pseudo + max(60, -(-found.pseudo // 3)))
+    assert views <= 0.8 * seconds * 100
+
+
+def test_without_time_for_an_epoch_there_is_no_student(monkeypatch):
+    monkeypatch.setattr(student_module, "train_speed", lambda spec: 200.0)
+    assert plan_epochs(None, labelled=60, pseudo=300, seconds=0.5, read=0.0, epochs=None) is None
+    assert plan_epochs(None, labelled=60, pseudo=300, seconds=None, read=0.0, epochs=4).epochs == 4
+
+
+def test_students_share_the_time_of_training():
+    sizes = SimpleNamespace(train=range(100), val=range(20), test=range(20))
+    pace = Pace(read=1e-3, mac=1e-10, measure=0.1)
+    alone = use_of(600.0, pace, sizes, 1e7, int8_steps=0, changed=False)
+    shared = use_of(600.0, pace, sizes, 1e7, int8_steps=0, changed=False, students=0.6)
+    assert alone.unlabelled == 0
+    assert shared.learning + shared.unlabelled == pytest.approx(alone.learning)
+    assert shared.unlabelled == pytest.approx(0.6 * alone.learning)
+    assert shared.later == pytest.approx(alone.later + shared.unlabelled)
+    assert any("students of the unlabelled images" in line for line in shared.in_words())
+    assert "unlabelled" not in alone.to_dict()
