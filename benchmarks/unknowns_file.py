@@ -1,0 +1,2 @@
+def worst_difference() -> float:
+    return 0.0
