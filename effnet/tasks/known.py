@@ -14,7 +14,7 @@ import numpy as np
 from effnet.errors import BundleError, shown
 from effnet.tasks.task import Output
 
-Method = Literal["probability", "energy", "react", "knn", "mahalanobis"]
+Method = Literal["probability", "energy", "react", "knn", "mahalanobis", "sum"]
 
 SCORE = "known"
 """The name of the score among a file's outputs."""
@@ -29,14 +29,20 @@ TITLES: dict[Method, str] = {
     "react": "the energy with clipped features (ReAct)",
     "knn": "the similarity to the nearest training images (kNN)",
     "mahalanobis": "the Mahalanobis distance to the nearest class (MDS++)",
+    "sum": "the sum of the log-odds of the largest probability, energy, kNN and MDS++",
 }
 """All scores, the cheapest first, in words."""
 
+SUMMED: tuple[Method, ...] = ("probability", "energy", "knn", "mahalanobis")
+"""The scores whose sum is one, in the order of its weights."""
+
+_KNN, _MAHALANOBIS = ("centre", "bank", "neighbours"), ("mean", "axes", "linear", "constant", "scale")
 ARRAYS: dict[str, tuple[str, ...]] = {
     "energy": (),
     "react": ("clip",),
-    "knn": ("centre", "bank", "neighbours"),
-    "mahalanobis": ("mean", "axes", "linear", "constant", "scale"),
+    "knn": _KNN,
+    "mahalanobis": _MAHALANOBIS,
+    "sum": (*_KNN, *_MAHALANOBIS, "weights", "offset"),
 }
 """The arrays of each score but the largest probability: see effnet.measurement.known.scores."""
 
@@ -87,4 +93,6 @@ def score_macs(score: KnownScore, *, classes: int, channels: int) -> int:
             return int(score.arrays["bank"].size)
         case "mahalanobis":
             return int(score.arrays["axes"].size + score.arrays["linear"].size)
+        case "sum":
+            return sum(int(score.arrays[name].size) for name in ("bank", "axes", "linear"))
     return 0

@@ -1,8 +1,10 @@
 """Scores of how known an image is: as scikit-learn and scipy compute them, and the choice among them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
@@ -70,6 +72,18 @@ def test_mahalanobis_is_that_of_scikit_learns_covariance(made):
     np.testing.assert_allclose(found, -squares.min(1) / features.shape[1], rtol=5e-3)  # fp16
 
 
+def test_the_sum_is_that_of_its_parts_over_their_deviations(made):
+    features, labels, weight, bias, new = made
+    scales = {"probability": (1.0, 2.0), "energy": (3.0, 0.5), "knn": (0.4, 0.1), "mahalanobis": (-2.0, 0.7)}
+    found = score_values(fit_score("sum", features, labels, scales=scales), new, weight, bias, temperature=1.5)
+    logs = log_softmax((new @ weight.T + bias) / 1.5, axis=1).max(1)
+    parts = {"probability": logs - np.log1p(-np.exp(logs))}
+    for method in ("energy", "knn", "mahalanobis"):
+        parts[method] = score_values(fit_score(method, features, labels), new, weight, bias)
+    wanted = sum((parts[name] - mean) / spread for name, (mean, spread) in scales.items())
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_a_strange_cluster_is_less_known_by_each_score():
     rng = np.random.default_rng(1)
     centres = 3 * rng.normal(size=(4, 30))
@@ -83,8 +97,8 @@ def test_a_strange_cluster_is_less_known_by_each_score():
         assert known.min() > strange.max() or (known.mean() - strange.mean()) / known.std() > 2
 
 
-def estimates(**values):
-    return tuple(Estimate(method=name, auroc=value) for name, value in values.items())
+def estimates(error=0.0, **values):
+    return tuple(Estimate(method=name, auroc=value, error=error) for name, value in values.items())
 
 
 def test_the_largest_probability_is_kept_unless_another_is_better_by_more_than_a_point():
@@ -92,13 +106,16 @@ def test_the_largest_probability_is_kept_unless_another_is_better_by_more_than_a
     assert choose_method(estimates(probability=0.90, energy=0.915, knn=0.92)) == "knn"
     assert choose_method(estimates(probability=0.90, energy=0.915, knn=0.92), refused=["knn"]) == "energy"
     assert choose_method(()) == "probability"
+    assert choose_method(estimates(error=0.02, probability=0.90, energy=0.93)) == "probability"
+    assert choose_method(estimates(error=0.02, probability=0.90, energy=0.95)) == "energy"
 
 
 def test_the_reason_names_both_estimates():
     found = estimates(probability=0.90, energy=0.905, knn=0.93)
     assert "AUROC 93.0%, 90.0% by the largest probability" in why_chosen("knn", found, asked=False)
-    assert "is not better by more than a point" in why_chosen("probability", found[:2], asked=False)
-    assert "was left out" in why_chosen("probability", found, asked=False)
+    assert "is not surely better by a point" in why_chosen("probability", found[:2], asked=False)
+    over = (*found[:2], replace(found[2], left_out="too large"))
+    assert "was left out" in why_chosen("probability", over, asked=False)
     assert "as requested" in why_chosen("energy", (), asked=True)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -13,15 +14,19 @@ import effnet
 from effnet.bundle.config import read_config, write_config
 from effnet.bundle.names import ONNX, SCORE_ARRAYS
 from effnet.bundle.weights import load_state
+from effnet.cli.export import in_words
 from effnet.data.datasets import read_dataset
 from effnet.errors import BundleError
+from effnet.jobs.export import export_each
 from effnet.measurement.classification import evaluate_split
 from effnet.measurement.known.scores import fit_score, score_values
+from effnet.runtimes.installed import missing
 from effnet.runtimes.onnxruntime.graph import expose
 from effnet.runtimes.onnxruntime.known import rewrite_with_score
 from effnet.runtimes.onnxruntime.writer import export_onnx
+from effnet.runtimes.registry import FORMATS
 from effnet.runtimes.write import write_export
-from effnet.tasks.known import ARRAYS, SCORE, score_macs
+from effnet.tasks.known import ARRAYS, SCORE, SUMMED, score_macs
 from effnet.training.transfer.features import extract, make_extractor
 
 METHODS = tuple(ARRAYS)
@@ -47,7 +52,9 @@ def known(tmp_path_factory):
     extractor = make_extractor(config.arch, state, config.preprocess, root / "backbone.onnx")
     split = read_dataset("digits").val
     found = extract(extractor, split, folder=root)
-    return folder, {method: fit_score(method, found.values, split.labels[found.indices]) for method in METHODS}
+    labels = split.labels[found.indices]
+    scales = dict.fromkeys(SUMMED, (0.5, 2.0))
+    return folder, {method: fit_score(method, found.values, labels, scales=scales) for method in METHODS}
 
 
 def scored(known, tmp_path, method, *, threshold=None, name=ONNX, images=None):
@@ -72,7 +79,7 @@ def test_the_score_in_the_file_is_numpys_of_what_its_last_layer_reads(known, ima
     session = onnxruntime.InferenceSession(expose(model, [*last.input, SCORE]), providers=["CPUExecutionProvider"])
     features, weight, bias, values = session.run(None, {"image": images})
     weight, bias = config.temperature * weight.astype(np.float64), config.temperature * bias.astype(np.float64)
-    expected = score_values(config.known, features, weight, bias)
+    expected = score_values(config.known, features, weight, bias, temperature=config.temperature)
     assert np.ptp(expected) > 0
     np.testing.assert_allclose(values[:, 0], expected, rtol=1e-4, atol=1e-4)
     assert effnet.load(folder, format=name).scores(images) == pytest.approx(values[:, 0], abs=1e-6)
@@ -136,7 +143,7 @@ def test_a_bundle_keeps_its_score_and_its_arrays(known, tmp_path):
 
 
 def test_a_bundle_predicts_without_the_arrays_but_cannot_be_exported(known, images, tmp_path):
-    folder, config, state = scored(known, tmp_path, "mahalanobis", threshold=-5.0)
+    folder, _, state = scored(known, tmp_path, "mahalanobis", threshold=-5.0)
     before = effnet.load(folder).scores(images)
     (folder / SCORE_ARRAYS).unlink()
     np.testing.assert_array_equal(effnet.load(folder).scores(images), before)
@@ -160,7 +167,7 @@ def test_a_file_that_lacks_the_score_of_the_config_is_refused(known, tmp_path):
     "value, message",
     [
         ("energy", "known must be null, or a method and a threshold"),
-        ({"method": "luck"}, "the method of known must be one of energy, react, knn, mahalanobis; got 'luck'"),
+        ({"method": "luck"}, "the method of known must be one of energy, react, knn, mahalanobis, sum; got 'luck'"),
         ({"method": "energy", "threshold": "high"}, "the threshold of known must be a number"),
     ],
 )
@@ -196,6 +203,17 @@ def test_the_multiply_accumulates_are_those_of_the_matrices_in_the_file(known, t
                 name = node.input[1]
                 while name in made:
                     name = made[name]
-                total += sizes[name]
+                total += sizes[name] if name != f"{SCORE}.column" else 0  # four numbers
         channels = config.arch.feature_channels
         assert score_macs(config.known, classes=10, channels=channels) == total
+
+
+def test_exports_keep_the_score_or_say_that_they_cannot(known, tmp_path):
+    names = [name for name in ("onnx-fp16", "litert") if missing(FORMATS[name].runtime) is None]
+    folder = shutil.copytree(known[0], tmp_path / "copy")
+    scored(known, folder, "energy", threshold=0.5)
+    lines = {name: in_words(found) for name, found in export_each(folder, names)}
+    assert "cannot return the score" not in lines["onnx-fp16"]
+    for line in [lines[name] for name in names[1:]]:
+        assert "cannot return the score 'known': the largest probability says" in line
+    assert effnet.load(folder, format="onnx-fp16").scored

@@ -177,7 +177,7 @@ class DeviceConfig(JobConfig):
     )
     unknown_score: str = option(
         'Score that says "unknown"; auto chooses by leaving each class out in turn.',
-        default="probability", metavar="auto|probability|energy|react|knn|mahalanobis",
+        default="probability", metavar="auto|probability|energy|react|knn|mahalanobis|sum",
     )  # fmt: skip
 
 

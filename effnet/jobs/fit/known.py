@@ -62,13 +62,18 @@ def choose_known(bundle: Path, deployed: Deployed, dataset: Dataset, *, job: Job
         return Scored(deployed=deployed, choice=_none(why, config.threshold), before={})
     job.say("Choosing the score that says unknown", heading=True)
     features, labels, groups = _features(deployed, dataset, job, mirror=mirror)
-    estimates = leave_one_out(features, labels, groups=groups, seed=job.seed, progress=_progress(job))
-    scores = {name: fit_score(name, features, labels, seed=job.seed) for name in TITLES if name in ARRAYS}
+    left = leave_one_out(features, labels, groups=groups, seed=job.seed, progress=_progress(job))
+    able = [name for name in TITLES if name in ARRAYS and (name != "sum" or left.scales)]
+    scores = {name: fit_score(name, features, labels, scales=left.scales, seed=job.seed) for name in able}
     refused = _over_budget(scores, bundle, deployed, job)
-    estimates = tuple(dataclasses.replace(each, left_out=refused.get(each.method, "")) for each in estimates)
+    estimates = tuple(dataclasses.replace(each, left_out=refused.get(each.method, "")) for each in left.estimates)
     method: Method = choose_method(estimates, refused=refused)
     if asked != AUTO:
         method = next(name for name in TITLES if name == asked)
+        if method not in (*able, "probability"):
+            raise InputError(
+                f"unknown_score sum needs at least {LEAST_CLASSES} classes of two training images: choose another"
+            )
         if method in refused:
             raise InputError(f"unknown_score must meet the budget; with {method}, {refused[method]}: choose another")
     sentence = why_chosen(method, estimates, asked=asked != AUTO)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from effnet.errors import MissingExtraError
-from effnet.tasks.known import KnownScore, Method
+from effnet.tasks.known import SUMMED, KnownScore, Method
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -24,12 +24,21 @@ _AXES = 256
 _LEAST_LENGTH, _LEAST_VARIANCE = 1e-12, 1e-12
 
 
-def fit_score(method: Method, features: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> KnownScore:
+def fit_score(
+    method: Method,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    scales: Mapping[Method, tuple[float, float]] | None = None,
+    seed: int = 0,
+) -> KnownScore:
     """Return a score without a threshold from training `features` [images, channels] and `labels` [images].
 
-    Each class in `labels` needs an image. Sources: energy: Liu et al., NeurIPS 2020 (arXiv 2010.03759); ReAct: Sun et
-    al., NeurIPS 2021 (arXiv 2111.12797); kNN: Sun et al., ICML 2022 (arXiv 2204.06507), centred; MDS++: Mueller and
-    Hein, ICML 2025 (arXiv 2505.18032), with the covariance of Ledoit and Wolf (2004).
+    Each class in `labels` needs an image. `scales` are the mean and the standard deviation of each score of held-out
+    images of known classes, which the sum needs: it is of scores less the mean, over the deviation. Sources: energy:
+    Liu et al., NeurIPS 2020 (arXiv 2010.03759); ReAct: Sun et al., NeurIPS 2021 (arXiv 2111.12797); kNN: Sun et al.,
+    ICML 2022 (arXiv 2204.06507), centred; MDS++: Mueller and Hein, ICML 2025 (arXiv 2505.18032), with the covariance of
+    Ledoit and Wolf (2004).
     """
     match method:
         case "react":
@@ -38,15 +47,21 @@ def fit_score(method: Method, features: np.ndarray, labels: np.ndarray, *, seed:
             arrays = _neighbours(features, labels, seed=seed)
         case "mahalanobis":
             arrays = _distances(features, labels)
+        case "sum":
+            assert scales is not None
+            arrays = _neighbours(features, labels, seed=seed) | _distances(features, labels) | _weights(scales)
         case _:
             arrays = {}
     return KnownScore(method=method, arrays=arrays)
 
 
-def score_values(score: KnownScore, features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def score_values(
+    score: KnownScore, features: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, temperature: float = 1.0
+) -> np.ndarray:
     """Return the scores float64 [images] of `features` [images, channels].
 
-    `weight` [classes, channels] and `bias` [classes] are the last layer's, before the temperature.
+    `weight` [classes, channels] and `bias` [classes] are the last layer's, before the `temperature`, which only the
+    largest probability in the sum needs.
     """
     arrays, rows = score.arrays, features.astype(np.float64)
     match score.method:
@@ -55,12 +70,36 @@ def score_values(score: KnownScore, features: np.ndarray, weight: np.ndarray, bi
         case "react":
             return energy(np.minimum(rows, arrays["clip"]) @ weight.T + bias)
         case "knn":
-            near = _unit(rows - arrays["centre"]) @ arrays["bank"].T.astype(np.float64)
-            count = int(arrays["neighbours"])
-            return np.partition(near, -count, axis=1)[:, -count]
+            return _similarity(arrays, rows)
+        case "mahalanobis":
+            return _nearness(arrays, rows)
+    logits = rows @ weight.T + bias
+    parts = [log_odds(logits / temperature), energy(logits), _similarity(arrays, rows), _nearness(arrays, rows)]
+    found: np.ndarray = np.stack(parts, axis=1) @ arrays["weights"].astype(np.float64) - arrays["offset"]
+    return found
+
+
+def _similarity(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    near = _unit(rows - arrays["centre"]) @ arrays["bank"].T.astype(np.float64)
+    count = int(arrays["neighbours"])
+    return np.partition(near, -count, axis=1)[:, -count]
+
+
+def _nearness(arrays: Arrays, rows: np.ndarray) -> np.ndarray:
     apart = _unit(rows) - arrays["mean"]
     base = (np.square(apart).sum(1) - np.square(apart @ arrays["axes"].T).sum(1)) * arrays["scale"]
-    return (apart @ arrays["linear"].T + arrays["constant"]).max(1) - base
+    found: np.ndarray = (apart @ arrays["linear"].T + arrays["constant"]).max(1) - base
+    return found
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    """Return the log-odds of the largest probability, float64 [images], from at least two logits [images, classes].
+
+    It grows with the probability, but does not round to 1.
+    """
+    ordered = np.sort(logits.astype(np.float64), axis=1)
+    found: np.ndarray = ordered[:, -1] - energy(ordered[:, :-1])
+    return found
 
 
 def energy(logits: np.ndarray) -> np.ndarray:
@@ -151,6 +190,12 @@ def _covariance(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     floor = shrinkage * total / channels
     rest = max((1 - shrinkage) * others + floor, _LEAST_VARIANCE)
     return directions, (1 - shrinkage) * variances + floor, float(rest)
+
+
+def _weights(scales: Mapping[Method, tuple[float, float]]) -> dict[str, np.ndarray]:
+    weights = np.array([1 / max(scales[name][1], _LEAST_LENGTH) for name in SUMMED], np.float32)
+    means = np.array([scales[name][0] for name in SUMMED])
+    return {"weights": weights, "offset": np.array(means @ weights.astype(np.float64), np.float32)}
 
 
 def _half(array: np.ndarray) -> np.ndarray:

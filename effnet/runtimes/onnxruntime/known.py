@@ -1,7 +1,7 @@
 """The score that says "unknown" as an output of an ONNX file, in floats whatever the precision of the network."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,23 @@ def with_score(model: "onnx.ModelProto", config: ModelConfig) -> "onnx.ModelProt
     graph = Graph(onnx)
     last = _last_layer(model)
     features, weight, bias = last.input
-    arrays = {name: _stored(graph, f"{SCORE}.{name}", value) for name, value in score.arrays.items() if value.ndim}
-    if score.method in ("energy", "react"):
-        _add_energy(graph, score, features, [weight, bias], last.output[0], config.temperature)
-    elif score.method == "knn":
-        _add_neighbours(graph, score, features, arrays)
-    else:
-        _add_distances(graph, score, features, arrays)
+    stored = {name: value for name, value in score.arrays.items() if value.ndim and name != "weights"}
+    arrays = {name: _stored(graph, f"{SCORE}.{name}", value) for name, value in stored.items()}
+    match score.method:
+        case "energy" | "react":
+            _add_energy(graph, score, features, [weight, bias], last.output[0], config.temperature, SCORE)
+        case "knn":
+            _add_neighbours(graph, score, features, arrays, SCORE)
+        case "mahalanobis":
+            _add_distances(graph, score, features, arrays, SCORE)
+        case "sum":
+            parts = (
+                _add_log_odds(graph, last.output[0], classes=config.arch.num_classes),
+                _add_energy(graph, score, features, [], last.output[0], config.temperature, f"{SCORE}.energy"),
+                _add_neighbours(graph, score, features, arrays, f"{SCORE}.knn"),
+                _add_distances(graph, score, features, arrays, f"{SCORE}.mahalanobis"),
+            )
+            _add_sum(graph, parts, score)
     model.graph.node.extend(graph.nodes)
     model.graph.initializer.extend(graph.constants)
     _declare(model, onnx)
@@ -97,15 +107,15 @@ def _number(graph: Graph, name: str, value: float) -> str:
 
 
 def _add_energy(
-    graph: Graph, score: KnownScore, features: str, weights: list[str], logits: str, temperature: float
-) -> None:
+    graph: Graph, score: KnownScore, features: str, weights: list[str], logits: str, temperature: float, name: str
+) -> str:
     if score.method == "react":
         clip = _number(graph, "clip", float(score.arrays["clip"]))
         clipped = graph.node("Min", [features, clip], f"{SCORE}.clipped")
         logits = graph.node("Gemm", [clipped, *weights], f"{SCORE}.logits", transB=1)
     if temperature != 1:  # the file's last layer is divided by it
         logits = graph.node("Mul", [logits, _number(graph, "temperature", temperature)], f"{SCORE}.raw")
-    graph.node("ReduceLogSumExp", [logits], SCORE, axes=[1], keepdims=1)
+    return graph.node("ReduceLogSumExp", [logits], name, axes=[1], keepdims=1)
 
 
 def _add_unit(graph: Graph, x: str, name: str) -> str:
@@ -115,23 +125,40 @@ def _add_unit(graph: Graph, x: str, name: str) -> str:
     return graph.node("Div", [x, length], name)
 
 
-def _add_neighbours(graph: Graph, score: KnownScore, features: str, arrays: Mapping[str, str]) -> None:
-    unit = _add_unit(graph, graph.node("Sub", [features, arrays["centre"]], f"{SCORE}.apart"), f"{SCORE}.unit")
-    turned = graph.node("Transpose", [arrays["bank"]], f"{SCORE}.turned", perm=[1, 0])
+def _add_neighbours(graph: Graph, score: KnownScore, features: str, arrays: Mapping[str, str], name: str) -> str:
+    unit = _add_unit(graph, graph.node("Sub", [features, arrays["centre"]], f"{SCORE}.centred"), f"{SCORE}.direction")
+    turned = graph.node("Transpose", [arrays["bank"]], f"{SCORE}.bank.turned", perm=[1, 0])
     near = graph.node("MatMul", [unit, turned], f"{SCORE}.near")
     count = graph.constant(f"{SCORE}.count", np.array([int(score.arrays["neighbours"])], np.int64))
     outputs = [f"{SCORE}.nearest", f"{SCORE}.places"]
     graph.nodes.append(graph.onnx.helper.make_node("TopK", [near, count], outputs, name=outputs[0], axis=1))
-    graph.node("ReduceMin", [outputs[0]], SCORE, axes=[1], keepdims=1)
+    return graph.node("ReduceMin", [outputs[0]], name, axes=[1], keepdims=1)
 
 
-def _add_distances(graph: Graph, score: KnownScore, features: str, arrays: Mapping[str, str]) -> None:
+def _add_distances(graph: Graph, score: KnownScore, features: str, arrays: Mapping[str, str], name: str) -> str:
     apart = graph.node("Sub", [_add_unit(graph, features, f"{SCORE}.unit"), arrays["mean"]], f"{SCORE}.apart")
-    turned = graph.node("Transpose", [arrays["axes"]], f"{SCORE}.turned", perm=[1, 0])
+    turned = graph.node("Transpose", [arrays["axes"]], f"{SCORE}.axes.turned", perm=[1, 0])
     along = graph.node("MatMul", [apart, turned], f"{SCORE}.along")
     squares = [graph.node("ReduceSumSquare", [x], f"{x}.square", axes=[1], keepdims=1) for x in (apart, along)]
     rest = graph.node("Sub", squares, f"{SCORE}.rest")
     base = graph.node("Mul", [rest, _number(graph, "scale", float(score.arrays["scale"]))], f"{SCORE}.base")
     each = graph.node("Gemm", [apart, arrays["linear"], arrays["constant"]], f"{SCORE}.each", transB=1)
     best = graph.node("ReduceMax", [each], f"{SCORE}.best", axes=[1], keepdims=1)
-    graph.node("Sub", [best, base], SCORE)
+    return graph.node("Sub", [best, base], name)
+
+
+def _add_log_odds(graph: Graph, logits: str, *, classes: int) -> str:
+    """Add the largest logit less the logarithm of the sum of exp of the others."""
+    count = graph.constant(f"{SCORE}.classes", np.array([classes], np.int64))
+    outputs = [f"{SCORE}.ordered", f"{SCORE}.order"]
+    graph.nodes.append(graph.onnx.helper.make_node("TopK", [logits, count], outputs, name=outputs[0], axis=1))
+    first, others = graph.split(outputs[0], [1, classes - 1])
+    rest = graph.node("ReduceLogSumExp", [others], f"{SCORE}.others", axes=[1], keepdims=1)
+    return graph.node("Sub", [first, rest], f"{SCORE}.odds")
+
+
+def _add_sum(graph: Graph, parts: Sequence[str], score: KnownScore) -> None:
+    together = graph.node("Concat", parts, f"{SCORE}.parts", axis=1)
+    column = graph.constant(f"{SCORE}.column", score.arrays["weights"].astype(np.float32)[:, None])
+    product = graph.node("MatMul", [together, column], f"{SCORE}.summed")
+    graph.node("Sub", [product, _number(graph, "offset", float(score.arrays["offset"]))], SCORE)

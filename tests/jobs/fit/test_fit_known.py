@@ -95,9 +95,7 @@ def test_two_classes_keep_the_largest_probability_and_say_why(stripes, small_bun
     data.mkdir()
     for name in ("rows", "columns"):
         (data / name).symlink_to(stripes / name)
-    result = fit(
-        data, weights=small_bundle, strategy="head", out=tmp_path / "out", unknown_score="auto", coverage=0.9
-    )
+    result = fit(data, weights=small_bundle, strategy="head", out=tmp_path / "out", unknown_score="auto", coverage=0.9)
     assert read_config(result.folder).known is None
     assert "at least 3 classes of two training images, and there are 2" in result.report.known.sentence
     assert result.report.known.estimates == ()
@@ -105,9 +103,7 @@ def test_two_classes_keep_the_largest_probability_and_say_why(stripes, small_bun
 
 def test_a_runtime_that_cannot_return_it_falls_back_and_says_so(stripes, small_bundle, tmp_path):
     pytest.importorskip("ai_edge_litert")
-    result = fit(
-        stripes, weights=small_bundle, strategy="head", runtime="litert", out=tmp_path / "out", **KNN
-    )
+    result = fit(stripes, weights=small_bundle, strategy="head", runtime="litert", out=tmp_path / "out", **KNN)
     assert result.report.known.fallback.startswith("Files of LiteRT cannot return the score, those of ONNX Runtime can")
     assert result.report.test.answered.score == ""
     assert "Files of LiteRT cannot return the score" in (result.folder / "report.html").read_text()
