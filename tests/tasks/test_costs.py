@@ -88,7 +88,7 @@ def test_a_prediction_has_the_class_of_least_cost_first_and_its_own_probabilitie
     assert (found.labels, found.probabilities, found.known) == (("b", "a"), (0.2, 0.7), True)
     assert task.answer(row, ("a", "b", "c"), top=1, threshold=0.8).label == "unknown"
     assert task.right(row[None], np.array([1])).tolist() == [True]
-    assert classification.with_costs(None) is classification.TASK
+    assert classification.bound(costs=None) is classification.TASK
 
 
 def test_a_prediction_has_the_sums_of_parents():

@@ -8,8 +8,8 @@ from effnet.system.records import OPTIONAL, to_data
 from effnet.tasks.known import TITLES, Method
 
 GAIN, ERRORS = 0.01, 2.0
-"""Another score than the largest probability must have an AUROC that is larger by more than GAIN, and by more than so
-many standard errors of the difference, over the classes that were left out: distances to training images often seem
+"""Another score than the largest probability must have an AUROC that is larger by more than GAIN, and by more than
+ERRORS standard errors of the difference, over the classes that were left out: distances to training images often seem
 better on a few classes, and are much worse on others (benchmarks/unknowns.py)."""
 
 
@@ -59,19 +59,19 @@ def why_chosen(method: Method, estimates: Sequence[Estimate], *, asked: bool) ->
     """Return the reason for a score in words; `asked` says that the user chose it."""
     known = {estimate.method: 100 * estimate.auroc for estimate in estimates}
     if not known:
-        return f"Images of unknown classes are told by {TITLES[method]}, as requested."
+        return f"Images of unknown classes are found by {TITLES[method]}, as requested."
     beside = f"AUROC {known[method]:.1f}%"
     if method != "probability":
         beside += f", {known['probability']:.1f}% by the largest probability"
     if asked:
-        return f"Images of unknown classes are told by {TITLES[method]}, as requested: {beside}, estimated."
+        return f"Images of unknown classes are found by {TITLES[method]}, as requested: {beside}, estimated."
     best = max(known, key=lambda name: known[name])
     if method != "probability" or best == method:
-        return f"Images of unknown classes are told by {TITLES[method]}: {beside}, estimated, is the best."
+        return f"Images of unknown classes are found by {TITLES[method]}: {beside}, estimated, is the best."
     out = {estimate.method for estimate in estimates if estimate.left_out}
     reason = "was left out" if best in out else "is not surely better by a point"
     return (
-        f"Images of unknown classes are told by {TITLES[method]}: {beside}, estimated; {TITLES[best]}, "
+        f"Images of unknown classes are found by {TITLES[method]}: {beside}, estimated; {TITLES[best]}, "
         f"{known[best]:.1f}%, {reason}."
     )
 
