@@ -37,8 +37,12 @@ def finish(
     better: Literal["lower", "higher"],
     samples: Mapping[str, Sequence[float]],
     details: Mapping[str, Any] | None = None,
+    missed: Sequence[str] = (),
 ) -> None:
-    """Print the last line, write the record with --record, and exit with 1 if a checked goal is missed."""
+    """Print the last line, write the record with --record, and exit with 1 if a checked goal is missed.
+
+    `missed` are other goals of this benchmark that were missed, in words with their figures.
+    """
     record = BenchmarkRecord(
         name=name,
         figure=figure,
@@ -49,9 +53,12 @@ def finish(
         commit=commit(ROOT),
         samples=samples,
         details=details or {},
+        missed=tuple(missed),
     )
     if args.record:
         record.write(RECORDS / f"{name}.json")
+    for words in missed:
+        print(f"missed: {words}")
     print(f"{name}: {figure:.4g} {unit} (goal {'at most' if better == 'lower' else 'at least'} {goal:g} {unit})")
     if args.check and not record.reached:
         sys.exit(1)

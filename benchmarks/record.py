@@ -14,7 +14,10 @@ from effnet.system.machine import machine, versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRecord:
-    """One benchmark's result; `figure` is better when `better` (lower or higher), `samples` holds every measurement."""
+    """One benchmark's result; `figure` is better when `better` (lower or higher), `samples` holds every measurement.
+
+    `missed` are the other goals that were missed, in words with their figures.
+    """
 
     name: str
     figure: float
@@ -25,13 +28,16 @@ class BenchmarkRecord:
     commit: str
     samples: Mapping[str, Sequence[float]]
     details: Mapping[str, Any] = field(default_factory=dict)
+    missed: Sequence[str] = ()
     machine: Mapping[str, Any] = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
     def reached(self) -> bool:
-        """Whether the figure meets the goal."""
+        """Whether the figure meets the goal, and no other goal was missed."""
+        if self.missed:
+            return False
         return self.figure <= self.goal if self.better == "lower" else self.figure >= self.goal
 
     @property

@@ -9,6 +9,7 @@ it is -99 if its latency, of one window in ONNX Runtime on one thread, is more t
 
 import argparse
 import dataclasses
+import json
 import re
 import tempfile
 import time
@@ -57,13 +58,14 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS), help="train these alone, and compare nothing")
     parser.add_argument("--side", type=int, default=320, help="side of a window in pixels")
     parser.add_argument("--scale", type=float, default=0.5, help="pixels of the input per pixel of an image")
+    parser.add_argument("--cache", type=Path, help="folder of finished runs, from which a stopped benchmark goes on")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="another value of the recipe")
     args = parser.parse_args()
     dataset, kinds = by_tile(), args.kinds.split(",")
     samples: dict[str, list[float]] = {f"{kind}_{key}": [] for kind in kinds for key in ("miou", "latency_ms")}
     for seed in range(args.n):
         for kind in kinds:
-            miou, latency = measured(kind, dataset, seed, args)
+            miou, latency = kept(kind, dataset, seed, args)
             samples[f"{kind}_miou"].append(100 * miou)
             samples[f"{kind}_latency_ms"].append(latency)
     if set(kinds) != set(KINDS):
@@ -114,6 +116,20 @@ def network(kind: str, dataset: Dataset, side: int, seed: int) -> tuple[torch.nn
         std=backbone.preprocess.std,
     )  # fmt: skip
     return found, spec, preprocess
+
+
+def kept(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -> tuple[float, float]:
+    """Return what `measured` does, or did for a finished run in `args.cache`."""
+    words = [kind, f"{args.minutes:g}", str(args.side), f"{args.scale:g}", str(seed), *args.set]
+    path = args.cache and args.cache / f"aerial-{'-'.join(words)}.json"
+    if path and path.exists():
+        miou, latency = json.loads(path.read_text(encoding="utf-8"))
+        return miou, latency
+    found = measured(kind, dataset, seed, args)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def measured(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.sentences_dense import SENTENCES
+from benchmarks import sentences_dense, sentences_serving
 
 Record = dict[str, Any]
 
@@ -27,7 +27,8 @@ def says(record: Record) -> str:
 
 def unit_of(record: Record) -> str:
     """Return the unit of a record in today's words."""
-    return _OLDER_UNITS.get(record["unit"], record["unit"])
+    unit: str = record["unit"]
+    return _OLDER_UNITS.get(unit, unit)
 
 
 def _main_job(record: Record) -> str:
@@ -288,33 +289,37 @@ def _assemble_gain(record: Record) -> str:
     )
 
 
-_SENTENCES: dict[str, Callable[[Record], str]] = SENTENCES | {
-    "search_table": _search_table,
-    "search_latency": _search_latency,
-    "grid_exact": _grid_exact,
-    "cold_help": lambda record: "`effnet --help`, cold start",
-    "cold_predict": lambda record: "`effnet predict` of one image with B0, cold start",
-    "transfer": _transfer,
-    "probe": _probe,
-    "explain": _explain,
-    "finetune": _finetune,
-    "train_speed": _train_speed,
-    "train_memory": _train_memory,
-    "input_speed": _input_speed,
-    "time_to_accuracy": _time_to_accuracy,
-    "augment_speed": _augment_speed,
-    "memory_prediction": _memory_prediction,
-    "latency_table": _latency_table,
-    "int8_accuracy": _int8_accuracy,
-    "prune_speed": _prune_speed,
-    "budgets": _budgets,
-    "deploy_speed": _deploy_speed,
-    "hostile": _hostile,
-    "users": _users,
-    "words": _words,
-    "several_outputs": _several_outputs,
-    "several_int8": _several_int8,
-    "tags": _tags,
-    "find": _find,
-    "assemble_gain": _assemble_gain,
-}
+_SENTENCES: dict[str, Callable[[Record], str]] = (
+    sentences_dense.SENTENCES
+    | sentences_serving.SENTENCES
+    | {
+        "search_table": _search_table,
+        "search_latency": _search_latency,
+        "grid_exact": _grid_exact,
+        "cold_help": lambda record: "`effnet --help`, cold start",
+        "cold_predict": lambda record: "`effnet predict` of one image with B0, cold start",
+        "transfer": _transfer,
+        "probe": _probe,
+        "explain": _explain,
+        "finetune": _finetune,
+        "train_speed": _train_speed,
+        "train_memory": _train_memory,
+        "input_speed": _input_speed,
+        "time_to_accuracy": _time_to_accuracy,
+        "augment_speed": _augment_speed,
+        "memory_prediction": _memory_prediction,
+        "latency_table": _latency_table,
+        "int8_accuracy": _int8_accuracy,
+        "prune_speed": _prune_speed,
+        "budgets": _budgets,
+        "deploy_speed": _deploy_speed,
+        "hostile": _hostile,
+        "users": _users,
+        "words": _words,
+        "several_outputs": _several_outputs,
+        "several_int8": _several_int8,
+        "tags": _tags,
+        "find": _find,
+        "assemble_gain": _assemble_gain,
+    }
+)

@@ -100,6 +100,11 @@ def report(args: argparse.Namespace, rate: float, parts: dict[str, list[Sent]]) 
     finish(
         "serve_reload", args, figure=float(sum(failed.values())), goal=0.0, unit="requests failed", better="lower",
         samples={name: [float(failed[name])] for name in parts}, details=details,
+        missed=[
+            f"{key} is {details[key]}, of at most {_MOST_RATIO:g}"
+            for key in ("reloads_p99_over_quiet", "rolling_p99_over_quiet")
+            if details[key] > _MOST_RATIO
+        ],
     )  # fmt: skip
 
 

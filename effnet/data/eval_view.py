@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.datasets import Split, loaded_image
-from effnet.data.images.decode import Decoding, Warn, convert_pillow, decoded_image
+from effnet.data.images.decode import Decoding, Warn, convert_pillow, decoded_for_resizing, decoded_image
 from effnet.data.images.opening import Source
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.data.reduction import eval_reduction
@@ -34,7 +34,7 @@ def eval_decoding(preprocess: Preprocess, *, warn: Warn | None = None) -> Decodi
 
 def eval_view(source: Source, preprocess: Preprocess, *, warn: Warn | None = None) -> np.ndarray:
     """Return uint8 [R, R, C] of a path or the bytes of a file; raise ImageError if it cannot be decoded."""
-    with decoded_image(source, eval_decoding(preprocess, warn=warn)) as image:
+    with decoded_for_resizing(source, eval_decoding(preprocess, warn=warn)) as image:
         return resize_and_crop(image, preprocess)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.clips.record import Clip
+from effnet.data.images.loaded import Loaded
 from effnet.data.letterbox import letterbox
 from effnet.data.resample import RESAMPLING, Box, Interpolation, from_images, resample, to_images
 from effnet.data.sound.record import Sound
@@ -151,8 +152,8 @@ class Preprocess:
         return cls(**{**values, **lists, **read})
 
 
-def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Return uint8 [R, R, C] from uint8 [H, W, C], where R is the resolution.
+def resize_and_crop(image: np.ndarray | Loaded, preprocess: Preprocess) -> np.ndarray:
+    """Return uint8 [R, R, C] from uint8 [H, W, C], an array or a Loaded image; R is the resolution.
 
     Mode "center" resizes the shorter side to floor(R / crop), antialiased, "squash" both sides; then crops the centre.
     "pad" resizes the longer side to R, the other in proportion, and fills the rest with the mean colour; "corner" does
@@ -164,6 +165,7 @@ def resize_and_crop(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """
     _check_image(image)
     if preprocess.sound is not None:
+        assert isinstance(image, np.ndarray)  # a spectrogram
         image = middle_window(image, preprocess.sound)
     resolution, interpolation = preprocess.resolution, preprocess.interpolation
     shorter = math.floor(resolution / preprocess.crop)
@@ -267,7 +269,9 @@ def random_flip(image: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
 
 
-def _resize_and_center(image: np.ndarray, *, shorter: int, resolution: int, interpolation: Interpolation) -> np.ndarray:
+def _resize_and_center(
+    image: np.ndarray | Loaded, *, shorter: int, resolution: int, interpolation: Interpolation
+) -> np.ndarray:
     height, width = image.shape[:2]
     if width <= height:
         new_width, new_height = shorter, int(shorter * height / width)
@@ -326,7 +330,7 @@ def random_box(
     return (left, top, left + box_width, top + box_height)
 
 
-def _check_image(image: np.ndarray) -> None:
+def _check_image(image: np.ndarray | Loaded) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
         raise DataError(f"an image must be uint8 [height, width, channels], received {image.dtype} {list(image.shape)}")
 

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from effnet.data.images.loaded import Loaded
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Box = tuple[float, float, float, float]
 
@@ -18,7 +20,7 @@ RESAMPLING = {
 
 
 def resample(
-    image: np.ndarray, *, width: int, height: int, interpolation: Interpolation, box: Box | None = None
+    image: np.ndarray | Loaded, *, width: int, height: int, interpolation: Interpolation, box: Box | None = None
 ) -> np.ndarray:
     """Return uint8 [height, width, C]: the image, or the part of it in `box`, resized with Pillow, antialiased.
 
@@ -26,9 +28,10 @@ def resample(
     """
     whole = (0, 0, image.shape[1], image.shape[0])
     if (height, width) == image.shape[:2] and box in (None, whole):
-        return image
+        return image[:]
     resampling = RESAMPLING[interpolation]
-    return from_images([p.resize((width, height), resampling, box=box) for p in to_images(image)])
+    images = [image.image] if isinstance(image, Loaded) else to_images(image)
+    return from_images([p.resize((width, height), resampling, box=box) for p in images])
 
 
 def to_images(image: np.ndarray) -> Iterator[Image.Image]:

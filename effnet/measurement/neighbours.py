@@ -12,17 +12,17 @@ _FALSE = 0.01
 _LEAST_COSINE = 0.8
 
 
-def near_pairs(features: np.ndarray) -> tuple[list[tuple[int, int, float]], float]:
+def near_pairs(features: np.ndarray, *, share: float = _FALSE) -> tuple[list[tuple[int, int, float]], float]:
     """Return the pairs of images with the nearest features, (first, second, cosine), nearest first, and the limit.
 
-    The limit follows from the data: the second nearest image of most is no copy of it, and 1 % of these cosines are
-    above the limit. It is at least 0.8.
+    The limit follows from the data: the second nearest image of most is no copy of it, and a `share` of these cosines
+    are above the limit. It is at least 0.8.
     """
     rows = unit_features(features)
     if len(rows) < _NEIGHBOURS:
         return [], 1.0
     second = [np.partition(cosines, -3, axis=1)[:, -3] for _, cosines in _products(rows)]  # the first is the image
-    limit = max(_LEAST_COSINE, float(np.quantile(np.concatenate(second), 1 - _FALSE)))
+    limit = max(_LEAST_COSINE, float(np.quantile(np.concatenate(second), 1 - share)))
     found: list[tuple[int, int, float]] = []
     for first, cosines in _products(rows):
         ones, others = np.nonzero(cosines >= limit)

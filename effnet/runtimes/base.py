@@ -54,6 +54,10 @@ class Engine(Protocol):
         """Return the rows of `run` and the activation maps, float32 [batch, classes, height, width]."""
         ...
 
+    def shrink_(self, images: np.ndarray) -> None:
+        """Run images, and free what larger batches took, if the runtime keeps it."""
+        ...
+
 
 class BaseEngine:
     """An open model file. `size` and `channels` are those of its images, `classes` is the width of all `outputs`.
@@ -121,6 +125,9 @@ class BaseEngine:
                 f"{_short(shape)}. `effnet export` writes it again"
             )
         return found[1], found[2]
+
+    def shrink_(self, images: np.ndarray) -> None:
+        """Run images, and free what larger batches took; most runtimes keep nothing."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 [batch, height, width, channels] to float32 [batch, classes], the outputs one after the other.

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.eval_view import eval_decoding
-from effnet.data.images.decode import Warn, decoded_image
+from effnet.data.images.decode import Warn, decoded_for_resizing, decoded_image
 from effnet.data.images.limits import BYTES_PER_PIXEL, PixelsError, Room
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import ImageError
@@ -58,11 +58,13 @@ def _decoded(data: bytes, preprocess: Preprocess, *, max_pixels: int, warn: Warn
     room = _rooms.setdefault(max_pixels, Room(BYTES_PER_PIXEL * max_pixels))
 
     decoding = replace(eval_decoding(preprocess, warn=warn), check=check)
-    if whole:
-        decoding = replace(decoding, reduce=None)
     try:
-        with ExitStack() as taken, decoded_image(data, decoding, name=_NAME) as image:
-            return np.array(image) if whole else resize_and_crop(image, preprocess)
+        with ExitStack() as taken:
+            if whole:
+                with decoded_image(data, replace(decoding, reduce=None), name=_NAME) as image:
+                    return np.array(image)
+            with decoded_for_resizing(data, decoding, name=_NAME) as found:
+                return resize_and_crop(found, preprocess)
     except ImageError as error:
         if isinstance(error.__cause__, PixelsError | Image.DecompressionBombError):
             raise HttpError(

@@ -99,6 +99,7 @@ def load_version(source: Source, settings: Settings, *, warn: Callable[[str], No
     _warm_decoders(first)
     proven = prove(first)
     largest, seconds = best_batch(first, most=settings.max_batch)
+    first.engine.shrink_(blank(first, 1))  # batches that will never come were measured too
     digest = digests.get(first.format.file) or digest_of(folder, first.format) or ""
     if read_digests(folder) != digests:
         raise BundleError(f"{folder} must not change while it is loaded; it did: reload it once it is written")
@@ -151,8 +152,7 @@ def best_batch(predictor: Predictor, *, most: int, clock: Callable[[], float] = 
             begun = clock()
             predictor.outputs(images)
             runs.append((clock() - begun) / size)
-        # The fastest run: background load only adds. A session keeps the memory of its largest batch, so none is tried
-        # that a smaller one gives no reason for.
+        # The fastest run: background load only adds.
         found.append(min(runs))
         if len(found) > 1 and found[-1] * _NEAR > found[-2]:
             break

@@ -11,6 +11,7 @@ from PIL import Image
 from effnet.data.images.arrays import find_array
 from effnet.data.images.deep import ORDINARY, Deep, needs_second, pieces_of, stored_kind, take_second_
 from effnet.data.images.limits import ROOM, check_pixels
+from effnet.data.images.loaded import Loaded, loaded_as_is
 from effnet.data.images.opening import (
     FORMAT_SUFFIXES,
     JPEG_FORMATS,
@@ -110,18 +111,34 @@ def decoded_image(source: Source, decoding: Decoding, *, name: str = "") -> Iter
     Large images of all threads share one memory limit (effnet.data.images.limits.ROOM); this one counts until the block
     ends.
     """
+    with _decoded(source, decoding, name=name, as_array=True) as image:
+        assert isinstance(image, np.ndarray)
+        yield image
+
+
+@contextlib.contextmanager
+def decoded_for_resizing(source: Source, decoding: Decoding, *, name: str = "") -> Iterator[np.ndarray | Loaded]:
+    """Yield what `decoded_image` does, but without an array if Pillow can resize the image as it is."""
+    with _decoded(source, decoding, name=name, as_array=False) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _decoded(source: Source, decoding: Decoding, *, name: str, as_array: bool) -> Iterator[np.ndarray | Loaded]:
     if decoding.channels < 1:
         raise ImageError(f"channels must be at least 1, received {decoding.channels}")
-    with contextlib.ExitStack() as room:
+    with contextlib.ExitStack() as held:
         try:
-            image = _decode(source, decoding, room)
+            image = _decode(source, decoding, held, as_array=as_array)
         except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
             raise image_error(source, error, name=name) from error
         yield image
 
 
-def _decode(source: Source, decoding: Decoding, room: contextlib.ExitStack) -> np.ndarray:
-    with open_stream(source) as stream:
+def _decode(source: Source, decoding: Decoding, held: contextlib.ExitStack, *, as_array: bool) -> np.ndarray | Loaded:
+    """Return the image; `held` keeps the memory that is reserved for it, and the file of one that is `Loaded`."""
+    with contextlib.ExitStack() as opened:
+        stream = opened.enter_context(open_stream(source))
         if (array := find_array(stream, channels=decoding.channels, sound=decoding.sound)) is not None:
             if array.frames > 1 and array.frames != decoding.channels:
                 raise ImageError(
@@ -131,12 +148,17 @@ def _decode(source: Source, decoding: Decoding, room: contextlib.ExitStack) -> n
             if decoding.check is not None:
                 decoding.check(array.width, array.height)
             _warn_if_assumed(array.kind, decoding)
-            room.enter_context(ROOM.taken(array.bytes_needed))
+            held.enter_context(ROOM.taken(array.bytes_needed))
             return fit_channels(array.read(decoding.value_range), decoding.channels)
         if decoding.sound is not None:
             raise ImageError("it is an image, but the others, or those that the model was fitted on, are sounds")
-        with _loaded(stream, decoding, room) as (image, deep):
-            return to_pixels(image, decoding.channels, orientation=orientation_of(image), deep=deep)
+        image, deep = opened.enter_context(_loaded(stream, decoding, held))
+        orientation = orientation_of(image)
+        found = None if as_array or deep else loaded_as_is(image, decoding.channels, orientation=orientation)
+        if found is not None:
+            held.enter_context(opened.pop_all())
+            return found
+        return to_pixels(image, decoding.channels, orientation=orientation, deep=deep)
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class Audit:
     `judged` of the `images` have a probability of a wrong label; `noise_rate` is the estimated share of wrong labels
     among them, None if no label is judged. `label_errors` are at most as many as were requested, of which
     `expected_precision` are expected to be wrong; `expected_errors` is the number to expect in the whole set.
-    `least_cosine` is the cosine from which two images count as near-duplicates.
+    `least_cosine` is the cosine of features from which two images were compared for a part that both show.
     """
 
     weights: str

@@ -12,7 +12,7 @@ from effnet.errors import BundleError
 from effnet.runtimes.base import BaseEngine, joined
 from effnet.runtimes.maps import MAPS
 from effnet.runtimes.onnxruntime import RUNTIME
-from effnet.runtimes.onnxruntime.session import IMAGE, open_session
+from effnet.runtimes.onnxruntime.session import IMAGE, open_session, shrink_
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -55,6 +55,10 @@ class OnnxEngine(BaseEngine):
 
     def _compute(self, images: np.ndarray) -> np.ndarray:
         return joined(self.session.run(self._names, {IMAGE: images}))
+
+    def shrink_(self, images: np.ndarray) -> None:
+        """Run images, and free what larger batches took."""
+        shrink_(self.session, self._names, images)
 
     def _compute_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with self._opening:

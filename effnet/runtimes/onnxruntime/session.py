@@ -10,8 +10,10 @@ from effnet.errors import BundleError, InputError
 from effnet.runtimes.onnxruntime.external_data import has_external_data
 from effnet.runtimes.onnxruntime.hidden_output import hide_output
 from effnet.system.bounds import MAX_THREADS
+from effnet.system.heap import trim_heap
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnxruntime
 
 IMAGE = "image"
@@ -63,7 +65,18 @@ def open_bytes(model: bytes, *, threads: int = 1) -> "onnxruntime.InferenceSessi
     )
     # The Python object would keep the file's bytes for its lifetime; only a change of providers reads them.
     session._model_bytes = None
+    trim_heap()
     return session
+
+
+def shrink_(session: "onnxruntime.InferenceSession", outputs: list[str], images: "np.ndarray") -> None:
+    """Run images and free what larger batches took: a session keeps the memory of its largest one."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    session.run(outputs, {IMAGE: images}, options)
+    trim_heap()
 
 
 def _options(threads: int) -> "onnxruntime.SessionOptions":
