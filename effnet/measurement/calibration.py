@@ -139,7 +139,7 @@ def calibrate(
     # Probabilities give logits up to a constant per image, which softmax cancels.
     temperature = fit_temperature(to_logits(probabilities), labels, weights=weights)
     tempered = apply_temperature(probabilities, temperature)
-    threshold = choose_threshold(tempered, labels, costs=costs, **aim)
+    threshold = choose_threshold(tempered, labels, coverage=aim["coverage"], max_error=aim["max_error"], costs=costs)
     return Calibration(
         images=len(labels),
         temperature=temperature,
