@@ -9,7 +9,7 @@ from effnet.tasks.known import TITLES, Method
 
 GAIN = 0.01
 """Another score than the largest probability must have an AUROC that is larger by more than this. A difference of two
-standard errors besides would lower the mean gain, and not the largest loss (benchmarks/unknowns.py)."""
+standard errors besides would lower the mean gain, and the largest loss (benchmarks/unknowns.py: gain_if_careful)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
