@@ -11,7 +11,7 @@ from pathlib import Path
 import captioned
 import numpy as np
 import pytest
-from bundles import make_bundle
+from bundles import add_score, make_bundle
 from dense_bundles import write_detector
 from PIL import Image
 from pretrained_runs import striped
@@ -24,6 +24,7 @@ from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.jobs.procedure import Procedure
 from effnet.nas.policy import Policy
 from effnet.runtimes.write import write_export
+from effnet.tasks.known import KnownScore
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -111,6 +112,16 @@ def test_corrections(run_example, tiny_images, tmp_path):
         "before: {'dark': 20, 'light': 20, 'middle': 20}",
         "after:  {'dark': 18, 'light': 21, 'middle': 20}",
     ]
+
+
+def test_least_known(run_example, tiny_images, tmp_path):
+    bundle = add_score(make_bundle(tmp_path / "model"), KnownScore(method="energy", threshold=1e6))
+    first, *lines = run_example("least_known", bundle, tiny_images, "--most", "7")
+    assert first == "by the energy of the logits:"
+    assert len(lines) == 7
+    assert all(line.split()[1] == "unknown" for line in lines)
+    values = [float(line.split()[0]) for line in lines]
+    assert values == sorted(values)
 
 
 def test_watch_door(run_example, tmp_path):

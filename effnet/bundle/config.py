@@ -18,6 +18,7 @@ from effnet.bundle.config_fields import (
     Origin,
     costs_of,
     is_text,
+    known_of,
     named_costs,
     number_of,
     origin_of,
@@ -26,12 +27,14 @@ from effnet.bundle.config_fields import (
     task_of,
 )
 from effnet.bundle.names import CONFIG
+from effnet.bundle.score_file import write_score_arrays
 from effnet.data.preprocess import Preprocess
 from effnet.data.several.outputs import OutputSpec, column_names
 from effnet.errors import BundleError, InputError, shown
 from effnet.system.files import MAX_JSON_BYTES, read_json, written_whole
-from effnet.tasks.classification import TASK, with_costs
+from effnet.tasks.classification import TASK, bound
 from effnet.tasks.costs import Costs
+from effnet.tasks.known import KnownScore
 from effnet.tasks.registry import find_task
 from effnet.tasks.task import FEATURES, NamedOutput, Output, Task
 
@@ -61,7 +64,9 @@ class ModelConfig:
     come from. `balanced` is the degree to which the training class frequencies were removed from the probabilities:
     these assume classes as frequent as frequency^(1 - balanced), at 0 as in training, at 1 uniform. `costs` are those
     of a classifier's wrong answers, None if all cost the same: they decide the answer, the probabilities are without
-    them; the outputs of `specs` have their own.
+    them; the outputs of `specs` have their own. `known` is the score that says which images are of no known class, if
+    another than the largest probability was chosen: files that can hold it return it too, and its threshold decides;
+    `threshold` remains that of files that cannot.
     """
 
     arch: ArchSpec
@@ -77,6 +82,7 @@ class ModelConfig:
     task: str = "classification"
     specs: tuple[OutputSpec, ...] = ()
     costs: Costs | None = None
+    known: KnownScore | None = None
 
     def __post_init__(self) -> None:
         wanted = self.class_names if self.task_record.bind else ()
@@ -104,6 +110,8 @@ class ModelConfig:
             raise BundleError(f"threshold must be a probability from 0 to 1, or null; got {self.threshold}")
         if self.costs is not None and (self.specs or len(self.costs.miss) != len(self.class_names)):
             raise BundleError(f"costs must be those of the {len(self.class_names)} classes of a classifier")
+        if self.known is not None and (self.task != TASK.name or not self.class_names or self.preprocess.clip):
+            raise BundleError(f"known must be null but for a classifier of images; the task is {self.task}")
         if not 0 <= self.balanced <= 1:
             raise BundleError(f"balanced must be a share from 0 to 1; got {self.balanced}")
 
@@ -116,7 +124,7 @@ class ModelConfig:
             raise BundleError(str(error)) from error
         if found.bind is not None:
             return found.bind(self.specs)
-        return with_costs(self.costs) if found is TASK else found
+        return bound(costs=self.costs, known=self.known) if found is TASK else found
 
     @property
     def output(self) -> Output:
@@ -151,9 +159,9 @@ class ModelConfig:
         return tuple(NamedOutput(name=each.name, shape=each.sides, meaning=each.meaning) for each in self.file_outputs)
 
     def uncalibrated(self) -> "ModelConfig":
-        """Return the config with temperatures of 1 and without thresholds."""
+        """Return the config with temperatures of 1, and without thresholds and a score."""
         specs = tuple(replace(spec, temperature=1.0, threshold=None, thresholds=()) for spec in self.specs)
-        return replace(self, temperature=1.0, threshold=None, specs=specs)
+        return replace(self, temperature=1.0, threshold=None, specs=specs, known=None)
 
     def must_classify(self, what: str) -> None:
         """Raise InputError unless this is a classifier, for which alone effnet has `what`."""
@@ -187,6 +195,9 @@ def write_config(config: ModelConfig, folder: Path, *, digests: Mapping[str, str
         data["costs"] = named_costs(config.costs, config.class_names)
     if config.origin is not None:
         data["origin"] = asdict(config.origin)
+    if config.known is not None:
+        data["known"] = config.known.to_dict()
+    write_score_arrays(config.known, folder)
     _write(data if digests is None else data | {_DIGESTS: dict(sorted(digests.items()))}, folder)
 
 
@@ -295,6 +306,7 @@ def _parse(data: dict[str, Any], path: Path) -> ModelConfig:
             task=task_of(data),
             specs=specs_of(data),
             costs=costs_of(data.get("costs"), tuple(names)),
+            known=known_of(data.get("known"), path.parent),
         )
         if data["format"] != FIRST:
             _check_outputs(data["outputs"], config)

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from effnet.bundle.score_file import read_score_arrays
 from effnet.data.several.outputs import OutputSpec, output_spec
 from effnet.errors import BundleError, shown
 from effnet.tasks.costs import Costs
+from effnet.tasks.known import KnownScore
 
 FIRST = 1
 """The format without task and outputs: all of its bundles are classifiers or backbones."""
@@ -75,6 +78,20 @@ def named_costs(costs: Costs, class_names: tuple[str, ...]) -> dict[str, dict[st
         kind: {name: cost for name, cost in zip(class_names, some, strict=True) if cost != 1}
         for kind, some in both.items()
     }
+
+
+def known_of(value: object, folder: Path) -> KnownScore | None:
+    """Return the score that says "unknown", with the arrays that the bundle `folder` has for it, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not is_text(method := value.get("method")):
+        raise BundleError(f"known must be null, or a method and a threshold; got {shown(value)}")
+    threshold = value.get("threshold")
+    found = KnownScore(
+        method=method,  # type: ignore[arg-type]  # it checks the name
+        threshold=None if threshold is None else number_of(threshold, "the threshold of known"),
+    )
+    return replace(found, arrays=read_score_arrays(folder, found.method))
 
 
 def seed_of(value: object) -> int | None:

@@ -7,12 +7,15 @@ from effnet.bundle.config import ModelConfig
 from effnet.data.several.outputs import OutputSpec
 from effnet.tasks.task import names_in_file
 
+KNOWN = "known"
+
 
 def model_metadata(config: ModelConfig) -> dict[str, str]:
     """Return class names, preprocessing, the network's name and the threshold, if there is one, as text.
 
     For a network without a classifier, whose file outputs features, the class names are an empty list. A file of
-    several outputs has them as `outputs`: `described_outputs` as JSON.
+    several outputs has them as `outputs`: `described_outputs` as JSON. One that returns a score has its method and its
+    threshold as KNOWN.
     """
     threshold = {} if config.threshold is None else {"threshold": repr(config.threshold)}
     several = {"outputs": json.dumps(described_outputs(config), ensure_ascii=False)} if config.specs else {}

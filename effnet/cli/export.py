@@ -116,6 +116,8 @@ def _formats(text: str, *, features: bool, maps: bool) -> list[str]:
 
 def in_words(found: Any) -> str:
     """Describe the result of one export on one line."""
+    from effnet.tasks.known import SCORE
+
     text = f"wrote {found.path}: "
     if found.check is None:
         return f"{text}{found.size_bytes / 1e6:.2f} MB, converted, not run: this machine has no runtime for it"
@@ -140,6 +142,8 @@ def in_words(found: Any) -> str:
         text += "; accuracy not measured: give --data"
     if found.unscored:
         text += f"; not scored: {found.unscored}"
+    if found.without_score:
+        text += f"; it cannot return the score {SCORE!r}: the largest probability says which images are unknown"
     return text
 
 

@@ -82,7 +82,8 @@ def predict(
             f"{model.config.task}"
         )
     least, answer = model.chosen_threshold(threshold), model.config.task_record.answer
-    compute = model.outputs if model.config.specs else model.probabilities
+    if not model.config.specs:
+        model.must_classify()
     _ = model.engine  # fail for a model that does not match its config before any image is prepared
     bad: list[str] = []
 
@@ -96,7 +97,7 @@ def predict(
                 yield from each(some, model.clip_outputs, bad=bad)
                 continue
             for names, pixels in chunks(some, model.prepare, bad=bad):
-                yield from zip(names, compute(pixels), strict=True)
+                yield from zip(names, model.outputs(pixels, scored=True), strict=True)
 
     if model.config.specs:
         print_answers(results(), model.config.specs, as_csv=output is Rows.csv, as_json=output is Rows.json)

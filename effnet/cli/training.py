@@ -102,6 +102,10 @@ def _print_score(report) -> None:
 def _print_unknown(report) -> None:
     """Print the threshold, if one was requested, and how many images of none of the classes were rejected."""
     calibration, answered, unknown = report.calibration, report.test.answered, report.test.unknown
+    if report.known is not None:
+        print_text(report.known.sentence)
+        if report.known.fallback:
+            print_text(f"WARNING: {report.known.fallback}")
     if calibration.coverage is None and calibration.max_error is None:
         return
     if answered is None:
@@ -111,4 +115,6 @@ def _print_unknown(report) -> None:
         print_text(f"Threshold {answered.threshold:.4g}: {percent(answered.coverage)} are answered{error}")
     if unknown is not None:
         rejected = "" if unknown.rejected is None else f"{percent(unknown.rejected)} rejected, "
-        print_text(f"Unknown images: {rejected}AUROC {unknown.auroc:.3f} on {unknown.images}")
+        plain = unknown.probability_auroc
+        beside = "" if plain is None else f" ({plain:.3f} by the largest probability)"
+        print_text(f"Unknown images: {rejected}AUROC {unknown.auroc:.3f}{beside} on {unknown.images}")

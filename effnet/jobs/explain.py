@@ -109,15 +109,16 @@ class Explainer:
         """Explain prepared images, uint8 [batch, height, width, C]."""
         if self.detects:
             return [self._explained_box(image) for image in images]
-        rows, maps = self.predictor.outputs_and_maps(images)
+        rows, maps = self.predictor.outputs_and_maps(images, scored=True)
         vectors = unit_rows(self.predictor.features(images)) if self.index is not None else [None] * len(images)
         task, names = self.config.task_record, self.config.class_names
-        answers = [task.answer(row, names, top=2, threshold=self.config.threshold or 0.0) for row in rows]
+        least = None if self.predictor.scored else self.config.threshold or 0.0
+        answers = [task.answer(row, names, top=2, threshold=least) for row in rows]
         return [
             Explanation(
                 image=image,
                 answer=answer,
-                shown=shown_maps(self.config, row, map_, answer, output=self.output),
+                shown=shown_maps(self.config, row[: len(names)], map_, answer, output=self.output),
                 neighbours=_neighbours(self.index, vector) if self.index is not None else (),
             )
             for image, row, map_, answer, vector in zip(images, rows, maps, answers, vectors, strict=True)

@@ -41,7 +41,7 @@ class Exported:
     `accuracy` is measured in the runtime itself on the `scored` images of the split `part`; None without data.
     `unscored` says why there is none although data were given. `judged` is the accuracy drop from quantization on
     labelled images; None for fp32, and without such images. If `several`, the file has several outputs; if `in_image`,
-    the answers are objects or masks.
+    the answers are objects or masks; if `without_score`, it cannot return the bundle's score (effnet.tasks.known).
     """
 
     format: Format
@@ -56,6 +56,7 @@ class Exported:
     judged: Paired | FigureDrop | None = None
     several: bool = False
     in_image: bool = False
+    without_score: bool = False
 
 
 @overload
@@ -269,6 +270,7 @@ def _export_one(
         judged=judged,
         several=len(config.file_outputs) > 1,
         in_image=config.arch.decoder is not None,
+        without_score=config.known is not None and target.result != "features" and not RUNTIMES[target.runtime].scored,
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from effnet.arch.cost import cost
 from effnet.bundle.config import read_config
-from effnet.bundle.names import CONFIG, WEIGHTS
+from effnet.bundle.names import CONFIG, SCORE_ARRAYS, WEIGHTS
 from effnet.errors import WeightsError
 from effnet.nn.network import FeatureMaps, Network
 from effnet.runtimes.registry import exports
@@ -74,7 +74,9 @@ def push_to_hub(folder: str | os.PathLike[str], repo: str, *, private: bool = Fa
     path = Path(folder)
     read_config(path)
     models = [name for found in exports().values() for name in found.files]
-    files = [file for name in dict.fromkeys((CONFIG, WEIGHTS, _CARD, *models)) for file in _files(path / name)]
+    files = [
+        file for name in dict.fromkeys((CONFIG, WEIGHTS, SCORE_ARRAYS, _CARD, *models)) for file in _files(path / name)
+    ]
     operations = [CommitOperationAdd(file.relative_to(path).as_posix(), file) for file in files]
     try:
         api = HfApi()

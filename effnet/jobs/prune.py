@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def prune(config: PruneConfig) -> PruneResult:
     """
     _check(config)
     bundle, out, data = Path(config.bundle), Path(config.out), config.data
-    found = read_config(bundle)
+    found = replace(read_config(bundle), known=None)  # the pruned network has other features
     found.must_answer("pruning")
     if found.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early

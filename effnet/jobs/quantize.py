@@ -8,8 +8,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.bundle.config import read_config, read_digests, read_maps, write_config, write_digests, write_text
-from effnet.bundle.names import CONFIG, ONNX, PROOF, WEIGHTS
+from effnet.bundle.config import (
+    ModelConfig,
+    read_config,
+    read_digests,
+    read_maps,
+    write_config,
+    write_digests,
+    write_text,
+)
+from effnet.bundle.names import CONFIG, ONNX, PROOF, SCORE_ARRAYS, WEIGHTS
 from effnet.bundle.split_file import SPLIT
 from effnet.bundle.weights import load_state, save_bundle
 from effnet.compression.ladder import AS_DEPLOYED, climb
@@ -22,6 +30,7 @@ from effnet.errors import BudgetError, InputError, nearest
 from effnet.jobs.procedure import USUAL
 from effnet.jobs.quantize_config import QuantizeConfig
 from effnet.measurement.budget import Budget
+from effnet.planner.events import Said
 from effnet.report.facts import SearchFacts
 from effnet.report.plot_sensitivity import save_sensitivity
 from effnet.runtimes.digests import digests_of
@@ -72,7 +81,7 @@ def quantize(config: QuantizeConfig) -> QuantizeResult:
 
 def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
     """Run `quantize` with `target` locked."""
-    config = read_config(folder)
+    config = _without_score(read_config(folder), job)
     config.must_answer("the search for int8")
     in_place = target.resolve() == folder.resolve()
     if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -108,6 +117,18 @@ def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
     return found
 
 
+def _without_score(config: ModelConfig, job: QuantizeConfig) -> ModelConfig:
+    """Return the config without the score that says unknown, and say so: it is of features that quantizing changes."""
+    if config.known is not None:
+        job.listener(
+            Said(
+                text=f"The quantized bundle has no score {config.known.method}: the largest probability says which "
+                "images are unknown. `effnet export --to onnx-int8` keeps it"
+            )
+        )
+    return dataclasses.replace(config, known=None)
+
+
 def _beside(target: Path) -> Path:
     whole = Path(os.path.realpath(target))
     return whole.with_name(f".{whole.name}{_SCRATCH}")
@@ -127,7 +148,8 @@ def deploy(found: Ladder, folder: Path) -> None:
                 if found.format != "onnx":
                     export_onnx(scratch, found.config, found.state)
             else:
-                write_config(dataclasses.replace(read_config(folder), deployed=found.format), scratch)
+                config = dataclasses.replace(read_config(folder), deployed=found.format, known=None)
+                write_config(config, scratch)
             made = [name for name, other in FORMATS.items() if (scratch / other.file).is_file()]
             files, known = digests_of(scratch, made), read_digests(folder)
             others = {} if found.changed else {name: value for name, value in known.items() if name not in files}
@@ -137,6 +159,7 @@ def deploy(found: Ladder, folder: Path) -> None:
             record_each(scratch, made, into=scratch)
             write_digests(folder, others)
             _move_in(scratch, folder, changed=found.changed)
+            _remove(folder / SCORE_ARRAYS)
     record = found.to_dict()
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     save_sensitivity(SearchFacts.from_dict(record), folder / PLOT)
@@ -170,7 +193,7 @@ def _deploy_copy(found: Ladder, folder: Path, target: Path) -> None:
     try:
         copy.mkdir(parents=True)
         deployed = deployed_format(read_config(folder))
-        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, PROOF, deployed.file, *deployed.others}:
+        for name in {CONFIG, WEIGHTS, ONNX, SPLIT, PROOF, SCORE_ARRAYS, deployed.file, *deployed.others}:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, copy / name)
         deploy(found, copy)

@@ -1,6 +1,7 @@
 """Predictions of an export on labelled images, in its own runtime."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -15,12 +16,17 @@ from effnet.tasks.classification import over_frames
 
 
 def predict_split(
-    predictor: Predictor, split: Split, *, progress: Callable[[int, int], None] | None = None
+    predictor: Predictor,
+    split: Split,
+    *,
+    scored: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs [images, outputs] of a split's readable images, such as probabilities, and their indices.
 
-    A clip, of whose frames the images are, has one row, the answer to all of them, and the index of the first. Raises
-    DataError if there is none.
+    With `scored` the score is one more column, if the bundle has one, and its file returns it. A clip, of whose frames
+    the images are, has one row, the answer to all of them, and the index of the first. Raises DataError if there is
+    none.
     """
     if not len(split):
         raise DataError("evaluation needs at least one labelled image; the split is empty")
@@ -29,7 +35,7 @@ def predict_split(
     rows, found = run_images(
         range(len(split)),
         prepare=lambda index: eval_view_at(split, index, preprocess, warn=predictor.warn_once),
-        compute=predictor.outputs,
+        compute=partial(predictor.outputs, scored=True) if scored else predictor.outputs,
         workers=usable_cores(),
         progress=progress,
     )
@@ -38,9 +44,12 @@ def predict_split(
     clips = by_clip(split.sources, found)
     if clips is None:
         return np.stack(rows), np.array(found)
-    return np.stack([over_frames(np.stack([rows[i] for i in clip])) for clip in clips]), np.array(
-        [found[clip[0]] for clip in clips]
-    )
+    classes = predictor.engine.classes
+    answers = []
+    for clip in clips:
+        each = np.stack([rows[i] for i in clip])
+        answers.append(np.concatenate([over_frames(each[:, :classes]), each[:, classes:].mean(0)]))
+    return np.stack(answers), np.array([found[clip[0]] for clip in clips])
 
 
 def right_answers(

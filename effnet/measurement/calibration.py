@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from effnet.errors import DataError, InputError, MissingExtraError
+from effnet.errors import DataError, InputError, MissingExtraError, nearest
 from effnet.system.bounds import is_number
 from effnet.system.text import brief
 from effnet.tasks.costs import Costs, decide
+from effnet.tasks.known import TITLES
 
 BINS = 15
+AUTO = "auto"
+"""The score that leave-one-class-out chooses."""
 DEFAULT_COVERAGE = 0.95
 """The coverage of a model that rejects unknown images if no other aim was given."""
 
@@ -35,14 +38,19 @@ class Abstain:
     """When a model answers "unknown": given the share of images to answer, or the maximum error among answers.
 
     `unknown_from` is a folder of images of none of the classes, to measure the share rejected; without either
-    aim it implies a coverage of 95 %.
+    aim it implies a coverage of 95 %. `score` is the one that says "unknown" (effnet.tasks.known), or auto.
     """
 
     coverage: float | None = None
     max_error: float | None = None
     unknown_from: str | None = None
+    score: str = "probability"
 
     def __post_init__(self) -> None:
+        if self.score not in (AUTO, *TITLES):
+            known = (AUTO, *TITLES)
+            hint = nearest(str(self.score), known)
+            raise InputError(f"unknown_score must be one of {', '.join(known)}; got {brief(self.score)}{hint}")
         if self.coverage is not None and self.max_error is not None:
             raise InputError("give coverage or max_error, not both")
         if self.coverage is not None and not (is_number(self.coverage) and 0 < self.coverage <= 1):
@@ -131,12 +139,12 @@ def calibrate(
     # Probabilities give logits up to a constant per image, which softmax cancels.
     temperature = fit_temperature(to_logits(probabilities), labels, weights=weights)
     tempered = apply_temperature(probabilities, temperature)
-    threshold = choose_threshold(tempered, labels, costs=costs, **aim)
+    threshold = choose_threshold(tempered, labels, coverage=aim["coverage"], max_error=aim["max_error"], costs=costs)
     return Calibration(
         images=len(labels),
         temperature=temperature,
         threshold=threshold,
-        sentence=_say_threshold(threshold, len(labels), **aim),
+        sentence=say_threshold(threshold, len(labels), **aim),
         **aim,
     )
 
@@ -218,9 +226,15 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
     return float(-to_logits(probabilities)[np.arange(len(labels)), labels].mean())
 
 
-def risk_coverage(probabilities: np.ndarray, labels: np.ndarray, *, costs: Costs | None = None) -> RiskCoverage:
-    """Return coverage and risk of every distinct threshold; costs of wrong answers, if any, decide the answers."""
+def risk_coverage(
+    probabilities: np.ndarray, labels: np.ndarray, *, costs: Costs | None = None, scores: np.ndarray | None = None
+) -> RiskCoverage:
+    """Return coverage and risk of every distinct threshold; costs of wrong answers, if any, decide the answers.
+
+    The thresholds are those of the largest probability, or of `scores` [images].
+    """
     confidence, right = confidences(probabilities, labels, costs=costs)
+    confidence = confidence if scores is None else scores
     order = np.argsort(-confidence, kind="stable")
     sure, answered = confidence[order], np.arange(1, len(order) + 1)
     risk = np.cumsum(~right[order]) / answered
@@ -242,8 +256,11 @@ def choose_threshold(
     coverage: float | None = None,
     max_error: float | None = None,
     costs: Costs | None = None,
+    scores: np.ndarray | None = None,
 ) -> float | None:
     """Return the probability below which to answer "unknown", or None if no aim is given or none can reach it.
+
+    With `scores` [images] it is the score below which to do so.
 
     For a coverage: the highest threshold that answers that share of new images on average (the quantile of
     conformal prediction), but at least the smallest confidence, the limit of few images. For an error: the lowest
@@ -254,14 +271,14 @@ def choose_threshold(
     if coverage == 1 or (coverage is None and max_error is None):
         return None
     if coverage is not None:
-        confidence, _ = confidences(probabilities, labels)
+        confidence = confidences(probabilities, labels)[0] if scores is None else scores
         # The small number keeps 0.05 * 20 from being less than 1.
         rank = math.floor((1 - coverage) * (len(confidence) + 1) + 1e-9)
-        return _just_below(np.sort(confidence)[min(max(rank, 1), len(confidence)) - 1])
-    curve = risk_coverage(probabilities, labels, costs=costs)
+        return _just_below(np.sort(confidence)[min(max(rank, 1), len(confidence)) - 1], bounded=scores is None)
+    curve = risk_coverage(probabilities, labels, costs=costs, scores=scores)
     answered = np.rint(curve.coverage * len(labels))
     kept = np.flatnonzero(error_bound(np.rint(curve.risk * answered), answered) <= max_error)
-    return _just_below(curve.thresholds[kept[-1]]) if len(kept) else None
+    return _just_below(curve.thresholds[kept[-1]], bounded=scores is None) if len(kept) else None
 
 
 def error_bound(wrong: np.ndarray, answered: np.ndarray) -> np.ndarray:
@@ -274,7 +291,8 @@ def error_bound(wrong: np.ndarray, answered: np.ndarray) -> np.ndarray:
     return np.where(all_wrong, 1.0, beta.ppf(_SURENESS, wrong + 1, np.where(all_wrong, 1, answered - wrong)))
 
 
-def _say_threshold(threshold: float | None, images: int, *, coverage: float | None, max_error: float | None) -> str:
+def say_threshold(threshold: float | None, images: int, *, coverage: float | None, max_error: float | None) -> str:
+    """Return a sentence on a chosen threshold, and on one that could not be chosen."""
     if coverage is None and max_error is None:
         return "No threshold was requested: the model always answers."
     share = _percent(coverage) if coverage is not None and max_error is None else ""
@@ -302,9 +320,14 @@ def confidences(
     return probabilities.max(1), decide(probabilities, costs) == labels
 
 
-def _just_below(confidence: float) -> float:
-    """Return a threshold that this confidence reaches, even if another batch size changes its last bits."""
-    return round(max(0.0, float(confidence) - 1e-6), 6)
+def _just_below(confidence: float, *, bounded: bool) -> float:
+    """Return a threshold that this confidence reaches, even if another batch size changes its last bits.
+
+    A probability is at least 0; a score can be any number.
+    """
+    if bounded:
+        return round(max(0.0, float(confidence) - 1e-6), 6)
+    return round(float(confidence) - 1e-5 * max(1.0, abs(float(confidence))), 6)
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

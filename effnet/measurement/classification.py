@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from effnet.measurement.unknown import Unknown, measure_unknown
 from effnet.runtimes.predictor import Predictor
 from effnet.system.records import OPTIONAL, to_data
 from effnet.tasks.costs import Costs, decide
+from effnet.tasks.known import KnownScore
 
 __all__ = ["SCORE", "ClassificationScore", "evaluate_split", "lines", "score", "table", "warnings_about"]
 
@@ -51,11 +52,15 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """The effect of a threshold: the share of images answered, and the error among them, None if none is."""
+    """The effect of a threshold: the share of images answered, and the error among them, None if none is.
+
+    `score` is what has the threshold, in words; empty for the largest probability.
+    """
 
     threshold: float
     coverage: float
     error: float | None
+    score: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,17 +154,19 @@ def evaluate_split(
 ) -> ClassificationScore:
     """Score a classifier on a split; see `effnet.measurement.evaluate.evaluate`."""
     config = predictor.config
-    probabilities, indices = predict_split(predictor, split, progress=progress)
+    rows, indices = predict_split(predictor, split, scored=True, progress=progress)
     unknown = None
     if unknown_from is not None:
-        unknown = measure_unknown(predictor, unknown_from, known=probabilities.max(1))
+        unknown = measure_unknown(predictor, unknown_from, known=rows)
+    known = config.known if predictor.scored else None
     return score(
-        probabilities,
+        rows[:, : len(config.class_names)],
         split,
         config.class_names,
         indices=indices,
         temperature=config.temperature,
-        threshold=config.threshold,
+        threshold=config.threshold if known is None else None,
+        known=None if known is None else (known, rows[:, -1]),
         unknown=unknown,
         leaked=leaked,
         balanced=bool(config.balanced),
@@ -175,6 +182,7 @@ def score(
     indices: np.ndarray | None = None,
     temperature: float = 1.0,
     threshold: float | None = None,
+    known: tuple[KnownScore, np.ndarray] | None = None,
     unknown: Unknown | None = None,
     leaked: Collection[str] = (),
     balanced: bool = False,
@@ -183,7 +191,8 @@ def score(
     """Return the score of `probabilities` [images, classes] against the labels of the split at `indices`.
 
     By default the rows are those of the whole split, in order. The probabilities include `temperature`;
-    `balanced` says that the model was trained to balance its classes. If wrong answers have `costs`, these decide what
+    `balanced` says that the model was trained to balance its classes. `known` is the score that says "unknown" instead
+    of a `threshold`, and its values [images]. If wrong answers have `costs`, these decide what
     each image is answered with.
     """
     indices = np.arange(len(split)) if indices is None else indices
@@ -216,7 +225,7 @@ def score(
         uncalibrated=sureness if temperature == 1 else _sureness(raw, labels),
         risk_coverage=curve.points(),
         aurc=curve.aurc,
-        answered=None if threshold is None else answered_share(probabilities, labels, threshold, costs),
+        answered=_answered(probabilities, labels, threshold, known, costs),
         unknown=unknown,
         confusion=confusion,
         per_class=per_class,
@@ -270,11 +279,31 @@ def _sureness(probabilities: np.ndarray, labels: np.ndarray) -> Sureness:
     )
 
 
+def _answered(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    threshold: float | None,
+    known: tuple[KnownScore, np.ndarray] | None,
+    costs: Costs | None,
+) -> Answered | None:
+    if known is None:
+        return None if threshold is None else answered_share(probabilities, labels, threshold, costs)
+    if (least := known[0].threshold) is None:
+        return None
+    found = answered_share(probabilities, labels, least, costs, confidence=known[1])
+    return replace(found, score=known[0].title)
+
+
 def answered_share(
-    probabilities: np.ndarray, labels: np.ndarray, threshold: float, costs: Costs | None = None
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    threshold: float,
+    costs: Costs | None = None,
+    *,
+    confidence: np.ndarray | None = None,
 ) -> Answered:
-    """Return the effect of a threshold on the images."""
-    known = probabilities.max(1) >= threshold
+    """Return the effect of a threshold on the images, by default of their largest probability."""
+    known = (probabilities.max(1) if confidence is None else confidence) >= threshold
     wrong = decide(probabilities, costs) != labels
     error = float(wrong[known].mean()) if known.any() else None
     return Answered(threshold=threshold, coverage=float(known.mean()), error=error)

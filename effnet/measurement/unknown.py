@@ -1,7 +1,8 @@
 """Rejection of images of none of the classes: the share rejected, and the AUROC."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from effnet.errors import DataError
 from effnet.runtimes.pipeline import run_images
 from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import usable_cores
+from effnet.system.records import OPTIONAL
 from effnet.system.text import percent, printable
 
 
@@ -18,13 +20,15 @@ class Unknown:
     """The rejection of images of none of the classes; `unreadable` files are not among `images`.
 
     `rejected` is the share answered with "unknown", None without a threshold. `auroc` is the probability that the
-    model is more confident on an image of its classes than on an unknown one: 1 is perfect separation, 0.5 is none.
+    model is more confident on an image of its classes than on an unknown one: 1 is perfect separation, 0.5 is none. A
+    score that decides is what is compared; `probability_auroc` then is that of the largest probability, else None.
     """
 
     images: int
     unreadable: int
     rejected: float | None
     auroc: float
+    probability_auroc: float | None = field(default=None, metadata=OPTIONAL)
 
 
 def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
@@ -42,24 +46,30 @@ def unknown_images(folder: str | os.PathLike[str]) -> list[str]:
 def measure_unknown(predictor: Predictor, folder: str | os.PathLike[str], *, known: np.ndarray) -> Unknown:
     """Run all images below `folder`, which show none of the classes, through the bundle's file.
 
-    `known` holds the largest probability of each image [images] that does show one. Raises DataError if there is no
-    readable image.
+    `known` holds the probabilities of each image that does show one, [images, classes], and as one more column the
+    score, if the predictor returns it. Raises DataError if there is no readable image.
     """
     strange, unreadable = strange_rows(predictor, folder)
-    return unknown_of(strange, known, threshold=predictor.config.threshold, unreadable=unreadable)
+    config = predictor.config
+    if not predictor.scored:
+        return unknown_of(strange, known.max(1), threshold=config.threshold, unreadable=unreadable)
+    assert config.known is not None
+    probable = unknown_of(strange[:, :-1], known[:, :-1].max(1), threshold=None, unreadable=unreadable)
+    found = unknown_of(strange[:, -1:], known[:, -1], threshold=config.known.threshold, unreadable=unreadable)
+    return replace(found, probability_auroc=probable.auroc)
 
 
 def strange_rows(predictor: Predictor, folder: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Return the outputs [images, columns] of all images below `folder`, and the number of unreadable ones.
 
-    Raises DataError if there is no readable image.
+    A score that the predictor returns is one more column. Raises DataError if there is no readable image.
     """
     paths = unknown_images(folder)
     _ = predictor.engine
     rows, _ = run_images(
         range(len(paths)),
         prepare=lambda index: predictor.prepare(paths[index]),
-        compute=predictor.outputs,
+        compute=partial(predictor.outputs, scored=True),
         workers=usable_cores(),
     )
     if not rows:
@@ -95,4 +105,6 @@ def unknown_sentence(found: Unknown) -> str:
     """Return the rejection in words."""
     rejected = "" if found.rejected is None else f"{percent(found.rejected)} rejected, "
     unreadable = f" ({found.unreadable} more could not be read)" if found.unreadable else ""
-    return f"unknown images: {rejected}AUROC {found.auroc:.3f} on {found.images}{unreadable}"
+    plain = found.probability_auroc
+    beside = "" if plain is None else f" ({plain:.3f} by the largest probability)"
+    return f"unknown images: {rejected}AUROC {found.auroc:.3f}{beside} on {found.images}{unreadable}"

@@ -9,6 +9,7 @@ from effnet.errors import BundleError, EffnetError
 from effnet.measurement.budget import Budget
 from effnet.measurement.calibration import Calibration
 from effnet.measurement.evaluate import Score, scoring_of
+from effnet.measurement.known.choice import KnownChoice
 from effnet.report.facts import (
     AttemptRow,
     CandidateRow,
@@ -39,10 +40,9 @@ class Report:
     `task` is the name of the task, and `test` its score, of the class that its module `scoring` names; the file repeats
     the score's headline beside the task. `calibration` is None for a task without one. `honoured` is None if it is
     unknown whether the budget is met; `undecided` then says why. `time` is None if no minutes were given, `searched` if
-    no search chose the network. `options` are those of the job and the fields of the recipe that it set, changed ones
-    first.
-    `num_candidates` counts those that `candidates` leaves out as well. `report_images` is the number of test images in
-    report.html.
+    no search chose the network, `known` if none was to say which images are unknown. `options` are those of the job and
+    the fields of the recipe that it set, changed ones first. `num_candidates` counts those that `candidates` leaves out
+    as well. `report_images` is the number of test images in report.html.
     """
 
     honoured: bool | None
@@ -74,6 +74,7 @@ class Report:
     versions: Mapping[str, str]
     attempts: tuple[AttemptRow, ...]
     searched: Searched | None = field(default=None, metadata=OPTIONAL)
+    known: KnownChoice | None = field(default=None, metadata=OPTIONAL)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of report.json; numbers that are not finite become None."""

@@ -10,6 +10,7 @@ import numpy as np
 from effnet.bundle.model_file import reason
 from effnet.errors import BundleError, InputError
 from effnet.runtimes.maps import MAPS
+from effnet.tasks.known import SCORE
 
 Shape = Sequence[object]
 """The sides of a tensor; a side that is not an integer is dynamic."""
@@ -31,7 +32,7 @@ class Engine(Protocol):
     """An open model file. `size`, height and width, and `channels` are those of its images.
 
     `classes` is the width of all `outputs`. `maps` are the height and width of the activation maps that it returns
-    too, None if it has none.
+    too, None if it has none. `scored` says whether it returns how known each image is too (effnet.tasks.known).
     """
 
     size: tuple[int, int]
@@ -39,12 +40,13 @@ class Engine(Protocol):
     classes: int
     outputs: tuple[FileOutput, ...]
     maps: tuple[int, int] | None
+    scored: bool
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 [batch, height, width, channels] to float32 [batch, classes], the outputs one after the other.
 
-        The numbers of an output of another shape than a row are flattened. Raises InputError for other images,
-        BundleError if the runtime fails.
+        The numbers of an output of another shape than a row are flattened; if the file is `scored`, the score is one
+        more column, the last. Raises InputError for other images, BundleError if the runtime fails.
         """
         ...
 
@@ -71,6 +73,7 @@ class BaseEngine:
         self.size, self.channels, self.classes = (0, 0), 0, 0
         self.outputs: tuple[FileOutput, ...] = ()
         self.maps: tuple[int, int] | None = None
+        self.scored = False
 
     def _set_signature(
         self,
@@ -85,11 +88,13 @@ class BaseEngine:
         `names` are those of the outputs, none if the file has none. Raises BundleError unless the input is uint8
         [batch, height, width, channels], the only one (`alone`), and each output is float32 [batch, ...]. The last of
         several outputs may be activation maps, by its name, [batch, classes, height, width] or, if `maps_last`,
-        [batch, height, width, classes].
+        [batch, height, width, classes]; the last but these may be the score, by its name, [batch, 1].
         """
         maps = outputs[-1] if len(outputs) > 1 and names and names[-1] == MAPS else None
         if maps:
             outputs, names = outputs[:-1], names[:-1]
+        if len(outputs) == 2 and names and names[-1] == SCORE and [*outputs[-1][1]][1:] == [1]:
+            self.scored, outputs, names = outputs[-1][0] == "float32", outputs[:-1], names[:-1]
         (kind, given), kinds = image, [kind for kind, _ in outputs]
         shape: list[Any] = [*map(_plain, given)]
         shapes: list[list[Any]] = [[*map(_plain, sides)] for _, sides in outputs]
@@ -127,19 +132,20 @@ class BaseEngine:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Map uint8 [batch, height, width, channels] to float32 [batch, classes], the outputs one after the other.
 
-        An empty batch gives no rows. Raise InputError for other images, BundleError if the runtime fails or returns
-        anything else.
+        If the file is `scored`, the score is one more column, the last. An empty batch gives no rows. Raise InputError
+        for other images, BundleError if the runtime fails or returns anything else.
         """
         self._check_images(images)
+        columns = self.classes + self.scored
         if not len(images):
-            return np.empty((0, self.classes), np.float32)
+            return np.empty((0, columns), np.float32)
         try:
             rows = self._compute(np.ascontiguousarray(images))
         except BundleError:
             raise
         except Exception as error:  # each runtime has its own exceptions
             raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
-        self._check_result(rows, (len(images), self.classes))
+        self._check_result(rows, (len(images), columns))
         return rows
 
     def run_with_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,15 +155,16 @@ class BaseEngine:
         """
         assert self.maps is not None
         self._check_images(images)
+        columns = self.classes + self.scored
         if not len(images):
-            return np.empty((0, self.classes), np.float32), np.empty((0, self.classes, *self.maps), np.float32)
+            return np.empty((0, columns), np.float32), np.empty((0, self.classes, *self.maps), np.float32)
         try:
             rows, maps = self._compute_with_maps(np.ascontiguousarray(images))
         except BundleError:
             raise
         except Exception as error:  # each runtime has its own exceptions
             raise BundleError(f"{self.runtime} cannot run {self.path}: {reason(error)}") from error
-        self._check_result(rows, (len(images), self.classes))
+        self._check_result(rows, (len(images), columns))
         self._check_result(maps, (len(images), self.classes, *self.maps))
         return rows, maps
 

@@ -16,6 +16,7 @@ from PIL import Image
 from effnet.bundle.config import ModelConfig, read_config, read_digests
 from effnet.bundle.formats import Format
 from effnet.bundle.model_file import read_model, sha256
+from effnet.bundle.names import CONFIG
 from effnet.data.clips.reading import sampled_frames
 from effnet.data.clips.record import FRAMES, is_video
 from effnet.data.eval_view import IMAGES, ImageLike, prepare_image, whole_image
@@ -27,6 +28,7 @@ from effnet.runtimes.registry import RUNTIMES, deployed_format, features_beside,
 from effnet.runtimes.results import check_features, check_signature, unit_rows
 from effnet.tasks.classification import over_frames
 from effnet.tasks.embedding import EMBEDDING
+from effnet.tasks.known import SCORE
 from effnet.tasks.task import parted
 
 T = TypeVar("T")
@@ -105,6 +107,12 @@ class Predictor:
                 try_first(path, target.runtime, digests[path.name])
             engine = open_engine(path, threads=self.threads, digests=digests)
         check_signature(engine, self.config, path, target)
+        known = self.config.known if target.result != "features" and RUNTIMES[target.runtime].scored else None
+        if known is not None and not engine.scored:
+            raise BundleError(
+                f"{path} must return the score of {CONFIG}, {known.method}, as {SCORE}; it does not. `effnet export` "
+                "writes it again"
+            )
         return engine
 
     def _check_features_file(self, target: Format, digests: Mapping[str, str]) -> None:
@@ -129,22 +137,48 @@ class Predictor:
         """
         return prepare_image(image, self.config.preprocess, warn=self.warn_once)
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
+    @property
+    def scored(self) -> bool:
+        """Whether the bundle's score decides which images are unknown, and its file in this format returns it."""
+        return self.config.known is not None and self.engine.scored
+
+    def outputs(self, images: np.ndarray, *, scored: bool = False) -> np.ndarray:
         """Return float32 [batch, outputs] for prepared images, uint8 [batch, resolution, resolution, channels].
 
-        Their meaning is that of `config.outputs`: for a classifier, the probability of each class. It can be called
+        Their meaning is that of `config.outputs`: for a classifier, the probability of each class. With `scored` the
+        score is one more column, if the file returns one: rows to answer with (`Task.answer`) need it. It can be called
         from several threads; only ONNX Runtime computes for them in parallel. Raises BundleError if the model fails or
         does not return what its task does.
         """
-        rows = self._run(self.format, images)
-        self.config.task_record.check(rows, self.folder / self.format.file)
-        return rows
+        return self._checked(self._run(self.format, images), scored=scored)
+
+    def _checked(self, rows: np.ndarray, *, scored: bool) -> np.ndarray:
+        """Return the rows of an engine, with the score only if it is wanted and the bundle's; check what they are."""
+        path = self.folder / self.format.file
+        plain = rows[:, : self.engine.classes]
+        self.config.task_record.check(plain, path)
+        if not self.scored:
+            return plain
+        if not np.isfinite(rows[:, -1]).all():
+            raise BundleError(f"{path} must return finite scores; it is damaged. `effnet export` writes it again")
+        return rows if scored else plain
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return the `outputs` of a classifier, float32 [batch, classes]; raise InputError for another task."""
+        self.must_classify()
+        return self.outputs(images)
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """Return how known prepared images are, float32 [batch]: the bundle's score, else the largest probability."""
+        self.must_classify()
+        rows = self.outputs(images, scored=True)
+        found: np.ndarray = rows[:, -1] if self.scored else rows.max(1)
+        return found
+
+    def must_classify(self) -> None:
+        """Raise InputError unless the bundle is a classifier."""
         if (name := self.config.task_record.output.name) != "probabilities":
             raise InputError(f"a classifier returns probabilities; {self.folder} returns its {name}: call outputs()")
-        return self.outputs(images)
 
     def maps(self, images: np.ndarray) -> np.ndarray:
         """Return the activation maps of prepared images, float32 [batch, columns, height, width].
@@ -155,15 +189,15 @@ class Predictor:
         """
         return self.outputs_and_maps(images)[1]
 
-    def outputs_and_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return `outputs` and `maps`, computed at once."""
+    def outputs_and_maps(self, images: np.ndarray, *, scored: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return `outputs`, which takes `scored`, and `maps`, computed at once."""
         if self.engine.maps is None:
             raise BundleError(
                 f"activation maps need a {self.format.file} that returns them; that of {self.folder} does not: "
                 f"`effnet export {self.folder} --maps --to {self.format.name}` writes it"
             )
         rows, maps = self._with_turn(self.format, self.engine.run_with_maps, images)
-        self.config.task_record.check(rows, self.folder / self.format.file)
+        rows = self._checked(rows, scored=scored)
         if not np.isfinite(maps).all():
             raise BundleError(
                 f"{self.folder / self.format.file} must return finite maps; it is damaged. `effnet export` writes it "
@@ -214,13 +248,14 @@ class Predictor:
     def chosen_threshold(self, asked: float | None = None) -> float | None:
         """Return the probability below which an image is "unknown": `asked`, else the bundle's, else 0 for never.
 
-        None if each of several outputs has its own.
+        None if each of several outputs has its own, or if the bundle's score decides instead, which needs the file
+        that returns it.
         """
         if asked is not None and not 0 <= asked <= 1:
             raise InputError(f"the threshold must be a probability from 0 to 1; got {asked}")
         if asked is not None:
             return asked
-        return None if self.config.specs else self.config.threshold or 0.0
+        return None if self.config.specs or self.scored else self.config.threshold or 0.0
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, threshold: float | None = None
@@ -232,8 +267,8 @@ class Predictor:
         with Detections (effnet.tasks.boxes.record), a segmenter with a Segmented (effnet.tasks.masks.record), both in
         pixels of the upright image. The path of a video gives a classifier's answer to its frames together
         (`clip_outputs`). A single image gives a list of one. `threshold` is the probability below which an
-        image is "unknown": the bundle's own by default, or that of each output; 0 for never. The model is opened before
-        any image is read.
+        image is "unknown": the bundle's own by default, that of its score, or that of each output; 0 for never. The
+        model is opened before any image is read.
         """
         images = several_images(images, batch=batch, verb="predict")
         _ = self.engine
@@ -248,17 +283,22 @@ class Predictor:
 
     def _rows(self, images: Iterable[ImageLike], batch: int) -> Iterator[np.ndarray]:
         for prepared in _batches(map(self.prepare, images), batch):
-            yield from self.outputs(np.stack(prepared))
+            yield from self.outputs(np.stack(prepared), scored=True)
 
     def clip_outputs(self, path: str | os.PathLike[str]) -> np.ndarray:
         """Return the probabilities float32 [classes] of a classifier for the frames of a video file together.
 
-        As many evenly spaced frames are taken as the bundle was fitted on. Raises ImageError if the file cannot be
-        read, InputError for another task.
+        If the bundle's file returns a score, the mean of the frames' is one more number. As many evenly spaced frames
+        are taken as the bundle was fitted on. Raises ImageError if the file cannot be read, InputError for another
+        task.
         """
         frames = sampled_frames(path, clip.frames if (clip := self.config.preprocess.clip) else FRAMES)
         channels = self.config.preprocess.channels
-        return over_frames(self.probabilities(np.stack([self.prepare(fit_channels(f, channels)) for f in frames])))
+        self.must_classify()
+        images = np.stack([self.prepare(fit_channels(frame, channels)) for frame in frames])
+        rows = self.outputs(images, scored=True)
+        classes = len(self.config.class_names)
+        return np.concatenate([over_frames(rows[:, :classes]), rows[:, classes:].mean(0)])
 
     def answer_in(self, image: np.ndarray, *, threshold: float | None = None) -> Any:
         """Return the answer of a detector or a segmenter to one upright image, uint8 [height, width, channels].

@@ -34,6 +34,8 @@ class Runtime:
     threads may run an engine at once. If `mlas`, int8 is computed by ONNX Runtime's x86 kernels, which saturate on
     processors without VNNI (onnxruntime.int8_graph.levels_here) and are faster with Quantization.pair_stem on others.
     If `maps`, `write` takes `maps=True` too: the file then returns the activation maps (effnet.runtimes.maps).
+    If `scored`, its files return the score of a bundle that has one (effnet.tasks.known); in the files of others the
+    largest probability decides which images are unknown.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Runtime:
     parallel: bool = False
     mlas: bool = False
     maps: bool = False
+    scored: bool = False
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -74,7 +74,7 @@ def write_export(
 def without_classifier(config: ModelConfig) -> ModelConfig:
     """Return the config of a bundle's backbone, whose graph ends at the features."""
     arch = replace(config.arch, num_classes=0)
-    return replace(config, arch=arch, class_names=(), specs=(), temperature=1.0, threshold=None)
+    return replace(config, arch=arch, class_names=(), specs=(), temperature=1.0, threshold=None, known=None)
 
 
 def check_task(config: ModelConfig, target: Format) -> None:

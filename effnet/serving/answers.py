@@ -62,7 +62,7 @@ def heat_data(version: Version, row: np.ndarray, maps: np.ndarray) -> dict[str, 
     answer = config.task_record.answer(row, config.class_names, top=2, threshold=least)
     size, crop = config.preprocess.resolution, config.preprocess.crop
     found = []
-    for shown in shown_maps(config, row, maps, answer):
+    for shown in shown_maps(config, row[: len(config.class_names)], maps, answer):
         limit = float(np.abs(shown.map).max()) or 1.0
         values = [[round(value, 3) for value in line] for line in (shown.map / limit).tolist()]
         found.append(

@@ -16,6 +16,7 @@ from effnet.serving.tensors import IMAGE, InferRequest, Wanted, read_request, wr
 from effnet.serving.version import Version
 from effnet.serving.work import Task, Times
 from effnet.system.machine import versions
+from effnet.tasks.known import SCORE
 from effnet.tasks.task import parted
 
 _EXTENSIONS = ("binary_tensor_data", "classification")
@@ -156,4 +157,4 @@ def _labels(version: Version) -> dict[str, Sequence[str]]:
         return {
             name: spec.classes for (name, _), spec in zip(version.outputs, config.specs, strict=True) if spec.classes
         }
-    return {name: config.class_names for name, output in version.outputs if not output.shape}
+    return {name: config.class_names for name, output in version.outputs if not output.shape and name != SCORE}

@@ -18,6 +18,7 @@ from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import RUNTIMES
 from effnet.serving.prove import Proven, prove
 from effnet.serving.settings import Settings
+from effnet.tasks.known import SCORE, SCORE_OUTPUT
 from effnet.tasks.task import Output, names_in_file
 
 # The largest batch is the smallest whose time an image is this near to the best.
@@ -76,7 +77,8 @@ class Version:
     def outputs(self) -> tuple[tuple[str, Output], ...]:
         """The outputs of its file, with their names there."""
         found = self.config.file_outputs
-        return tuple(zip(names_in_file(found), found, strict=True))
+        named = tuple(zip(names_in_file(found), found, strict=True))
+        return (*named, (SCORE, SCORE_OUTPUT)) if self.first.scored else named
 
 
 def load_version(source: Source, settings: Settings, *, warn: Callable[[str], None]) -> Version:

@@ -36,10 +36,10 @@ class Task:
     """One request for an engine.
 
     `read(version)` returns its images: prepared, uint8 [height, width, channels] each, or one upright image for the
-    kind "whole". `write(version, found, times)` returns the answer from the rows [images, columns], for the kind "maps"
-    from a pair of rows and maps [images, columns, height, width], or from the answer of the bundle's task. `reply` gets
-    that, or the exception that one of them raised; it is called in the engine's thread. One that is not `counted` is
-    none of the metrics': no client sent it.
+    kind "whole". `write(version, found, times)` returns the answer from the rows [images, columns], of which a score
+    that the file returns is the last, for the kind "maps" from a pair of rows and maps [images, columns, height,
+    width], or from the answer of the bundle's task. `reply` gets that, or the exception that one of them raised; it is
+    called in the engine's thread. One that is not `counted` is none of the metrics': no client sent it.
     """
 
     version: Version
@@ -144,8 +144,8 @@ class Runner:
 def _run(engine: Predictor, kind: Kind, images: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return what prepared images [batch, height, width, channels] give, an array [batch, ...] or two."""
     if kind == "maps":
-        return engine.outputs_and_maps(images)
-    return (engine.embeddings(images) if kind == "embeddings" else engine.outputs(images),)
+        return engine.outputs_and_maps(images, scored=True)
+    return (engine.embeddings(images) if kind == "embeddings" else engine.outputs(images, scored=True),)
 
 
 def _failure(error: Exception) -> HttpError:

@@ -11,6 +11,7 @@ from effnet.data.hierarchy import parents
 from effnet.data.labels import CLASSES, Names
 from effnet.errors import BundleError
 from effnet.tasks.costs import Costs, decide
+from effnet.tasks.known import KnownScore
 from effnet.tasks.task import Figure, Output, Task
 
 UNKNOWN = "unknown"
@@ -47,16 +48,27 @@ def to_prediction(
     class_names: Sequence[str],
     *,
     top: int,
-    threshold: float = 0.0,
+    threshold: float | None = 0.0,
     costs: Costs | None = None,
+    known: KnownScore | None = None,
 ) -> Prediction:
-    """Return the `top` best classes of one row [classes], and whether the most probable reaches `threshold`."""
+    """Return the `top` best classes of one row [classes], and whether the most probable reaches `threshold`.
+
+    A row may have the score as one more column (effnet.runtimes.predictor); without a `threshold` it decides, by that
+    of `known`.
+    """
+    row, probabilities = probabilities, probabilities[: len(class_names)]
+    if threshold is None:
+        assert known is not None
+        is_known = known.knows(float(row[-1]))
+    else:
+        is_known = float(probabilities.max()) >= threshold
     merit = -costs.expected(probabilities) if costs else probabilities
     best = np.argsort(-merit, kind="stable")[: max(1, top)]
     return Prediction(
         labels=tuple(class_names[i] for i in best),
         probabilities=tuple(float(probabilities[i]) for i in best),
-        known=float(probabilities.max()) >= threshold,
+        known=is_known,
         parents={name: float(probabilities[leaves].sum()) for name, leaves in _leaves(tuple(class_names))},
     )
 
@@ -127,8 +139,9 @@ TASK = Task(
 )
 
 
-def with_costs(costs: Costs | None) -> Task:
-    """Return the task of a classifier whose wrong answers have these costs."""
-    if not costs:
+def bound(*, costs: Costs | None, known: KnownScore | None = None) -> Task:
+    """Return the task of a classifier whose wrong answers have these costs, and that has this score."""
+    if not costs and known is None:
         return TASK
-    return replace(TASK, answer=partial(to_prediction, costs=costs), right=partial(right_classes, costs=costs))
+    right = partial(right_classes, costs=costs) if costs else right_classes
+    return replace(TASK, answer=partial(to_prediction, costs=costs or None, known=known), right=right)

@@ -57,13 +57,17 @@ def answer_to(predictor: Predictor, image: np.ndarray, *, threshold: float | Non
         if isinstance(found, Detections):
             return _of_objects(found, config, width=width, height=height)
         return _of_mask(found, config)
-    row = predictor.outputs(predictor.prepare(pixels)[None])[0]
+    row = predictor.outputs(predictor.prepare(pixels)[None], scored=True)[0]
     return of_row(row, config, threshold=predictor.chosen_threshold(threshold))
 
 
 def of_row(row: np.ndarray, config: ModelConfig, *, threshold: float | None) -> Seen:
-    """Return the answer from a row [columns] of a classifier, or of a model of several outputs."""
+    """Return the answer from a row [columns] of a classifier, or of a model of several outputs.
+
+    That of a classifier may have the score as one more column.
+    """
     found = config.task_record.answer(row, config.class_names, top=_TOP, threshold=threshold)
+    row = row[: len(config.class_names)]
     if config.specs:
         return Seen(scores=row.astype(np.float64), data=answers_data(found))
     sums = [row[leaves].sum() for _, leaves in _parents(config)]

@@ -1,19 +1,21 @@
 """A bundle of a tiny untrained network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from strategies import build_trained
 
 import effnet
 from effnet.arch.scale import with_total_stride
-from effnet.bundle.config import ModelConfig, read_digests
+from effnet.bundle.config import ModelConfig, read_config, read_digests, write_config
 from effnet.bundle.model_file import sha256
 from effnet.bundle.split_file import write_split
-from effnet.bundle.weights import save_bundle, state_arrays
+from effnet.bundle.weights import load_state, save_bundle, state_arrays
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.registry import exports
+from effnet.tasks.known import KnownScore
 from effnet.weights.labels import split_record
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -25,6 +27,14 @@ def assert_files_are_known(folder: Path, *, but: tuple[str, ...] = ()) -> None:
     present = {name for name in every if (folder / name).is_file() and name not in but}
     assert present
     assert read_digests(folder) == {name: sha256((folder / name).read_bytes()) for name in present}
+
+
+def add_score(folder: Path, score: KnownScore) -> Path:
+    """Give the bundle in `folder`, and its ONNX file, a score that says which images are unknown."""
+    config, state = replace(read_config(folder), known=score), load_state(folder)
+    write_config(config, folder)
+    export_onnx(folder, config, state)
+    return folder
 
 
 def make_bundle(folder: Path, *, class_names: tuple[str, ...] = DIGITS, threshold: float | None = None) -> Path:

@@ -26,7 +26,9 @@ class Judge:
 
         return decode_image(path, channels=1)
 
-    def outputs(self, images):
+    scored = False
+
+    def outputs(self, images, *, scored):
         sure = images[:, 0, 0, 0] / 255
         return np.column_stack([sure, 0 * sure]).astype(np.float32)
 
@@ -45,14 +47,14 @@ def strangers(tmp_path):
 
 def test_the_share_rejected_and_the_area_counted_by_hand(strangers):
     (strangers / "0" / "broken.png").write_bytes(b"no image")
-    found = measure_unknown(Judge(119.5 / 255), strangers, known=np.array([200, 119.5]) / 255)
+    found = measure_unknown(Judge(119.5 / 255), strangers, known=np.array([[200], [119.5]]) / 255)
     assert (found.images, found.unreadable) == (40, 1)
     assert found.rejected == 20 / 40
     assert found.auroc == pytest.approx((40 + 20) / 80)  # of 80 pairs, one image wins all 40, the other 20
 
 
 def test_without_a_threshold_nothing_is_rejected_but_the_area_is_known(strangers):
-    found = measure_unknown(Judge(None), strangers, known=np.array([0.2]))
+    found = measure_unknown(Judge(None), strangers, known=np.array([[0.2]]))
     assert (found.rejected, found.auroc) == (None, 0.0)
 
 
@@ -71,7 +73,7 @@ def test_a_folder_without_images_is_named(tmp_path):
             unknown_images(folder)
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"readable images in .*; there are none"):
-        measure_unknown(Judge(0.5), tmp_path, known=np.array([0.2]))
+        measure_unknown(Judge(0.5), tmp_path, known=np.array([[0.2]]))
 
 
 def test_a_score_tells_of_unknown_images(bundle_copy, tiny_images):

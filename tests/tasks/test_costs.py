@@ -82,13 +82,13 @@ def test_costs_of_one_decide_as_the_most_probable():
 
 
 def test_a_prediction_has_the_class_of_least_cost_first_and_its_own_probabilities():
-    task = classification.with_costs(Costs(miss=(1.0, 5.0, 1.0), false=(1.0,) * 3))
+    task = classification.bound(costs=Costs(miss=(1.0, 5.0, 1.0), false=(1.0,) * 3))
     row = np.array([0.7, 0.2, 0.1])
     found = task.answer(row, ("a", "b", "c"), top=2, threshold=0.6)
     assert (found.labels, found.probabilities, found.known) == (("b", "a"), (0.2, 0.7), True)
     assert task.answer(row, ("a", "b", "c"), top=1, threshold=0.8).label == "unknown"
     assert task.right(row[None], np.array([1])).tolist() == [True]
-    assert classification.with_costs(None) is classification.TASK
+    assert classification.bound(costs=None) is classification.TASK
 
 
 def test_a_prediction_has_the_sums_of_parents():

@@ -158,8 +158,8 @@ def images_of(
     numbers = np.array(labels) if plain else np.zeros(len(names), np.int64)
     return Images(
         places=places, names=names, splits=splits, labels=numbers, features=np.concatenate(rows),
-        groups=_groups(names, dataset.groups),
-        same=_groups(names, [group for group in dataset.groups if group.kind != "group"]),
+        groups=group_numbers(names, dataset.groups),
+        same=group_numbers(names, [group for group in dataset.groups if group.kind != "group"]),
         titles=[dataset.class_names[number] if plain else "" for number in numbers],
     )  # fmt: skip
 
@@ -169,7 +169,7 @@ def _named(split: Split, name: str) -> list[str]:
     return [found or f"{name}[{index}]" for index, found in enumerate(names_of(split))]
 
 
-def _groups(names: Sequence[str], groups: Sequence[Group]) -> np.ndarray:
+def group_numbers(names: Sequence[str], groups: Sequence[Group]) -> np.ndarray:
     """Return a number for each image, equal for those of one group."""
     places = {name: index for index, name in enumerate(names)}
     found = np.arange(len(names))

@@ -25,6 +25,7 @@ from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
 from effnet.jobs.fit.finetune import Learned, Validation, transfer
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.known import choose_known, without_score
 from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
@@ -34,6 +35,7 @@ from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.in_image import outside_ms
+from effnet.measurement.known.choice import KnownChoice
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
 from effnet.nn.dense import build_network
@@ -64,13 +66,14 @@ _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
 class Artifact:
     """A trained and exported network with everything measured on the exported file; `folder` holds its files.
 
-    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted`
-    names come from the profile of another device. `outside_ms` is the time outside the file, part of the measured
-    latency. `calibration` is None if the answers are no probabilities. `deployed` is the file. `changes` lists the
-    modifications of the trained network, as `jobs.fit.prune` returns them. `seconds` is the time of training, over
-    all its sessions, and of this proof. `undecided` says why it is unknown whether the latency budget is met, which
-    is then the only possible miss; empty if it is known. `balance` is the method that gives rare classes the same
-    weight as frequent ones. `left_out` lists the steps for which there was no time.
+    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted` names
+    come from the profile of another device. `outside_ms` is the time outside the file, part of the measured latency.
+    `calibration` is None if the answers are no probabilities, `known` if no score was to say which images are unknown.
+    `deployed` is the file. `changes` lists the modifications of the trained network, as `jobs.fit.prune` returns them.
+    `seconds` is the time of training, over all its sessions, and of this proof. `undecided` says why it is unknown
+    whether the latency budget is met, which is then the only possible miss; empty if it is known. `balance` is the
+    method that gives rare classes the same weight as frequent ones. `left_out` lists the steps for which there was no
+    time.
     """
 
     folder: Path
@@ -78,6 +81,7 @@ class Artifact:
     learned: Learned
     balance: Balance
     calibration: Calibration | None
+    known: KnownChoice | None
     check: ExportCheck
     score: Score
     timing: Timing
@@ -124,7 +128,8 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     if deployed.state is not state:
         save_bundle(bundle, deployed.config, deployed.state)
         export_onnx(bundle, deployed.config, deployed.state)
-    spec = deployed.config.arch
+    scored = choose_known(bundle, deployed, dataset, job=job, mirror=attempt.recipe.augment.flip)
+    deployed, spec = scored.deployed, deployed.config.arch
     check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
     leaked = find_leaks(dataset).names
     score = evaluate(
@@ -132,9 +137,19 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
     )
     # The reports are written after this.
     outside = 0.0 if deployed.config.task_record.whole is None else outside_ms(Predictor(bundle), dataset.test)
-    timing, measured, measurements, predicted = figures_of(
-        deployed, job, until=job.deadline.earlier(job.pace.report), outside_ms=outside
-    )
+    until = job.deadline.earlier(job.pace.report)
+    timing, measured, measurements, predicted = figures_of(deployed, job, until=until, outside_ms=outside)
+    if scored.before and (over := job.budget.failures(measured)):
+        # A score must not cost the budget: the file is measured again without it.
+        scored = without_score(scored, bundle, "; ".join(over))
+        deployed = scored.deployed
+        score = evaluate(
+            Predictor(bundle, threads=job.config.threads),
+            dataset.test,
+            unknown_from=abstain.unknown_from,
+            leaked=leaked,
+        )
+        timing, measured, measurements, predicted = figures_of(deployed, job, until=until, outside_ms=outside)
     if timing.busy and "latency_ms" not in predicted:
         job.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
     missed = job.budget.failures(measured) + ((deployed.refused,) if deployed.refused else ())
@@ -152,6 +167,7 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         learned=learned,
         balance=attempt.recipe.balance,
         calibration=calibration,
+        known=scored.choice,
         check=check,
         score=score,
         timing=timing,

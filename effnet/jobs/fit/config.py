@@ -175,6 +175,10 @@ class DeviceConfig(JobConfig):
     unknown_from: PathLike | None = option(
         "Images of none of the classes, to measure how many are rejected.", metavar="DIR"
     )
+    unknown_score: str = option(
+        'Score that says "unknown"; auto chooses by leaving each class out in turn.',
+        default="probability", metavar="auto|probability|energy|react|knn|mahalanobis|sum",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from effnet.measurement.budget import Budget, say
 from effnet.measurement.stopwatch import Stopwatch
 from effnet.measurement.timing import Timing, busy_sentence
 from effnet.planner.timetable import Deadline
+from effnet.runtimes.registry import RUNTIMES
+from effnet.tasks.known import KnownScore, score_macs
 
 # A file without a budget is measured in shorter rounds: nothing depends on its latency.
 _UNASKED_SECONDS = 0.1
@@ -26,11 +28,12 @@ def figures_of(
     `outside_ms` is the time of each image outside the file, part of its latency.
     """
     device, spec = device_of(job), deployed.config.arch
+    known = deployed.config.known if RUNTIMES[deployed.format.runtime].scored else None
     predicted: dict[str, Any] = dict.fromkeys(device.keys) if device else {}
     here = replace(job.budget, **predicted)
     timing, measured, measurements = _measure(
         deployed.path, spec, here, threads=job.config.threads, until=until, stopwatch=job.procedure.stopwatch,
-        outside_ms=outside_ms,
+        outside_ms=outside_ms, known=known,
     )  # fmt: skip
     if device is None:
         return timing, measured, measurements, ()
@@ -47,6 +50,7 @@ def _measure(
     until: Deadline,
     stopwatch: Stopwatch,
     outside_ms: float,
+    known: KnownScore | None = None,
 ) -> tuple[Timing, dict[str, float], tuple[dict[str, float], ...]]:
     """Measure the file, and re-measure it while it misses the budget on latency or memory.
 
@@ -55,9 +59,11 @@ def _measure(
     except the first.
     """
     total = cost(spec)
+    params = total.params + sum(array.size for array in known.arrays.values()) if known else total.params
+    extra = score_macs(known, classes=spec.num_classes, channels=spec.feature_channels) if known else 0
 
     def counts(timing: Timing) -> dict[str, float]:
-        return {"params": total.params, "macs": total.macs, "size_mb": timing.size_mb}
+        return {"params": params, "macs": total.macs + extra, "size_mb": timing.size_mb}
 
     def figures(timing: Timing) -> dict[str, float]:
         return {"latency_ms": timing.p50_ms + outside_ms, **counts(timing), "memory_mb": timing.memory_mb}

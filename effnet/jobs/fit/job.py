@@ -165,7 +165,9 @@ def _fit(config: Any) -> Job:
             max_drop=config.max_drop / 100,
             profile=os.fspath(config.device or ""),
         ),
-        abstain=Abstain(coverage=config.coverage, max_error=config.max_error, unknown_from=unknown),
+        abstain=Abstain(
+            coverage=config.coverage, max_error=config.max_error, unknown_from=unknown, score=config.unknown_score
+        ),
     )
 
 

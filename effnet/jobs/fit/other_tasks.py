@@ -48,11 +48,11 @@ def check_answers(job: Job, dataset: Dataset) -> None:
         if precisions != ("fp32",):
             wrong.append("precision must be fp32: a lower precision is judged by the accuracy of classifiers")
         if job.abstain != Abstain():
-            wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
+            wrong.append("coverage, max_error and unknown_* must be left out: only classifiers abstain")
         if job.config.trials:
             wrong.append("trials must be 0: they compare the accuracy of classifiers")
     if answers.whole is not None and job.abstain != Abstain():
-        wrong.append("coverage, max_error and unknown_from must be left out: only classifiers abstain")
+        wrong.append("coverage, max_error and unknown_* must be left out: only classifiers abstain")
     balances = answers.balanced_figure is not None or answers.bind is not None  # several outputs check the method
     if not balances and job.asked.value("balance.method") not in (None, "none"):
         wrong.append("balance must be none: only classes are balanced")

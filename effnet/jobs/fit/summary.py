@@ -100,6 +100,7 @@ def summarize(
         versions=versions(),
         attempts=(*earlier, last),
         searched=searched,
+        known=artifact.known,
     )
 
 

@@ -10,6 +10,7 @@ from effnet.measurement.classification import ClassScore
 from effnet.measurement.levels import level_words
 from effnet.report.classification import reliability
 from effnet.report.classification.balanced import balanced_sentence, prior_sentence
+from effnet.report.classification.known import known_values
 from effnet.report.gallery import mistakes_shown
 from effnet.report.model import Report
 from effnet.report.plot_confusion import confusion_svg
@@ -69,6 +70,7 @@ def _page(report: Report, images: Iterable[np.ndarray]) -> dict[str, Any]:
     classes = _ordered_classes(report)
     long = len(classes) > _LONG
     return {
+        **known_values(report),
         "balanced": balanced_sentence(report.test),
         "prior": prior_sentence(report.training.balance),
         "confusion_plot": partial(confusion_svg, report.test.confusion, report.dataset.class_names),
@@ -87,6 +89,7 @@ def _card(report: Report) -> dict[str, Any]:
     """Return the values of the card's paragraphs on accuracy and confidence."""
     wrong = [row for row in report.test.per_class if row.f1 < 1]
     return {
+        **known_values(report),
         "balanced": balanced_sentence(report.test),
         "prior": prior_sentence(report.training.balance),
         "weakest": sorted(wrong, key=lambda row: row.f1)[:_WEAKEST_CLASSES],

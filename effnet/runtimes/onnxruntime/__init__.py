@@ -20,4 +20,5 @@ RUNTIME = Runtime(
     parallel=True,
     mlas=True,
     maps=True,
+    scored=True,
 )

@@ -16,6 +16,7 @@ from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.runtimes.onnxruntime.int8_bias import correct_fast, correct_full
 from effnet.runtimes.onnxruntime.int8_calibrate import calibrate
 from effnet.runtimes.onnxruntime.int8_graph import quantize_weight, to_qdq
+from effnet.runtimes.onnxruntime.known import with_score
 from effnet.runtimes.pipeline import Progress
 from effnet.runtimes.write import Quantization
 from effnet.tasks.classification import PROBABILITIES
@@ -57,7 +58,7 @@ def write(
     else:
         store = store_int8 if target.precision == "w8" else store_half
         model = to_onnx(config.arch, weights, metadata=metadata, parameter=store, **common)
-    write_onnx(model, folder / target.file)
+    write_onnx(with_score(model, config), folder / target.file)
 
 
 def quantize(

@@ -13,6 +13,7 @@ from effnet.bundle.names import ONNX
 from effnet.runtimes.onnxruntime import RUNTIME
 from effnet.runtimes.onnxruntime import int8 as qdq
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
+from effnet.runtimes.onnxruntime.known import with_score
 from effnet.runtimes.write import Quantization, check_classifier
 from effnet.weights.folding import calibrated_weights
 
@@ -28,7 +29,7 @@ def export_onnx(folder: Path, config: ModelConfig, state: Mapping[str, np.ndarra
     """
     check_classifier(config, RUNTIME.formats[0])
     path = folder / ONNX
-    write_onnx(onnx_model(config, state), path)
+    write_onnx(with_score(onnx_model(config, state), config), path)
     return path
 
 
@@ -59,6 +60,6 @@ def write(
 ) -> None:
     """Write one of ONNX Runtime's formats into `folder`."""
     if target.precision == "fp32":
-        write_onnx(onnx_model(config, state, maps=maps), folder / target.file)
+        write_onnx(with_score(onnx_model(config, state, maps=maps), config), folder / target.file)
     else:
         qdq.write(target, folder, config, state, images=images, quantization=quantization, maps=maps)

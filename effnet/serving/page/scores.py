@@ -152,6 +152,7 @@ class Scores:
         answer = config.task_record.answer(row, config.class_names, top=_BEST, threshold=first.chosen_threshold(None))
         places = {name: place for place, name in enumerate(config.class_names)}
         best = tuple(places[label] for label in answer.labels)
+        row = row[: len(config.class_names)]  # without the score
         ordered, label = np.sort(row)[::-1], current.known.labels.get(number)
         return Scored(
             digest=digest, best=best, probabilities=answer.probabilities, known=answer.known,
