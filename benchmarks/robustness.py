@@ -4,8 +4,8 @@ A real Lite0 backbone is fine-tuned for 6 epochs with the recipe that fit choose
 300 training, 100 validation and 150 test images of imagenette_mini at about 160 pixels, and 100, 20 and 40 of each
 CIFAR-10 class at 96. Each fitted file, in fp32 and int8, answers the test images after ten corruptions at severities 1,
 3 and 5. The figure is the gain in mean corrupted accuracy of the fp32 file, in percentage points, the mean over seeds,
-of the set where it is smaller; it is 0 if on a set the clean accuracy falls by more than 0.5 points or training takes
-more than 1.3 times the processor time. The gain on motion blur and pixelation, which are unlike what the recipe shows,
+of the set where it is smaller. Other goals: on each set the clean accuracy falls by at most 0.5 points, and training
+takes at most 1.3 times the processor time. The gain on motion blur and pixelation, which are unlike what the recipe shows,
 is given apart, and so is what int8 loses more on corrupted images than on clean ones. `--cache` keeps finished fits: a
 run that was stopped goes on.
 """
@@ -51,13 +51,16 @@ def main() -> None:
     means = {key: float(np.mean(values)) for key, values in samples.items()}
     for name in SIZES:
         print(name, {key.removeprefix(f"{name}_"): round(value, 2) for key, value in means.items() if name in key})
-    missed = any(
-        means[f"{name}_clean_gain"] < -MOST_CLEAN_LOSS or means[f"{name}_time_ratio"] > MOST_TIME for name in SIZES
-    )
+    missed = []
+    for name in SIZES:
+        if (gain := means[f"{name}_clean_gain"]) < -MOST_CLEAN_LOSS:
+            missed.append(f"{name} loses {-gain:.2f} points of clean accuracy, of at most {MOST_CLEAN_LOSS:g}")
+        if (ratio := means[f"{name}_time_ratio"]) > MOST_TIME:
+            missed.append(f"training on {name} takes {ratio:.2f} times as long, of at most {MOST_TIME:g}")
     figure = min(means[f"{name}_corrupted_gain"] for name in SIZES)
     finish(
-        "robustness", args, figure=0.0 if missed else figure, goal=GOAL, unit="pp", better="higher", samples=samples,
-        details={"epochs": EPOCHS, "sizes": SIZES, "unlike": UNLIKE, "smallest_gain": figure},
+        "robustness", args, figure=figure, goal=GOAL, unit="pp", better="higher", samples=samples,
+        details={"epochs": EPOCHS, "sizes": SIZES, "unlike": UNLIKE}, missed=missed,
     )  # fmt: skip
 
 
