@@ -5,9 +5,9 @@ A real Lite0 backbone is fine-tuned for 6 epochs with the recipe that fit choose
 CIFAR-10 class at 96. Each fitted file, in fp32 and int8, answers the test images after ten corruptions at severities 1,
 3 and 5. The figure is the gain in mean corrupted accuracy of the fp32 file, in percentage points, the mean over seeds,
 of the set where it is smaller. Other goals: on each set the clean accuracy falls by at most 0.5 points, and training
-takes at most 1.3 times the processor time. The gain on motion blur and pixelation, which are unlike what the recipe shows,
-is given apart, and so is what int8 loses more on corrupted images than on clean ones. `--cache` keeps finished fits: a
-run that was stopped goes on.
+takes at most 1.3 times the processor time. The gain on motion blur and pixelation, which are unlike what the recipe
+shows, is given apart, and so is what int8 loses more on corrupted images than on clean ones. `--cache` keeps finished
+fits: a run that was stopped goes on.
 """
 
 import json
