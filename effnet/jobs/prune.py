@@ -21,6 +21,7 @@ from effnet.jobs.procedure import USUAL
 from effnet.jobs.prune_config import PruneConfig
 from effnet.jobs.prune_proof import PUBLISHED, REPORT, Original, prove
 from effnet.jobs.prune_steps import Run, kept_json, prune_in_steps
+from effnet.progress import Noted
 from effnet.runtimes.digests import check_digests
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_THREADS, check_minutes, check_whole, is_number
 from effnet.system.lock import alone_in, sweep
@@ -63,7 +64,10 @@ def prune(config: PruneConfig) -> PruneResult:
     """
     _check(config)
     bundle, out, data = Path(config.bundle), Path(config.out), config.data
-    found = replace(read_config(bundle), known=None)  # the pruned network has other features
+    found = read_config(bundle)
+    if found.known is not None:  # the pruned network has other features
+        config.listener(Noted(text=f"{found.known.lost('pruned')}. `effnet fit` chooses one"))
+        found = replace(found, known=None)
     found.must_answer("pruning")
     if found.deployed == "onnx" and (bundle / ONNX).is_file():
         check_digests(bundle, "onnx")  # it is timed against the pruned one after training; fail early

@@ -120,12 +120,7 @@ def _quantize(job: QuantizeConfig, folder: Path, target: Path) -> Ladder:
 def _without_score(config: ModelConfig, job: QuantizeConfig) -> ModelConfig:
     """Return the config without the score that says unknown, and say so: it is of features that quantizing changes."""
     if config.known is not None:
-        job.listener(
-            Said(
-                text=f"The quantized bundle has no score {config.known.method}: the largest probability says which "
-                "images are unknown. `effnet export --to onnx-int8` keeps it"
-            )
-        )
+        job.listener(Said(text=f"{config.known.lost('quantized')}. `effnet export --to onnx-int8` keeps it"))
     return dataclasses.replace(config, known=None)
 
 

@@ -75,6 +75,10 @@ class KnownScore:
         """Whether all of its arrays are present."""
         return set(self.arrays) == set(ARRAYS[self.method])
 
+    def lost(self, result: str) -> str:
+        """Return a sentence for a network whose features the score does not know; `result` names it."""
+        return f"The {result} bundle has no score {self.method}: the largest probability says which images are unknown"
+
     def to_dict(self) -> dict[str, Any]:
         """Return what config.json and the files' metadata hold."""
         return {"method": self.method, "threshold": self.threshold}
