@@ -72,6 +72,7 @@ def test_words_of_the_command_line_and_names_of_networks(run_cli, tmp_path):
         assert "must be printable text" in quiet(run_cli("models", verb, path)).err
 
 
+@pytest.mark.elsewhere
 def test_a_fit_and_what_comes_of_it(data, run_cli, tmp_path):
     out = tmp_path / "b\x1b[31m"
     words = ["fit", data, "--max-macs", "200k", "--epochs", 1, "--weights", "none", "--out", out]

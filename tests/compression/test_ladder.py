@@ -160,6 +160,7 @@ def names(ladder, *, accepted=None):
     return [step.name for step in ladder.steps if accepted is None or step.accepted is accepted]
 
 
+@pytest.mark.elsewhere
 def test_the_first_int8_that_keeps_the_gate_ends_the_search_for_another(run):
     script = Scripted(**FP32, fp16=(0, 1.0, 2), **GOOD_INT8, silu_percentile=(0, 1.5, 1))
     found = run(script, train=False)
@@ -541,6 +542,7 @@ def test_equalized_channels_round_where_spoilt_ones_do_not(fragile, tmp_path, mo
     assert found.changed
 
 
+@pytest.mark.elsewhere
 def test_a_real_climb_leaves_the_layer_float_that_rounding_spoils_and_shows_it(fragile, tmp_path, monkeypatch):
     """Really ranked, written and scored, in ONNX Runtime; only the clock is scripted."""
     monkeypatch.setattr("effnet.compression.ladder._METHODS", ("minmax",))

@@ -41,6 +41,7 @@ def known():
         table.update(old)
 
 
+@pytest.mark.elsewhere
 @pytest.mark.usefixtures("one_thread")
 def test_a_fit_plans_for_it_measures_in_it_and_delivers_its_file(tiny_images, tmp_path):
     result = fit(

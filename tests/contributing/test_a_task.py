@@ -80,6 +80,7 @@ def test_its_targets_are_numbers_that_are_split_and_kept(dataset):
     np.testing.assert_array_equal(every, truth[order].astype(np.float32))
 
 
+@pytest.mark.elsewhere
 def test_training_selects_the_epoch_of_the_least_error_and_learns(trained):
     training, test = trained.report.training, trained.report.test
     errors = [epoch.figures["val_mean_error"] for epoch in training.epochs]

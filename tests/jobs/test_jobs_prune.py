@@ -140,6 +140,7 @@ def test_a_pruned_bundle_is_pruned_again_by_other_means_and_keeps_its_base_name(
     assert arch.name.count("pruned") == 1
 
 
+@pytest.mark.elsewhere
 def test_another_activation_alone_prunes_nothing_and_is_learned_from_the_original(bundle, digits, tmp_path):
     options, events = {"macs": 1.0, "activation": "relu6", "steps": 1, "epochs": 2}, []
     found = prune(bundle, digits, out=tmp_path / "out", **options, listener=events.append)
@@ -156,6 +157,7 @@ def test_another_activation_alone_prunes_nothing_and_is_learned_from_the_origina
     assert "made from the bundle bundle by relu6 as its activation" in (found.folder / "README.md").read_text()
 
 
+@pytest.mark.elsewhere
 def test_an_interrupted_run_goes_on_to_the_same_weights(pruned, bundle, digits, tmp_path):
     class Stop(Exception):
         pass

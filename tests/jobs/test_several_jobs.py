@@ -135,6 +135,7 @@ def test_int8_keeps_each_output_and_a_file_that_ruins_one_is_refused(dataset, tr
         assert all((column == 1).sum() / (column >= 0).sum() > 0.6 for column in cells)
 
 
+@pytest.mark.elsewhere
 def test_a_pruned_network_and_a_student_keep_the_outputs(dataset, trained, tmp_path):
     pruned = effnet.prune(
         trained.folder, dataset, out=tmp_path / "pruned", macs=0.7, round_to=2, epochs=2, procedure=UNTIMED

@@ -71,6 +71,7 @@ def test_several_workers_give_the_history_of_one(alone, tmp_path, workers):
     assert run(storage, train=None) == alone  # everything is done: nothing is trained again
 
 
+@pytest.mark.elsewhere
 def test_twenty_kills_at_random_moments_change_nothing(alone, tmp_path):
     storage, rng = tmp_path / "search.log", random.Random(0)
     for number in range(20):

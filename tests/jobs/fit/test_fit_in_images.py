@@ -125,6 +125,7 @@ def test_the_report_is_that_of_evaluate_and_keeps_the_budget(which, squares, req
         assert f"Output `{output.name}`: float32, `[batch, {', '.join(map(str, output.shape))}]`" in card
 
 
+@pytest.mark.elsewhere
 def test_the_same_seed_gives_the_same_weights(detector, squares, tmp_path):
     again = fitted(squares[0], tmp_path / "again", seed=0)
     assert again.report.test.figure == pytest.approx(detector.report.test.figure, nan_ok=True)
@@ -132,6 +133,7 @@ def test_the_same_seed_gives_the_same_weights(detector, squares, tmp_path):
     assert first == second
 
 
+@pytest.mark.elsewhere
 @pytest.mark.parametrize("which, result", [(0, "ap"), (1, "miou")])
 def test_train_gives_a_backbone_the_decoder_of_its_data(which, result, squares, tmp_path):
     backbone = scale(get_spec("lite0"), phi=-16, resolution=64)
@@ -188,6 +190,7 @@ def test_options_that_boxes_do_not_have_are_refused(options, error, message, squ
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.elsewhere
 def test_a_data_set_of_masks_that_was_read_is_fitted_as_its_folder(squares, segmenter, tmp_path):
     again = fitted(read_dataset(squares[1]), tmp_path / "bundle")
     assert again.report.test.figure == pytest.approx(segmenter.report.test.figure, nan_ok=True)

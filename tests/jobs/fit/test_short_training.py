@@ -52,6 +52,7 @@ def used(monkeypatch):
     return found
 
 
+@pytest.mark.elsewhere
 def test_a_network_learns_in_nine_rounds_and_leaves_nothing(tmp_path):
     heard = []
 

@@ -168,6 +168,7 @@ def test_of_several_in_the_caches_the_most_accurate_is_taken(chosen, cached_lite
     assert {c.reason for c in table if c.weights == RESNET18 and c.status == "unmeasured"} == {reason}
 
 
+@pytest.mark.elsewhere
 def test_what_cannot_be_downloaded_gives_way_to_what_is_in_a_cache(chosen, cached_lite0, monkeypatch):
     """The hub answers, but downloads fail, here because they are forbidden: the next best are tried first."""
     monkeypatch.setattr("effnet.jobs.fit.shortlist._hub_answers", lambda: True)

@@ -77,6 +77,7 @@ def test_a_smaller_kernel_is_exact_if_the_rest_of_the_larger_one_is_zero():
         torch.testing.assert_close(logits_of(found, images), logits_of(network, images), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.elsewhere
 @pytest.mark.parametrize("name,part", [("lite0", "stages.4.1"), ("b0", "stages.2.0"), ("b0", HEAD)])
 def test_the_closed_form_is_no_worse_than_slicing_on_the_calibration_images(name, part):
     spec = small(name)
@@ -135,6 +136,7 @@ def rows_of(x):
     return x.transpose(0, 1).flatten(1).T.double().numpy()
 
 
+@pytest.mark.elsewhere
 @settings(max_examples=10, deadline=None)
 @given(spec=specs(min_classes=2), data=st.data())
 def test_any_assembled_network_runs_in_onnx_runtime(spec, data):

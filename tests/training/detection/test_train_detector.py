@@ -42,6 +42,7 @@ def test_a_detector_learns_to_find_rectangles(tmp_path):
     assert all(row["val_ap"] <= row["val_ap50"] for row in rows)
 
 
+@pytest.mark.elsewhere
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
     whole = run(tmp_path / "whole")
     seen = []
