@@ -61,7 +61,8 @@ def figures_table() -> str:
     lines = ["| what | measured | goal | how to repeat |", "|---|--:|--:|---|"]
     for path in sorted(RECORDS.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        lines.append(f"| {says(record)} | {_value(record)} | {_goal(record)} | `{record['command']}` |")
+        missed = "".join(f"; missed: {words}" for words in record.get("missed", ()))
+        lines.append(f"| {says(record)}{missed} | {_value(record)} | {_goal(record)} | `{record['command']}` |")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
     cores = {(r["machine"]["cpu"], r["machine"]["cores"]) for r in records}
     machines = [f"{cpu}, {count} core{'s' * (count > 1)}" for cpu, count in sorted(cores)]
