@@ -27,6 +27,7 @@ NO_BENCHMARKS = (
     "sentences",
     "sentences_dense",
     "sentences_serving",
+    "unknowns_file",
     "timm_cifar",
     "record",
     "screenshots",

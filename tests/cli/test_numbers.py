@@ -58,6 +58,7 @@ WORDS = {
     "search": "{data} --max-latency-ms 5 --out {new}",
     "predict": "{bundle} {data}/dark",
     "explain": "{bundle} {data}/dark",
+    "monitor": "{bundle} {data}/dark --reference {data}",
     "evaluate": "{bundle} {data}",
     "export": "{bundle} --to onnx-int8 --data {data} --out {new}",
     "bench": "{bundle}",

@@ -39,9 +39,9 @@ def test_recipes_are_listed_with_a_line_each(run_cli):
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "small_data", "cifar10", "imagenet_v1", "imagenet_v2", "imagenet_timm_ra",
+        "small_data", "robust", "cifar10", "imagenet_v1", "imagenet_v2", "imagenet_timm_ra", "noisy_student", "advprop",
     ]  # fmt: skip
-    assert lines[2].endswith("RMSProp as in TensorFlow, AutoAugment, 350 epochs in batches of 2048.")
+    assert lines[3].endswith("RMSProp as in TensorFlow, AutoAugment, 350 epochs in batches of 2048.")
 
 
 def test_a_recipe_is_printed_for_a_network_and_read_again(run_cli, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import procedures
 import pytest
 import safetensors.numpy
+from more import more
 from PIL import Image
 
 import effnet
@@ -102,7 +103,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["mixed", "labelled"])
+@pytest.mark.parametrize("part", ["mixed", *more("labelled")])
 def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
     part, learned, stripes, folder, small_bundle, tmp_path, monkeypatch
 ):
