@@ -80,7 +80,7 @@ def _budgets(record: Record) -> str:
 def _aerial(record: Record) -> str:
     samples = record["samples"]
     each = ", ".join(
-        f"{name} {mean(samples[f'{kind}_miou']):.1f} % ({mean(samples[f'{kind}_latency_ms']):.1f} ms a window)"
+        f"{name} {mean(samples[f'{kind}_miou']):.1f} % ({median(samples[f'{kind}_latency_ms']):.1f} ms a window)"
         for kind, name in (("pyramid", "the pyramid"), ("unet", "the separable U-Net"), ("smp", "smp's U-Net"))
     )
     return (
