@@ -115,6 +115,7 @@ def cases(tmp_path, tiny_images, lite0_file) -> dict[str, list[str]]:
         "pretrain": ["pretrain", data, "--weights", bundle, "--epochs", "1", "--out", out],
         "explain": ["explain", bundle, data / "dark"],
         "evaluate": ["evaluate", bundle, data, "--unknown-from", data / "dark"],
+        "monitor": ["monitor", bundle, data / "dark", "--reference", data],
         "export": ["export", bundle],
         "bench": ["bench", bundle, "--batch", "1"],
         "serve": ["serve", bundle, "--port", "0"],
