@@ -103,7 +103,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["mixed", *more("labelled")])
+@pytest.mark.parametrize("part", ["mixed", more("labelled")])
 def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
     part, learned, stripes, folder, small_bundle, tmp_path, monkeypatch
 ):
