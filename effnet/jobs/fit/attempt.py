@@ -23,7 +23,7 @@ from effnet.jobs.fit.costs import costed
 from effnet.jobs.fit.dense import learn_in_images
 from effnet.jobs.fit.deploy import Deployed, deploy
 from effnet.jobs.fit.figures import figures_of, why_undecided
-from effnet.jobs.fit.finetune import Learned, Validation, transfer
+from effnet.jobs.fit.finetune import Learned, Validation, train_in, transfer
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.known import choose_known, without_score
 from effnet.jobs.fit.overlays import mistakes_overlaid
@@ -51,7 +51,6 @@ from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
-from effnet.training.distributed.team import Training, train_together
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
 from effnet.training.recipe.schema import Balance
@@ -279,19 +278,7 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
     model = network_for(spec, recipe)
     if recipe.model.zero_classifier:
         zero_classifier_(model)
-    training = train_together(
-        Training(
-            model=model,
-            dataset=dataset,
-            recipe=recipe,
-            preprocess=attempt.preprocess,
-            folder=folder,
-            deadline_seconds=seconds,
-            checkpoint_seconds=job.procedure.checkpoint_seconds,
-        ),
-        job.ranks,
-        listener=job.listener,
-    )
+    training = train_in(folder, model, dataset, recipe, attempt=attempt, job=job, seconds=seconds)
     return Learned(method="scratch", training=training, recipe=recipe)
 
 

@@ -15,7 +15,7 @@ from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.inspect import DataReport
-from effnet.jobs.fit.finetune import Learned
+from effnet.jobs.fit.finetune import Learned, train_in
 from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt, write_recipe
@@ -30,7 +30,6 @@ from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 from effnet.tasks.masks.enlarge import classes_of
 from effnet.training.detection.staged import train_detector
-from effnet.training.distributed.team import Training, train_together
 from effnet.training.recipe.read import read_recipe
 from effnet.training.recipe.schema import Recipe
 from effnet.training.speed import run_speed
@@ -153,19 +152,7 @@ def learn_in_images(
             network, dataset, recipe, attempt.preprocess, folder=folder, listener=job.listener, deadline_seconds=seconds
         )
     else:
-        training = train_together(
-            Training(
-                model=network,
-                dataset=dataset,
-                recipe=recipe,
-                preprocess=attempt.preprocess,
-                folder=folder,
-                deadline_seconds=seconds,
-                checkpoint_seconds=job.procedure.checkpoint_seconds,
-            ),
-            job.ranks,
-            listener=job.listener,
-        )
+        training = train_in(folder, network, dataset, recipe, attempt=attempt, job=job, seconds=seconds)
     return Learned(method="finetune" if weights else "scratch", training=training, recipe=recipe, start=start)
 
 

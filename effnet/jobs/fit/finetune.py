@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import write_text
@@ -15,6 +17,7 @@ from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
+from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
 from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
@@ -26,6 +29,7 @@ from effnet.training.checkpoint import trained_seconds
 from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.loop import TrainResult
+from effnet.training.losses import LossFn
 from effnet.training.position import CHECKPOINT_SECONDS
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.read import read_recipe
@@ -149,6 +153,34 @@ def transfer(
         listener=listener, ranks=ranks, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
     return dataclasses.replace(found, left_out=left_out)
+
+
+def train_in(
+    folder: Path,
+    network: nn.Module,
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    attempt: Attempt,
+    job: Job,
+    seconds: float | None,
+    make_loss: Callable[[Ranks], LossFn] | None = None,
+) -> TrainResult:
+    """Train `network` in `folder` with all processes of a job, or resume its training there; see `Training`."""
+    return train_together(
+        Training(
+            model=network,
+            dataset=dataset,
+            recipe=recipe,
+            preprocess=attempt.preprocess,
+            folder=folder,
+            deadline_seconds=seconds,
+            checkpoint_seconds=job.procedure.checkpoint_seconds,
+            make_loss=make_loss,
+        ),
+        job.ranks,
+        listener=job.listener,
+    )
 
 
 def _head_alone(

@@ -12,6 +12,7 @@ from PIL import Image
 
 import effnet
 from effnet.errors import DataError, InputError
+from effnet.jobs.fit import finetune as finetune_module
 from effnet.jobs.fit.checks import check
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
@@ -109,7 +110,7 @@ def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
 ):
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=0, gained=1), True))
-    trained, steps = student_module.train_together, []
+    trained, steps = finetune_module.train_together, []
 
     def interrupted(training, ranks, *, listener):
         def listen(event):
@@ -122,10 +123,10 @@ def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
 
     options = {"weights": small_bundle, "unlabelled": folder, "out": tmp_path / "out"}
     options["procedure"] = procedures.made_up(checkpoint_seconds=0.0)
-    monkeypatch.setattr(student_module, "train_together", interrupted)
+    monkeypatch.setattr(finetune_module, "train_together", interrupted)
     with pytest.raises(Stopped):
         fit(stripes, **options)
-    monkeypatch.setattr(student_module, "train_together", trained)
+    monkeypatch.setattr(finetune_module, "train_together", trained)
     (folder / "later.png").unlink(missing_ok=True)
     fit(stripes, resume=True, **options)
     before, after = weights(learned[2]), weights(tmp_path / "out")

@@ -11,7 +11,7 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
-from effnet.jobs.fit.finetune import Learned
+from effnet.jobs.fit.finetune import Learned, train_in
 from effnet.jobs.fit.head import HEAD, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
@@ -20,7 +20,6 @@ from effnet.nn.network import Network, zero_classifier_
 from effnet.planner.settings import finetune_recipe
 from effnet.training.checkpoint import trained_seconds
 from effnet.training.classification import hard_labels
-from effnet.training.distributed.team import Training, train_together
 from effnet.training.loop import TrainResult
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
@@ -112,11 +111,11 @@ def learn(
         zero_classifier_(network)
     loss = StudentLoss(recipe=first, labels=hard_labels(images.train.labels), num_classes=len(dataset.class_names))
     limit = None if seconds is None else trained_seconds(folder / PARTS[0]) + max(1.0, seconds)
-    mixed = _train(network, images, first, attempt, folder / PARTS[0], job, limit=limit, make_loss=loss)
+    mixed = train_in(folder / PARTS[0], network, images, first, attempt=attempt, job=job, seconds=limit, make_loss=loss)
     second = labelled_recipe(first, epochs=kept.labelled_epochs)
     network = network_for(spec, second)
     network.load_state_dict(mixed.model.state_dict())
-    last = _train(network, dataset, second, attempt, folder / PARTS[1], job, limit=None)
+    last = train_in(folder / PARTS[1], network, dataset, second, attempt=attempt, job=job, seconds=None)
     spent = teacher.training.seconds + mixed.seconds + last.seconds
     return dataclasses.replace(
         teacher,
@@ -124,33 +123,6 @@ def learn(
         training=dataclasses.replace(last, **_joined(mixed, last), seconds=spent),
         recipe=first,
         validation=None,
-    )
-
-
-def _train(
-    network: Network,
-    dataset: Dataset,
-    recipe: Recipe,
-    attempt: Attempt,
-    folder: Path,
-    job: Job,
-    *,
-    limit: float | None,
-    make_loss: StudentLoss | None = None,
-) -> TrainResult:
-    return train_together(
-        Training(
-            model=network,
-            dataset=dataset,
-            recipe=recipe,
-            preprocess=attempt.preprocess,
-            folder=folder,
-            deadline_seconds=limit,
-            checkpoint_seconds=job.procedure.checkpoint_seconds,
-            make_loss=make_loss,
-        ),
-        job.ranks,
-        listener=job.listener,
     )
 
 
