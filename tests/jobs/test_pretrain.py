@@ -137,6 +137,8 @@ def test_what_cannot_be_trained_is_refused(images, small_bundle, tmp_path):
     few = striped(tmp_path / "few", 5, seed=0, classes=False)
     refused("pretrain needs at least 8 images; there are 5", folder=few, weights=small_bundle)
     refused("must be a folder of images", folder=tmp_path / "none", weights=small_bundle)
+    labelled = striped(tmp_path / "labelled", 12, seed=8, classes=True)
+    refused("^DIR must hold images other than", folder=labelled, weights=small_bundle, probe=str(labelled))
     refused("pretrain needs --weights, or a network", weights="none")
     refused("give --epochs or --minutes", weights=small_bundle, minutes=1)
     refused("method must be simclr or byol; got 'moco'", weights=small_bundle, method="moco")

@@ -70,19 +70,20 @@ def read_unlabelled(
     *,
     most: int | None = None,
     seed: int = 0,
+    option: str = "--unlabelled",
     progress: Progress | None = None,
 ) -> Unlabelled:
     """Return the images anywhere below `folder` whose bytes and pixels are those of no labelled image of `dataset`.
 
-    All images are decoded once. At most `most` of the folder are looked at, drawn with `seed`. Raises InputError if
-    it is no folder, or holds no image that can be used.
+    All images are decoded once. At most `most` of the folder are looked at, drawn with `seed`. Raises InputError, in
+    which `option` names the folder's, if it is no folder, or holds no image that can be used.
     """
     root, name = os.fspath(folder), printable(os.fspath(folder))
     if not os.path.isdir(root):
-        raise InputError(f"--unlabelled must be a folder of images; {name} is none")
+        raise InputError(f"{option} must be a folder of images; {name} is none")
     listed = list_images(root)
     if not listed.paths:
-        raise InputError(f"--unlabelled must be a folder of images; there are none in {name}")
+        raise InputError(f"{option} must be a folder of images; there are none in {name}")
     paths = _drawn(listed.paths, most, seed)
     labelled = [(part, split) for part in _SPLITS if len(split := getattr(dataset, part))]
     total = len(paths) + sum(len(split) for _, split in labelled)
@@ -102,7 +103,7 @@ def read_unlabelled(
     )  # fmt: skip
     if not result.paths:
         said = ". ".join(result.sentences[1:])
-        raise InputError(f"--unlabelled must hold images other than the labelled ones; {said}: name another folder")
+        raise InputError(f"{option} must hold images other than the labelled ones; {said}: name another folder")
     return result
 
 

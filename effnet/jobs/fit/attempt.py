@@ -106,49 +106,22 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
 
     Unless the attempt trains from scratch, the network starts from the candidate's pretrained weights.
     """
-    abstain = job.abstain
-    learned = _learn(candidate, attempt, dataset, folder=folder, job=job)
-    spent, proving = learned.training.seconds, time.monotonic()
-    job.say("Exporting, checking and measuring", heading=True)
-    bundle = folder / "bundle"
-    saved = _save_learned(bundle, attempt, dataset, learned, job=job)
-    if job.unlabelled is not None:
-        save = partial(_save_student, attempt, dataset, job)
-        rounds = Fit(attempt=attempt, candidate=candidate, dataset=dataset, folder=folder, job=job, save=save)
-        learned, saved = learn_from_unlabelled(bundle, learned, saved, rounds)
-    config, state, calibration = saved
-    bundle, changes = change(bundle, candidate, dataset, job=job)
-    if changes:
-        config, state = replace(read_config(bundle), split_seed=job.seed), load_state(bundle)
-        config, calibration = _calibrated(config, state, dataset, None, abstain, folder=bundle)
-    deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, job=job)
-    if deployed.path != bundle / ONNX:  # the reference of other formats, so it is proven as well
-        _check(bundle, config, state, dataset, format="onnx")
-    if deployed.state is not state:
-        save_bundle(bundle, deployed.config, deployed.state)
-        export_onnx(bundle, deployed.config, deployed.state)
-    scored = choose_known(bundle, deployed, dataset, job=job, mirror=attempt.recipe.augment.flip)
-    deployed, spec = scored.deployed, deployed.config.arch
-    check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
-    leaked = find_leaks(dataset).names
-    score = evaluate(
-        Predictor(bundle, threads=job.config.threads), dataset.test, unknown_from=abstain.unknown_from, leaked=leaked
-    )
+    made = _deployed(candidate, attempt, dataset, folder=folder, job=job)
+    bundle, learned = made.bundle, made.learned
+    scored = choose_known(bundle, made.deployed, dataset, job=job, mirror=attempt.recipe.augment.flip)
+    deployed, spec = scored.deployed, scored.deployed.config.arch
     # The reports are written after this.
     outside = 0.0 if deployed.config.task_record.whole is None else outside_ms(Predictor(bundle), dataset.test)
-    until = job.deadline.earlier(job.pace.report)
-    timing, measured, measurements, predicted = figures_of(deployed, job, until=until, outside_ms=outside)
+    check, score, (timing, measured, measurements, predicted) = _proven(
+        bundle, deployed, dataset, job=job, outside=outside
+    )
     if scored.before and (over := job.budget.failures(measured)):
-        # A score must not cost the budget: the file is measured again without it.
+        # A score must not cost the budget: the file is proven again without it.
         scored = without_score(scored, bundle, "; ".join(over))
         deployed = scored.deployed
-        score = evaluate(
-            Predictor(bundle, threads=job.config.threads),
-            dataset.test,
-            unknown_from=abstain.unknown_from,
-            leaked=leaked,
+        check, score, (timing, measured, measurements, predicted) = _proven(
+            bundle, deployed, dataset, job=job, outside=outside
         )
-        timing, measured, measurements, predicted = figures_of(deployed, job, until=until, outside_ms=outside)
     if timing.busy and "latency_ms" not in predicted:
         job.say(busy_sentence(timing.waited, threads=timing.threads, uncertain=timing.uncertain))
     missed = job.budget.failures(measured) + ((deployed.refused,) if deployed.refused else ())
@@ -162,10 +135,10 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         spec=spec,
         deployed=deployed,
         predicted=predicted,
-        changes=changes,
+        changes=made.changes,
         learned=learned,
         balance=attempt.recipe.balance,
-        calibration=calibration,
+        calibration=made.calibration,
         known=scored.choice,
         check=check,
         score=score,
@@ -176,8 +149,67 @@ def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, f
         left_out=tuple(filter(None, (*learned.left_out, deployed.left_out))),
         failures=missed,
         undecided=undecided,
-        seconds=spent + time.monotonic() - proving,
+        seconds=made.spent + time.monotonic() - made.began,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A trained network, deployed in `bundle`.
+
+    It was trained for `spent` seconds; at `began`, of time.monotonic, all else began: students, changes, export.
+    """
+
+    bundle: Path
+    learned: Learned
+    changes: Mapping[str, Any]
+    calibration: Calibration | None
+    deployed: Deployed
+    spent: float
+    began: float
+
+
+def _deployed(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, job: Job) -> _Made:
+    """Train a candidate in `folder`, with its unlabelled images and changes, and export it."""
+    learned = _learn(candidate, attempt, dataset, folder=folder, job=job)
+    spent, began = learned.training.seconds, time.monotonic()
+    job.say("Exporting, checking and measuring", heading=True)
+    bundle = folder / "bundle"
+    saved = _save_learned(bundle, attempt, dataset, learned, job=job)
+    if job.unlabelled is not None:
+        save = partial(_save_student, attempt, dataset, job)
+        rounds = Fit(attempt=attempt, candidate=candidate, dataset=dataset, folder=folder, job=job, save=save)
+        learned, saved = learn_from_unlabelled(bundle, learned, saved, rounds)
+    config, state, calibration = saved
+    bundle, changes = change(bundle, candidate, dataset, job=job)
+    if changes:
+        config, state = replace(read_config(bundle), split_seed=job.seed), load_state(bundle)
+        config, calibration = _calibrated(config, state, dataset, None, job.abstain, folder=bundle)
+    deployed = deploy(bundle, config, state, dataset, precision=candidate.precision, job=job)
+    if deployed.path != bundle / ONNX:  # the reference of other formats, so it is proven as well
+        _check(bundle, config, state, dataset, format="onnx")
+    if deployed.state is not state:
+        save_bundle(bundle, deployed.config, deployed.state)
+        export_onnx(bundle, deployed.config, deployed.state)
+    return _Made(
+        bundle=bundle, learned=learned, changes=changes, calibration=calibration, deployed=deployed, spent=spent,
+        began=began,
+    )  # fmt: skip
+
+
+def _proven(
+    bundle: Path, deployed: Deployed, dataset: Dataset, *, job: Job, outside: float
+) -> tuple[ExportCheck, Score, tuple[Timing, dict[str, float], tuple[dict[str, float], ...], tuple[str, ...]]]:
+    """Return the check of the deployed file, its score on the test images, and its figures; see `figures_of`."""
+    check = _check(bundle, deployed.config, deployed.state, dataset, format=deployed.format.name)
+    score = evaluate(
+        Predictor(bundle, threads=job.config.threads),
+        dataset.test,
+        unknown_from=job.abstain.unknown_from,
+        leaked=find_leaks(dataset).names,
+    )
+    until = job.deadline.earlier(job.pace.report)
+    return check, score, figures_of(deployed, job, until=until, outside_ms=outside)
 
 
 def _save_learned(

@@ -126,7 +126,7 @@ def _images(config: PretrainConfig, probe: Dataset | None) -> tuple[tuple[str, .
         config.listener(Counted(label="reading images", done=done, total=total))
 
     if probe is not None:
-        unlabelled = read_unlabelled(root, probe, progress=tell)
+        unlabelled = read_unlabelled(root, probe, option="DIR", progress=tell)
         paths, told = unlabelled.paths, unlabelled.sentences
     else:
         if not os.path.isdir(root):

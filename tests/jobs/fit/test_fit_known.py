@@ -13,6 +13,7 @@ from effnet.bundle.names import ONNX
 from effnet.bundle.weights import load_state
 from effnet.data.datasets import read_dataset
 from effnet.errors import InputError
+from effnet.jobs.fit import attempt as attempt_module
 from effnet.measurement.known.scores import score_values
 from effnet.report.model import load_report
 from effnet.runtimes.onnxruntime.writer import export_onnx
@@ -88,6 +89,25 @@ def test_a_requested_score_over_the_budget_is_refused(stripes, small_bundle, tmp
             stripes, weights=small_bundle, strategy="head", max_macs=macs, out=tmp_path / "out",
             unknown_score="mahalanobis", coverage=0.9,
         )  # fmt: skip
+
+
+def test_a_score_whose_file_misses_the_budget_is_taken_out_again(stripes, small_bundle, tmp_path, monkeypatch):
+    real = attempt_module.figures_of
+
+    def figures_of(deployed, *rest, **options):
+        timing, measured, *others = real(deployed, *rest, **options)
+        return timing, measured | {"latency_ms": 1e6 if deployed.config.known else 1.0}, *others
+
+    monkeypatch.setattr(attempt_module, "figures_of", figures_of)
+    out = tmp_path / "out"
+    result = fit(stripes, weights=small_bundle, strategy="head", out=out, max_latency_ms=1000, **KNN)
+    config = read_config(result.folder)
+    assert config.known is None
+    assert result.report.known.method == "probability"
+    assert "latency" in result.report.known.sentence
+    export_onnx(tmp_path, config, load_state(result.folder))
+    assert (tmp_path / ONNX).read_bytes() == (result.folder / ONNX).read_bytes()
+    assert not effnet.load(result.folder).scored
 
 
 def test_two_classes_keep_the_largest_probability_and_say_why(stripes, small_bundle, tmp_path):
