@@ -73,7 +73,8 @@ def _page(audit: Audit) -> str:
         "changed.</p>\n"
         f"<h2>Labels that are probably wrong</h2><p>{escape(labels_sentence(audit))}</p>\n<main>{labels}</main>\n"
         f"<h2>Near-duplicates</h2><p>Pairs of images, {len(audit.near_duplicates):,} in all, {across:,} across splits: "
-        f"with the cosine of their features, or the same image in grey or mirrored.</p>\n"
+        "of which one shows a part of the other, or both the same in grey or mirrored; with the cosine of their "
+        "features.</p>\n"
         f'<main class="pairs">{pairs}</main>\n'
         "<h2>Outliers</h2><p>The images that are least like all others: with the mean cosine distance to the nearest "
         f"five.</p>\n<main>{far}</main></body></html>\n"

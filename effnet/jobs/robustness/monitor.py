@@ -47,7 +47,7 @@ def monitor(
     reference of another model, or a time that is none; BundleError if the bundle has nothing to compare with.
     """
     check_classifier(predictor)
-    names, threshold = predictor.config.class_names, predictor.config.threshold
+    names = predictor.config.class_names
     paths = _images(folder, since, now())
     before, words = _reference(predictor, reference, progress)
     if save is not None:
@@ -60,7 +60,7 @@ def monitor(
             f"drift needs at least {_LEAST} readable images; {printable(os.fspath(folder))} has {len(after)}"
         )
     if before is not None:
-        return compare_samples(before, after, names, threshold=threshold, reference=words)
+        return compare_samples(before, after, names, reference=words)
     expected = expected_answers(predictor.folder, names)
     if expected is None:
         raise BundleError(
@@ -69,7 +69,7 @@ def monitor(
         )
     count = round(sum(expected.labels.values()))
     words = f"the figures of the {count:,} test images in report.json (--reference DATA tests scores and images too)"
-    return compare_figures(expected, after, names, threshold=threshold, reference=words)
+    return compare_figures(expected, after, names, reference=words)
 
 
 def _reference(

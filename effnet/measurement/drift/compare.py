@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from effnet.measurement.calibration import BINS
 from effnet.measurement.drift.expected import Expected
 from effnet.measurement.drift.record import SIGNIFICANCE, DriftScore, Index, Label, Rejected, Shift
 from effnet.measurement.drift.sample import PROPERTIES, Sample
 from effnet.measurement.drift.statistics import (
-    BINS,
     CHANGED,
     bin_of,
     index_by_chance,
@@ -19,9 +19,7 @@ from effnet.measurement.drift.statistics import (
 from effnet.measurement.intervals import wilson
 
 
-def compare_samples(
-    before: Sample, after: Sample, class_names: Sequence[str], *, threshold: float | None, reference: str
-) -> DriftScore:
+def compare_samples(before: Sample, after: Sample, class_names: Sequence[str], *, reference: str) -> DriftScore:
     """Return the drift of a sample against another: a Kolmogorov-Smirnov test of every class score and property.
 
     Each is judged at SIGNIFICANCE over the number of tests (Bonferroni). Source: Rabanser et al. 2019, "Failing
@@ -51,22 +49,19 @@ def compare_samples(
         labels=dict(zip(class_names, _labels(before).tolist(), strict=True)),
         confidence=dict(enumerate(_confidences(before).tolist())),
     )
-    rejected = None if threshold is None else float((before.probabilities.max(1) < threshold).mean())
+    rejected = None if before.unknown is None else float(before.unknown.mean())
     return _score(
-        expected, len(before), after, class_names, shifts=tuple(shifts), level=level, threshold=threshold,
-        rejected=rejected, reference=reference,
+        expected, len(before), after, class_names, shifts=tuple(shifts), level=level, rejected=rejected,
+        reference=reference,
     )  # fmt: skip
 
 
-def compare_figures(
-    expected: Expected, after: Sample, class_names: Sequence[str], *, threshold: float | None, reference: str
-) -> DriftScore:
+def compare_figures(expected: Expected, after: Sample, class_names: Sequence[str], *, reference: str) -> DriftScore:
     """Return the drift of a sample against the figures of report.json: the indices of labels and confidence alone."""
     count = round(sum(expected.labels.values()))
     return _score(
-        expected, count, after, class_names, shifts=(), level=SIGNIFICANCE, threshold=threshold, rejected=None,
-        reference=reference,
-    )  # fmt: skip
+        expected, count, after, class_names, shifts=(), level=SIGNIFICANCE, rejected=None, reference=reference
+    )
 
 
 def _score(
@@ -77,15 +72,14 @@ def _score(
     *,
     shifts: tuple[Shift, ...],
     level: float,
-    threshold: float | None,
     rejected: float | None,
     reference: str,
 ) -> DriftScore:
     wanted, found = np.array([expected.labels[name] for name in class_names]), _labels(after)
     bins = np.array([expected.confidence.get(number, 0.0) for number in range(BINS)])
     unknown = None
-    if threshold is not None:
-        low = int((after.probabilities.max(1) < threshold).sum())
+    if after.unknown is not None:
+        low = int(after.unknown.sum())
         unknown = Rejected(before=rejected, after=low / len(after), interval=wilson(low, len(after)))
     return DriftScore(
         images=len(after),

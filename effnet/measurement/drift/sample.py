@@ -26,12 +26,20 @@ PROPERTIES = ("brightness", "contrast", "sharpness", "megapixels", "aspect ratio
 """The properties of an image: the first three of what the network sees, in 0..1, the others of the file."""
 
 
+# The properties that are computed of the prepared image.
+_LOOKS = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """Probabilities, float32 [images, classes], and PROPERTIES, float64 [images, 5], of the readable images."""
+    """Probabilities, float32 [images, classes], and PROPERTIES, float64 [images, 5], of the readable images.
+
+    `unknown` says which are answered "unknown", bool [images]; None if the model always answers.
+    """
 
     probabilities: np.ndarray
     properties: np.ndarray
+    unknown: np.ndarray | None = None
     unreadable: int = 0
 
     def __len__(self) -> int:
@@ -48,7 +56,7 @@ def sample_of(predictor: Predictor, split: Split, *, progress: Callable[[int, in
     _ = predictor.engine
 
     def compute(images: np.ndarray) -> np.ndarray:
-        return np.concatenate([predictor.outputs(images), _looks(images)], axis=1)
+        return np.concatenate([_looks(images), predictor.outputs(images, scored=True)], axis=1)
 
     rows, found = run_images(
         range(len(split)),
@@ -62,12 +70,22 @@ def sample_of(predictor: Predictor, split: Split, *, progress: Callable[[int, in
     whole = np.stack(rows)
     sides = np.array([_sides(split.sources[index]) for index in found])
     shapes = np.column_stack([sides.prod(1) / 1e6, sides[:, 0] / sides[:, 1]])
-    columns = len(predictor.config.class_names)
+    looks, answers = whole[:, :_LOOKS], whole[:, _LOOKS:]
     return Sample(
-        probabilities=whole[:, :columns].astype(np.float32),
-        properties=np.concatenate([whole[:, columns:], shapes], axis=1).astype(np.float64),
+        probabilities=answers[:, : len(predictor.config.class_names)].astype(np.float32),
+        properties=np.concatenate([looks, shapes], axis=1).astype(np.float64),
+        unknown=_unknown(answers, predictor),
         unreadable=len(split) - len(rows),
     )
+
+
+def _unknown(rows: np.ndarray, predictor: Predictor) -> np.ndarray | None:
+    """Return which of these outputs, with the score if the file returns one, are answered "unknown"."""
+    config, threshold = predictor.config, predictor.chosen_threshold()
+    if threshold is None:
+        assert config.known is not None
+        return None if config.known.threshold is None else np.array([not config.known.knows(row[-1]) for row in rows])
+    return rows[:, : len(config.class_names)].max(1) < threshold if threshold else None
 
 
 def _looks(images: np.ndarray) -> np.ndarray:
@@ -102,6 +120,7 @@ def save_sample(sample: Sample, path: Path, *, predictor: Predictor) -> None:
             file,
             probabilities=sample.probabilities,
             properties=sample.properties,
+            unknown=np.empty(0, bool) if sample.unknown is None else sample.unknown,
             class_names=np.array(predictor.config.class_names),
             model=np.array(_digest(predictor)),
         )
@@ -113,15 +132,16 @@ def read_sample(path: str | os.PathLike[str], *, predictor: Predictor) -> Sample
     try:
         with np.load(path, allow_pickle=False) as data:
             names, model = data["class_names"].tolist(), str(data["model"])
-            probabilities, properties = data["probabilities"], data["properties"]
+            probabilities, properties, unknown = (data[key] for key in ("probabilities", "properties", "unknown"))
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"a reference must be a file of `effnet monitor --save`; {path} is not: {again}") from error
     if tuple(names) != predictor.config.class_names or model != _digest(predictor):
         raise InputError(f"{path} must hold the answers of this model, {predictor.folder}; it is of another: {again}")
     good = probabilities.shape == (len(probabilities), len(names)) and len(probabilities)
-    if not good or properties.shape != (len(probabilities), len(PROPERTIES)):
+    good = good and properties.shape == (len(probabilities), len(PROPERTIES))
+    if not good or unknown.dtype != bool or unknown.shape not in ((0,), (len(probabilities),)):
         raise InputError(f"{path} must hold a row for each image; it is damaged: {again}")
-    return Sample(probabilities=probabilities, properties=properties)
+    return Sample(probabilities=probabilities, properties=properties, unknown=unknown if unknown.size else None)
 
 
 def _digest(predictor: Predictor) -> str:

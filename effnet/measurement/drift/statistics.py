@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-BINS = 15
-"""The bins of a probability, those of the report's reliability."""
+from effnet.measurement.calibration import BINS
+
 STABLE, CHANGED = 0.1, 0.25
 """Below the first index two distributions are near, above the second they differ."""
 

@@ -2,15 +2,19 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from bundles import add_score
 from PIL import Image
 
 import effnet
+from effnet.bundle.config import read_config, write_config
 from effnet.data.datasets import read_dataset
 from effnet.errors import DataError, InputError
 from effnet.jobs.robustness.monitor import moment_of
+from effnet.tasks.known import KnownScore
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,25 @@ def test_images_as_they_were_do_not_drift_and_dark_ones_do(small_bundle, folders
     dark = effnet.monitor(model, folders / "dark", reference="digits")
     assert "brightness" in [each.name for each in dark.shifts if each.drifted]
     assert dark.drifted
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_the_share_of_unknown_is_that_of_the_bundles_own_answers(scored, bundle_copy, folders, tmp_path):
+    if scored:
+        add_score(bundle_copy, KnownScore(method="energy"))
+    model, paths = effnet.load(bundle_copy), sorted(map(str, (folders / "dark").iterdir()))
+    # Without a score these are the largest probabilities.
+    middle = float(np.median(model.scores(np.stack([model.prepare(path) for path in paths]))))
+    config = read_config(bundle_copy)
+    changed = {"known": replace(config.known, threshold=middle)} if scored else {"threshold": middle}
+    write_config(replace(config, **changed), bundle_copy)
+    model = effnet.load(bundle_copy)
+    wanted = np.mean([not answer.known for answer in model.predict(paths)])
+    assert 0 < wanted < 1
+    found = effnet.monitor(model, folders / "dark", reference="digits", save=tmp_path / "kept.npz").unknown
+    assert found.after == pytest.approx(wanted)
+    again = effnet.monitor(model, folders / "dark", reference=tmp_path / "kept.npz").unknown
+    assert (again.before, again.after) == (found.before, found.after)
 
 
 def test_a_stored_reference_gives_the_same_and_is_refused_for_another_model(
