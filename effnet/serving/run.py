@@ -23,6 +23,7 @@ from effnet.serving.settings import Settings
 from effnet.serving.state import State
 from effnet.serving.threads import in_thread
 from effnet.serving.version import Source
+from effnet.system.heap import use_one_heap
 
 # Longer than the 60 s that balancers keep a connection: the side that sends requests must be the one that closes.
 _KEEP_ALIVE_SECONDS = 75
@@ -49,6 +50,7 @@ def serve(
     """
     begun = time.perf_counter()
     sys.setswitchinterval(_SWITCH_SECONDS)
+    use_one_heap()
     listening = listen(settings.host, settings.port)
     address = address_of(listening)
     if not settings.keys and not settings.local:
