@@ -145,7 +145,7 @@ def answer_to(server: Server, sent: Attack) -> int:
                 return 0
             asks_body = not sent.parts[0].startswith(b"HEAD ")
             while not is_whole(answer, body=asks_body) and (piece := connection.recv(65_536)):
-                answer += piece
+                answer = final(answer + piece)
     except TimeoutError:
         return 599
     except OSError:  # closed, with bytes on their way
@@ -154,6 +154,12 @@ def answer_to(server: Server, sent: Attack) -> int:
         return 599
     words = answer.split(None, 2)
     return int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") else 0
+
+
+def final(answer: bytes) -> bytes:
+    """Return an answer without an interim one (100 Continue), whose end has come."""
+    head, blank, rest = answer.partition(b"\r\n\r\n")
+    return rest if blank and head.startswith(b"HTTP/1.1 1") else answer
 
 
 def is_whole(answer: bytes, *, body: bool = True) -> bool:

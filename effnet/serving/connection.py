@@ -132,6 +132,8 @@ class _Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._end_timer()
+        # A client of 1.0 does not know interim answers. Source: RFC 9110, section 10.1.1.
+        self.expect_100_continue &= self.parser.get_http_version() != "1.0"
         if (self.cycle is None or self.cycle.response_complete) and (error := self._refusal()) is not None:
             self._refuse(error)
         else:

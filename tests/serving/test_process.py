@@ -117,6 +117,8 @@ def test_bad_clients_do_not_harm_others(serve_process, bundles):
         assert b"404 Not Found" in answer_of(connection), "answered before its body comes"
         connection.sendall(data + whole)
         assert b"200 OK" in answer_of(connection), "the rest is dropped, and the connection can be used"
+    old = b"POST /predict HTTP/1.0\r\nexpect: 100-continue\r\n\r\n"
+    assert raw(server, old)[0].startswith(b"HTTP/1.1 400 "), "a client of 1.0 gets no interim answer"
     pieces = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"3\r\nabc\r\nzz\r\n"
     assert raw(server, pieces)[1], "a broken chunk"
     found, _ = raw(server, whole * 3, seconds=3)

@@ -1,6 +1,7 @@
 """Decode files to uint8 arrays: images with Pillow, others as `arrays` reads them."""
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -287,7 +288,15 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def image_error(source: Source, error: Exception, *, name: str = "") -> ImageError:
-    """Return the error for an image that cannot be decoded; `name` is shown for bytes."""
+    """Return the error for an image that cannot be decoded; `name` is shown for bytes.
+
+    The frames of `error` forget their variables: whoever keeps the error would keep the pixels of an image that breaks
+    off, 100 MB of a large one.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
     shown = name or (f"<{len(source)} bytes>" if isinstance(source, bytes) else source)
     return ImageError(f"{printable(shown)}: {_reason(error)}")
 

@@ -1,5 +1,6 @@
 """An image that Pillow resizes as it lies in its memory gives the same input as its array."""
 
+import gc
 import io
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from effnet.data import resample
 from effnet.data.eval_view import eval_decoding, eval_view
 from effnet.data.images import loaded, pixels
-from effnet.data.images.decode import decoded_for_resizing, decoded_image
+from effnet.data.images.decode import Decoding, decode_image, decoded_for_resizing, decoded_image
 from effnet.data.images.loaded import Loaded
 from effnet.data.preprocess import Preprocess, resize_and_crop
 from effnet.errors import ImageError
@@ -86,3 +87,22 @@ def test_a_transparent_colour_and_values_of_more_bits_are_converted() -> None:
 def test_a_damaged_image_is_named() -> None:
     with pytest.raises(ImageError, match="<2500 bytes>"):
         eval_view(encoded("RGB")[:2500], view_of())
+
+
+def read_for_resizing(data: bytes) -> None:
+    with decoded_for_resizing(data, Decoding()):
+        pass
+
+
+@pytest.mark.parametrize("file", ["png", "jpeg", "webp", "tiff"])
+@pytest.mark.parametrize("read", [decode_image, read_for_resizing])
+def test_the_error_of_an_image_that_breaks_off_keeps_no_pixels(file, read):
+    # A server's error goes to another thread, and kept 100 MB of each large image until the next garbage collection.
+    data = encoded("RGB", sides=(256, 256), file=file)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(ImageError) as caught:
+            read(data[: len(data) // 2])
+        errors.append(caught.value)
+    del caught
+    assert not [each for each in gc.get_objects() if isinstance(each, Image.Image) and each.size == (256, 256)]
