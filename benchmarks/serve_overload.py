@@ -18,7 +18,7 @@ from pathlib import Path
 
 import effnet
 from benchmarks.harness import finish, options, shared
-from benchmarks.open_loop import Sent, closed_loop, open_loop, quantile_ms
+from benchmarks.open_loop import Sent, closed_loop, open_loop, quantile_ms, step_ahead
 from benchmarks.serve_throughput import Server, start
 from effnet.system.machine import usable_cores
 
@@ -35,6 +35,7 @@ def main() -> None:
         bundle = Path(name) / "lite0"
         effnet.pull(_WEIGHTS, out=bundle)
         server = start(bundle, "--deadline-ms", str(DEADLINE_MS))
+        step_ahead()
         try:
             turns, memory = [], list[float]()
             for number in range(args.n):
