@@ -23,7 +23,7 @@ from effnet.serving.settings import Settings
 from effnet.serving.state import State
 from effnet.serving.threads import in_thread
 from effnet.serving.version import Source
-from effnet.system.heap import use_one_heap
+from effnet.system.heap import set_aside, use_one_heap
 
 # Longer than the 60 s that balancers keep a connection: the side that sends requests must be the one that closes.
 _KEEP_ALIVE_SECONDS = 75
@@ -56,6 +56,7 @@ def serve(
     if not settings.keys and not settings.local:
         warn(f"anyone who reaches {address} can use it: give --keys FILE, or keep --host 127.0.0.1")
     state = State(sources, settings)
+    state.life.loaded = set_aside
     page = Page(state) if settings.page else None
     say(f"serving {', '.join(state.models.names)} on {address}; {settings.engines} engines")
     if page is not None and page.note:

@@ -40,10 +40,11 @@ class Facts:
 
 @dataclass(slots=True)
 class Life:
-    """Whether the server is `draining`: it serves, but wants no more requests."""
+    """Whether the server is `draining`: it serves, but wants no more requests. `loaded` is called after each load."""
 
     draining: bool = False
     stop: Callable[[], None] = field(default=lambda: None)
+    loaded: Callable[[], None] = field(default=lambda: None)
 
 
 class State:
@@ -79,7 +80,9 @@ class State:
         return self.models.ready and not self.life.draining
 
     def _load(self, source: Source) -> Version:
-        return load_version(source, self.settings, warn=self._warn)
+        version = load_version(source, self.settings, warn=self._warn)
+        self.life.loaded()
+        return version
 
     def _warn(self, assumed: str) -> None:
         with self._turn:
