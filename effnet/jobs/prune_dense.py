@@ -27,7 +27,7 @@ def dense_recovery_recipe(spec: ArchSpec, dataset: Dataset, *, epochs: int, rate
             frozen_stages=0,
             start_counts=True,
         ),
-        boxes=dataclasses.replace(recipe.boxes, kept_views=0),
+        kept=dataclasses.replace(recipe.kept, views=0),
     )
 
 

@@ -5,7 +5,7 @@ import math
 
 from effnet.arch.decoders.record import Detector
 from effnet.arch.spec import ArchSpec
-from effnet.training.recipe.boxes import Boxes
+from effnet.training.recipe.kept import Kept
 from effnet.training.recipe.masks import Masks
 from effnet.training.recipe.schema import Augment, Loss, Model, Optimizer, Recipe, Train
 
@@ -13,7 +13,7 @@ from effnet.training.recipe.schema import Augment, Loss, Model, Optimizer, Recip
 _VIEWS, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 12, 150
 _BATCH = 8
 # Views of each image on whose kept feature maps the decoder is trained first.
-_KEPT_VIEWS = 4
+_KEPT_VIEWS, _KEPT_LR = 4, 3e-3
 _JITTER, _MASKS_LR = 0.3, 2e-3
 
 
@@ -58,7 +58,7 @@ def dense_recipe(spec: ArchSpec, *, epochs: int, mirror_safe: bool, pretrained: 
         model=Model(dropout=0.0),
         optimizer=Optimizer(weight_decay=0.05),
         augment=Augment(flip=mirror_safe, jitter=_JITTER),
-        boxes=Boxes(kept_views=_KEPT_VIEWS if pretrained else 0),
+        kept=Kept(views=_KEPT_VIEWS if pretrained else 0, lr=_KEPT_LR),
     )
     return recipe if isinstance(spec.decoder, Detector) else _for_masks(recipe)
 

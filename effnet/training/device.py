@@ -63,7 +63,9 @@ def to_pixels(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return uint8 [batch, C, R, R] as normalised float of the same shape, channels last."""
+    """Return uint8 [batch, C, R, R] as normalised float of that shape, channels last; feature maps stay as they are."""
+    if pixels.is_floating_point():
+        return pixels.float()
     x = pixels.permute(0, 2, 3, 1).contiguous().float().div_(255)
     # A whole row at once: three values alone would make loops of three steps.
     width = x.shape[2]

@@ -87,7 +87,7 @@ def _images_an_epoch(dataset: Dataset) -> float:
 
 
 def _epochs_share(recipe: Recipe) -> float:
-    return _ALL_SHARE if recipe.boxes.kept_views else _FILLED
+    return _ALL_SHARE if recipe.kept.views else _FILLED
 
 
 def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> float:

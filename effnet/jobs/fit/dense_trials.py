@@ -31,7 +31,7 @@ def dense_trial(job: Job, dataset: Dataset, *, seconds: float) -> Score:
         recipe = dataclasses.replace(
             attempt.recipe,
             train=dataclasses.replace(attempt.recipe.train, epochs=ROUNDS, start_counts=False),
-            boxes=dataclasses.replace(attempt.recipe.boxes, kept_views=_VIEWS, kept_epochs=ROUNDS),
+            kept=dataclasses.replace(attempt.recipe.kept, views=_VIEWS, epochs=ROUNDS),
         )
         preprocess, device = attempt.preprocess, pick_device()
         network, _ = started(

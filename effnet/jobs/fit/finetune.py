@@ -18,6 +18,7 @@ from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.later_stages import later_stages_
 from effnet.jobs.fit.resume import Attempt
 from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
@@ -229,6 +230,10 @@ def _finetune(
     listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
     tuned = network_for(network.spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
+    seconds = limit.seconds(folder, spent=spent)
+    if recipe.kept.views and ranks.size == 1:
+        spent += later_stages_(tuned, dataset, recipe, attempt.preprocess, folder=folder, listener=listener)
+        seconds = limit.seconds(folder, spent=spent)
     training = train_together(
         Training(
             model=tuned,
@@ -236,7 +241,7 @@ def _finetune(
             recipe=recipe,
             preprocess=attempt.preprocess,
             folder=folder,
-            deadline_seconds=limit.seconds(folder, spent=spent),
+            deadline_seconds=seconds,
             checkpoint_seconds=checkpoint_seconds,
         ),
         ranks,

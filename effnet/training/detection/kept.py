@@ -84,11 +84,11 @@ class Later:
 
 def kept_recipe(recipe: Recipe, stages: int) -> Recipe:
     """Return the recipe of the first stage for a backbone of `stages` stages, none of which is trained."""
-    train, boxes = recipe.train, recipe.boxes
+    train, kept = recipe.train, recipe.kept
     return dataclasses.replace(
         recipe,
         train=dataclasses.replace(
-            train, epochs=boxes.kept_epochs, lr=boxes.kept_lr, lr_batch=0, frozen_stages=stages, frozen_norms=True,
+            train, epochs=kept.epochs, lr=kept.lr or train.lr, lr_batch=0, frozen_stages=stages, frozen_norms=True,
             micro_batch=0, layer_decay=1.0, start_counts=False,
         ),
         augment=dataclasses.replace(recipe.augment, jitter=0.0),  # that of the views was applied before
@@ -118,7 +118,7 @@ def _keep_views(
     seed = recipe.train.seed
 
     def batches() -> Iterator[Tensor]:
-        for number in range(recipe.boxes.kept_views):
+        for number in range(recipe.kept.views):
             for first in range(0, len(split), _TOGETHER):
                 chosen = range(first, min(first + _TOGETHER, len(split)))
                 pairs = [_view(views, split, index, recipe, [seed, number]) for index in chosen]
@@ -127,7 +127,7 @@ def _keep_views(
                 step = (number * len(split) + first) // _TOGETHER
                 yield augment_batch(pixels, recipe.augment, mean=preprocess.mean, seed=seed, step=step)
 
-    maps = _maps(model, batches(), preprocess, rows=recipe.boxes.kept_views * len(split))
+    maps = _maps(model, batches(), preprocess, rows=recipe.kept.views * len(split))
     return Kept(maps=maps, targets=padded(targets), size=preprocess.size)
 
 
@@ -181,7 +181,7 @@ def kept_views_within(model: DenseNetwork, count: int, recipe: Recipe, size: tup
     with torch.no_grad():
         example = next(model.parameters()).new_zeros(1, model.spec.in_channels, *size)
         one = sum(tap[0].numel() for tap in model.eval().taps(example).values()) * 2
-    return min(recipe.boxes.kept_views, _MOST_BYTES // max(1, one * count))
+    return min(recipe.kept.views, _MOST_BYTES // max(1, one * count))
 
 
 class KeptInputs:
@@ -196,7 +196,7 @@ class KeptInputs:
 
     def view(self, index: int, recipe: Recipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return an image of one pixel, and the row of one of the views of an image."""
-        number = int(rng.integers(recipe.boxes.kept_views))
+        number = int(rng.integers(recipe.kept.views))
         return np.zeros((1, 1, self.dataset.channels), np.uint8), np.array(number * len(self.dataset.train) + index)
 
     def stack(self, targets: Sequence[np.ndarray]) -> np.ndarray:

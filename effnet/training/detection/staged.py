@@ -32,7 +32,7 @@ def train_detector(
 ) -> TrainResult:
     """Train `model`, whose backbone is pretrained, in place; see `effnet.training.loop.train`.
 
-    There is no first stage if `recipe.boxes.kept_views` is 0, or if not even one view of each image fits into memory:
+    There is no first stage if `recipe.kept.views` is 0, or if not even one view of each image fits into memory:
     with that number of images it gains nothing. It is resumed as the second one is. `deadline_seconds` are those of
     both together, without those that the first took before it was resumed; it takes at most half.
     """
@@ -42,7 +42,7 @@ def train_detector(
         total += trained_seconds(folder / DECODER)
     model.to(device)
     if views := kept_views_within(model, len(dataset.train), recipe, preprocess.size):
-        recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, kept_views=views))
+        recipe = dataclasses.replace(recipe, kept=dataclasses.replace(recipe.kept, views=views))
         first = train(
             model,
             kept_dataset(model, dataset, recipe, preprocess, device=device),

@@ -28,6 +28,7 @@ def prepare(
     """
     seed, augment = recipe.train.seed, recipe.augment
     pixels = to_pixels(images, device)
-    pixels = augment_batch(pixels, augment, mean=preprocess.mean, seed=seed, step=step, first=first)
+    if not pixels.is_floating_point():  # kept feature maps were augmented as images
+        pixels = augment_batch(pixels, augment, mean=preprocess.mean, seed=seed, step=step, first=first)
     batch = Batch(images=normalized(pixels, preprocess), labels=torch.from_numpy(labels).to(device))
     return mix(batch, augment, seed=seed, step=step, first=first)

@@ -41,8 +41,8 @@ class Records:
             rewrite_metrics(self.folder, position.history)
 
     def add_images(self, images: np.ndarray, position: Position) -> None:
-        """Add the first batch of each of the first epochs."""
-        if self.journal and position.batch == 0 and position.epoch < IMAGED_EPOCHS:
+        """Add the first batch of each of the first epochs, unless they are kept feature maps."""
+        if images.dtype == np.uint8 and self.journal and position.batch == 0 and position.epoch < IMAGED_EPOCHS:
             self.journal.add_images(images, step=position.step + 1)
 
     def step(self, event: Step) -> None:

@@ -6,8 +6,6 @@ from typing import Literal, get_args
 from effnet.training.recipe.checks import (
     check_choice,
     check_from_zero,
-    check_integers,
-    check_positive,
     check_range,
     check_shares,
 )
@@ -25,9 +23,6 @@ class Boxes:
     logarithmic scale, and cropped such that an object remains. `mosaic` is the share of the views that are composed of
     four images; the last 15 % of the epochs have none. `assigner` chooses the points that learn an object: atss by
     their distance and size, tal by their answers. `weight` is that of the boxes' loss beside the scores'.
-
-    With `kept_views`, the decoder is trained alone first: for `kept_epochs` epochs at the rate `kept_lr`, on feature
-    maps of the pretrained backbone that are computed once, for this many views of each image.
     """
 
     zoom_out: float = 0.7
@@ -35,9 +30,6 @@ class Boxes:
     mosaic: float = 0.0
     assigner: Assigner = "atss"
     weight: float = 2.0
-    kept_views: int = 0
-    kept_epochs: int = 30
-    kept_lr: float = 3e-3
 
     def __post_init__(self) -> None:
         check_range(self, "boxes", _LEAST_ZOOM, 1, "zoom_out")
@@ -45,5 +37,3 @@ class Boxes:
         check_shares(self, "boxes", "mosaic")
         check_choice("boxes.assigner", self.assigner, get_args(Assigner))
         check_from_zero(self, "boxes", "weight")
-        check_integers(self, "boxes", {"kept_views": 0, "kept_epochs": 1})
-        check_positive(self, "boxes", "kept_lr")

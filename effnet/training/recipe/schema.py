@@ -17,6 +17,7 @@ from effnet.training.recipe.checks import (
     check_range,
     check_shares,
 )
+from effnet.training.recipe.kept import Kept
 from effnet.training.recipe.masks import Masks
 
 OptimizerName = Literal["adamw", "sgd", "rmsprop_tf", "lamb"]
@@ -266,6 +267,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     balance: Balance = field(default_factory=Balance)
+    kept: Kept = field(default_factory=Kept)
     boxes: Boxes = field(default_factory=Boxes)
     masks: Masks = field(default_factory=Masks)
     stages: tuple[Stage, ...] = ()

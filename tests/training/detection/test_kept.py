@@ -23,7 +23,7 @@ RECIPE = with_values(
     Recipe(),
     {
         "train.epochs": 1, "train.batch_size": 8, "train.lr": 0.01, "train.frozen_norms": True,
-        "boxes.kept_views": 2, "boxes.kept_epochs": 3, "boxes.kept_lr": 0.02,
+        "kept.views": 2, "kept.epochs": 3, "kept.lr": 0.02,
     },
 )  # fmt: skip
 

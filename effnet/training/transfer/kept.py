@@ -1,0 +1,225 @@
+"""Fine-tuning of the later stages alone, on feature maps of the earlier ones that are computed once.
+
+The maps after a stage are kept, of some random views of each training image and of the held-out images; they take the
+place of images in the training loop, which trains the rest of the network (`tail_of`) on them.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from effnet.data.datasets import Dataset, Split
+from effnet.data.preprocess import Preprocess
+from effnet.errors import ImageError
+from effnet.nn.network import Network
+from effnet.system.machine import usable_cores
+from effnet.training.device import normalized, to_pixels
+from effnet.training.input.augment import augment_batch
+from effnet.training.input.batches import augmented, cached_loader, eval_batches
+from effnet.training.input.own import HeldOut
+from effnet.training.learning import Learning, learning_of
+from effnet.training.recipe.schema import Recipe
+
+# Images whose feature maps are computed at once.
+_TOGETHER = 32
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Maps:
+    """Feature maps, float16 [rows, height, width, channels], and the index of the image of each row, [rows]."""
+
+    values: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Kept:
+    """The feature maps of the training images, whose row is view times images plus image, and of the held-out ones."""
+
+    train: Maps
+    held_out: Maps
+    images: int
+
+    @property
+    def views(self) -> int:
+        """The number of views of each training image."""
+        return len(self.train.values) // self.images
+
+
+def tail_of(network: Network, stages: int) -> Network:
+    """Return what follows the first `stages` stages, with the same parameters; it takes their maps as images."""
+    tail = copy.copy(network)
+    tail._modules = dict(network._modules)
+    tail.stem = nn.Sequential()
+    tail.stages = nn.ModuleList([*(nn.Sequential() for _ in range(stages)), *network.stages[stages:]])
+    return tail
+
+
+def front_of(network: Network, stages: int) -> nn.Module:
+    """Return the stem and the first `stages` stages, from normalised images to feature maps."""
+    return nn.Sequential(network.stem, *network.stages[:stages])
+
+
+def kept_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe of fine-tuning on kept feature maps: their views were drawn and augmented before."""
+    return dataclasses.replace(
+        recipe,
+        train=dataclasses.replace(
+            recipe.train,
+            epochs=recipe.kept.epochs,
+            lr=recipe.kept.lr or recipe.train.lr,
+            patience=0,
+            micro_batch=0,
+            precise_norms=0,
+            start_counts=True,
+        ),
+        augment=dataclasses.replace(
+            recipe.augment, policy="none", rotation=0.0, jitter=0.0, erasing=0.0, noise=0.0, blur=0.0, jpeg=0.0
+        ),
+        stages=(),
+    )
+
+
+def keep(
+    network: Network,
+    dataset: Dataset,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    *,
+    stages: int,
+    views: int,
+    folder: Path,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
+) -> Kept:
+    """Return the feature maps after the first `stages` stages, in files of `folder`: those that are whole are kept.
+
+    View v of image i depends on the recipe's seed, v and i alone. An image that cannot be read is replaced by the next.
+    """
+    front = front_of(network.to(device).eval(), stages)
+    split, count, seed = dataset.train, len(dataset.train), recipe.train.seed
+    load = cached_loader(split, preprocess)
+
+    def view(row: int) -> tuple[np.ndarray, int]:
+        number, index = divmod(row, count)
+        for place in range(index, index + count):
+            try:
+                rng = np.random.default_rng([seed, number, index])
+                return augmented(load(place % count), recipe, preprocess, rng=rng), place % count
+            except ImageError as error:
+                failed = error
+        raise failed
+
+    def drawn() -> Iterator[tuple[Tensor, Sequence[int]]]:
+        for first, images, indices in _viewed(view, views * count):
+            pixels = to_pixels(images, device)
+            step = first // _TOGETHER
+            yield augment_batch(pixels, recipe.augment, mean=preprocess.mean, seed=seed, step=step), indices
+            progress(first + len(images), views * count)
+
+    def whole() -> Iterator[tuple[Tensor, Sequence[int]]]:
+        val = dataset.val if len(dataset.val) else split
+        for images, indices in eval_batches(val, preprocess, batch_size=_TOGETHER):
+            yield to_pixels(images, device), indices.tolist()
+
+    def maps(pixels: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            found = front(normalized(pixels, preprocess))
+        return found.permute(0, 2, 3, 1).half().cpu().numpy()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = dataset.val if len(dataset.val) else split
+    return Kept(
+        train=_stored(folder / "views", ((maps(p), i) for p, i in drawn()), rows=views * count),
+        held_out=_stored(folder / "held_out", ((maps(p), i) for p, i in whole()), rows=len(held_out)),
+        images=count,
+    )
+
+
+def _viewed(
+    view: Callable[[int], tuple[np.ndarray, int]], rows: int
+) -> Iterator[tuple[int, np.ndarray, Sequence[int]]]:
+    """Yield the first row, the views and their images of batches, decoded in threads one batch ahead."""
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        chunks = [range(first, min(first + _TOGETHER, rows)) for first in range(0, rows, _TOGETHER)]
+        waiting = pool.map(view, chunks[0])
+        for number, chunk in enumerate(chunks):
+            images, indices = zip(*waiting, strict=True)
+            if number + 1 < len(chunks):
+                waiting = pool.map(view, chunks[number + 1])
+            yield chunk[0], np.stack(images), indices
+
+
+def _stored(path: Path, batches: Iterable[tuple[np.ndarray, Sequence[int]]], *, rows: int) -> Maps:
+    """Return the maps of batches, at most `rows`, from the files PATH.npy and PATH_of.npy if they are there."""
+    whole, of = path.with_name(f"{path.name}.npy"), path.with_name(f"{path.name}_of.npy")
+    if not whole.is_file():
+        part, found, indices = path.with_name(f"{path.name}.part"), None, list[int]()
+        for maps, own in batches:
+            if found is None:
+                shape = (rows, *maps.shape[1:])
+                found = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+            found[len(indices) : len(indices) + len(maps)] = maps
+            indices.extend(own)
+        assert found is not None, "a split without a readable image is refused before"
+        found.flush()
+        np.save(of, np.array(indices))
+        part.replace(whole)
+    indices_of = np.load(of)
+    return Maps(values=np.load(whole, mmap_mode="r")[: len(indices_of)], indices=indices_of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KeptInputs:
+    """The module `inputs` of a task on kept feature maps: a view of an image is a feature map of one of its views."""
+
+    dataset: Dataset
+    kept: Kept
+
+    def views(self, split: Split, recipe: Recipe, preprocess: Preprocess, *, limit: int) -> "KeptInputs":
+        """Return the views of the training images."""
+        return self
+
+    def view(self, index: int, recipe: Recipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return the feature map of one of the views of an image, and its label."""
+        row = int(rng.integers(self.kept.views)) * self.kept.images + index
+        return self.kept.train.values[row], self.dataset.train.labels[self.kept.train.indices[row]]
+
+    def stack(self, targets: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the labels of a batch."""
+        return np.array(targets, dtype=self.dataset.train.labels.dtype)
+
+    def held_out(self, split: Split, recipe: Recipe, preprocess: Preprocess, *, batch_size: int, limit: int) -> HeldOut:
+        """Return a function that gives the feature maps of the held-out images with their labels."""
+        maps, held = self.kept.held_out, self.dataset.val if len(self.dataset.val) else self.dataset.train
+
+        def stream() -> Iterator[tuple[np.ndarray, Any]]:
+            for first in range(0, len(maps.values), batch_size):
+                rows = slice(first, first + batch_size)
+                yield np.array(maps.values[rows]), held.labels[maps.indices[rows]]
+
+        return stream
+
+
+class _KeptLearning:
+    """The task's module `learning` with other inputs."""
+
+    def __init__(self, learning: Learning, inputs: KeptInputs) -> None:
+        self._learning, self.inputs = learning, inputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._learning, name)
+
+
+def kept_learning(dataset: Dataset, kept: Kept) -> Learning:
+    """Return how a task is learnt from kept feature maps instead of images."""
+    return cast(Learning, _KeptLearning(learning_of(dataset), KeptInputs(dataset=dataset, kept=kept)))
