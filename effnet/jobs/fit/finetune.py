@@ -227,13 +227,13 @@ def _finetune(
     recipe = _recipe(
         attempt, dataset, network, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder
     )
-    listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
     tuned = network_for(network.spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
     seconds = limit.seconds(folder, spent=spent)
     if recipe.kept.views and ranks.size == 1:
         spent += later_stages_(tuned, dataset, recipe, attempt.preprocess, folder=folder, listener=listener)
         seconds = limit.seconds(folder, spent=spent)
+    listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
     training = train_together(
         Training(
             model=tuned,

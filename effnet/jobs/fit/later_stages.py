@@ -25,7 +25,8 @@ def later_stages_(
     begun, device, own, plan = time.monotonic(), pick_device(), folder / LATER, recipe.kept
     before = trained_seconds(own)
     maps = own / "maps"
-    listener(Said(text=f"Training what follows stage {plan.stages}, for {plan.epochs} epochs on kept feature maps"))
+    text = f"Training what follows stage {plan.stages}, for {plan.epochs} epochs on kept feature maps"
+    listener(Said(text=text, heading=True))
     kept = keep(
         network, dataset, recipe, preprocess, stages=plan.stages, views=plan.views, folder=maps, device=device,
         progress=lambda done, total: listener(Counted(label="feature maps", done=done, total=total)),

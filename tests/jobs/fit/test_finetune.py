@@ -118,6 +118,29 @@ def test_fine_tuning_changes_the_backbone_and_does_better_than_its_head(tuned, s
     assert training["recipe"]["train"]["frozen_norms"] is True
 
 
+def test_the_later_stages_learn_from_kept_feature_maps_first(stripes, small_bundle, tmp_path):
+    events = []
+    kept = {"kept.views": 2, "kept.stages": 2, "kept.epochs": 3}
+    found = fit(
+        stripes,
+        weights=small_bundle,
+        strategy="finetune",
+        epochs=1,
+        settings=kept,
+        out=tmp_path / "out",
+        listener=events.append,
+    )
+    texts = [event.text for event in events if isinstance(event, Said)]
+    first, then = (next(i for i, text in enumerate(texts) if words in text) for words in ("kept feature maps", "whole"))
+    assert first < then
+    (own,) = found.folder.glob("run/**/later_stages")
+    assert len((own / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+    assert not (own / "maps").exists(), "they are large"
+    before, after = safetensors.numpy.load_file(small_bundle / "model.safetensors"), load(own, "best.safetensors")
+    early = {name for name in before if name.startswith(("stem.", "stages.0.", "stages.1."))}
+    assert not early & set(after)
+
+
 def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle, tmp_path):
     report = fit(
         tiny_images, weights=small_bundle, strategy="finetune", epochs=1, out=tmp_path / "out"
