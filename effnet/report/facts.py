@@ -170,6 +170,20 @@ class EpochRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaterFacts:
+    """The training of what follows the first `stages` stages, on kept feature maps of `views` views of each image.
+
+    `best_epoch` 0 means that none of the `epochs` was better than the head alone.
+    """
+
+    stages: int
+    views: int
+    epochs: int
+    best_epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
     """How the network was trained; `recipe` is None for a head alone.
 
@@ -177,7 +191,8 @@ class TrainingFacts:
 
     A network that was modified after training has the share `kept` of `kept_of`, the new `activation`, empty if it
     stayed, and the `recovery_seconds` of fine-tuning; the file lacks them for any other. `unlabelled` is None without
-    unlabelled images.
+    unlabelled images, `later` if the later stages were not trained first; if they were trained alone, `epochs` are
+    theirs.
     """
 
     method: str
@@ -195,6 +210,7 @@ class TrainingFacts:
     recovery_seconds: float | None = field(default=None, metadata=OPTIONAL)
     start: WeightsFacts | None = field(default=None, metadata=OPTIONAL)
     unlabelled: UnlabelledFacts | None = field(default=None, metadata=OPTIONAL)
+    later: LaterFacts | None = field(default=None, metadata=OPTIONAL)
     recipe: Mapping[str, Any] | None
 
     @property

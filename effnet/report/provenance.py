@@ -20,11 +20,24 @@ def method_sentence(report: Report) -> str:
     elif training.method == "head":
         found = f"A linear {head}."
     elif training.method == "finetune":
-        kept = kept or "; none was better than the head alone, which was kept"
-        found = f"A {head}, then the whole network fine-tuned for {passes}{kept}."
+        found = f"A {head}, then {_tuned(training, passes, kept)}."
     else:
         found = f"Trained from scratch for {passes}{kept}."
     return f"{found}{_students(training)}{_changes(training)}"
+
+
+def _tuned(training: TrainingFacts, passes: str, kept: str) -> str:
+    """Return what was trained after a head; `kept` says which epoch's weights count, empty for those before it."""
+    first, none = training.later, "; none was better than the head alone, which was kept"
+    if first is None:
+        return f"the whole network fine-tuned for {passes}{kept or none}"
+    what = (
+        f"what follows stage {first.stages} of the network, on kept feature maps of {first.views} views of each image"
+    )
+    if training.recipe and training.recipe["kept"]["alone"]:
+        return f"{what}, for {passes}{kept or none}"
+    before = "; none was better than before, and those weights were kept"
+    return f"{what}, for {first.epochs} epochs, then the whole network for {passes}{kept or before}"
 
 
 def _students(training: TrainingFacts) -> str:

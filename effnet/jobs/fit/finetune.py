@@ -18,7 +18,7 @@ from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.later_stages import later_stages_
+from effnet.jobs.fit.later_stages import LATER, Later, later_stages_
 from effnet.jobs.fit.resume import Attempt
 from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
@@ -56,8 +56,8 @@ class Learned:
 
     `head` holds the facts of the head and of its weights, as `fit_head` writes them into head.safetensors.
     `start` are those of the weights alone, of a decoder on a pretrained backbone.
-    `validation` is set if the network is that head. `left_out` lists the steps for which there was no time, and
-    `unlabelled` says what was learnt from unlabelled images.
+    `validation` is set if the network is that head, `later` if its later stages were trained first. `left_out` lists
+    the steps for which there was no time, and `unlabelled` says what was learnt from unlabelled images.
     """
 
     method: Method
@@ -68,6 +68,7 @@ class Learned:
     validation: Validation | None = None
     left_out: tuple[str, ...] = ()
     unlabelled: UnlabelledFacts | None = None
+    later: Later | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,10 +230,16 @@ def _finetune(
     )
     tuned = network_for(network.spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
-    seconds = limit.seconds(folder, spent=spent)
+    later = None
     if recipe.kept.views and ranks.size == 1:
-        spent += later_stages_(tuned, dataset, recipe, attempt.preprocess, folder=folder, listener=listener)
-        seconds = limit.seconds(folder, spent=spent)
+        later = later_stages_(
+            tuned, dataset, recipe, attempt.preprocess, folder=folder, listener=listener,
+            deadline_seconds=limit.seconds(folder / LATER, spent=spent),
+        )  # fmt: skip
+        spent += later.training.seconds
+        if recipe.kept.alone:
+            training = dataclasses.replace(later.training, seconds=spent)
+            return Learned(method="finetune", training=training, recipe=recipe, head=facts, later=later)
     listener(Said(text=f"Fine-tuning the whole network for {recipe.train.epochs} epochs", heading=True))
     training = train_together(
         Training(
@@ -241,14 +248,14 @@ def _finetune(
             recipe=recipe,
             preprocess=attempt.preprocess,
             folder=folder,
-            deadline_seconds=seconds,
+            deadline_seconds=limit.seconds(folder, spent=spent),
             checkpoint_seconds=checkpoint_seconds,
         ),
         ranks,
         listener=listener,
     )
     training = dataclasses.replace(training, seconds=training.seconds + spent)
-    return Learned(method="finetune", training=training, recipe=recipe, head=facts)
+    return Learned(method="finetune", training=training, recipe=recipe, head=facts, later=later)
 
 
 def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -> str:

@@ -25,6 +25,7 @@ from effnet.report.facts import (
     ExportFacts,
     HeadFacts,
     LatencyFacts,
+    LaterFacts,
     Machine,
     Measured,
     NetworkFacts,
@@ -186,6 +187,7 @@ def _training(artifact: Artifact) -> TrainingFacts:
         balance=artifact.balance,
         **artifact.changes,
         unlabelled=learned.unlabelled,
+        later=LaterFacts(**learned.later.to_facts()) if learned.later else None,
         recipe=learned.recipe.to_dict() if learned.recipe else None,
     )
 
