@@ -68,7 +68,7 @@ def outside_ms(predictor: Predictor, split: Split) -> float:
     config = predictor.config
     whole = config.task_record.whole
     assert whole is not None
-    places = sorted({round(place) for place in np.linspace(0, len(split) - 1, _TIMED)})
+    places = timed_places(split)
     few = Split(sources=[split.sources[i] for i in places], labels=split.labels[places])
     taken = []
     for _, image, _ in answers_on(predictor, few):
@@ -87,6 +87,11 @@ def outside_ms(predictor: Predictor, split: Split) -> float:
             rounds.append(seconds_of(answer) - seconds_of(partial(resize_and_crop, image, config.preprocess)))
         taken.append(min(rounds))
     return 1e3 * max(0.0, float(np.median(taken)))
+
+
+def timed_places(split: Split) -> list[int]:
+    """Return the places of the images of a split on which the time outside the network is measured."""
+    return sorted({round(place) for place in np.linspace(0, len(split) - 1, _TIMED)})
 
 
 def seconds_of(run: Callable[[], object]) -> float:

@@ -1,9 +1,11 @@
 """What a fit does otherwise for detectors and segmenters: the recipe, the start of training, and their proof."""
 
+import contextlib
 import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import write_text
 from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_, state_arrays
+from effnet.data.crop import size_at
 from effnet.data.datasets import Dataset
-from effnet.data.inspection.inspect import DataReport
+from effnet.errors import ImageError
 from effnet.jobs.fit.finetune import Learned, train_in
 from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt, write_recipe
-from effnet.measurement.in_image import seconds_of
+from effnet.measurement.in_image import seconds_of, timed_places
 from effnet.nn.dense import DenseNetwork
 from effnet.planner.dense import dense_need
 from effnet.planner.dense_recipe import dense_epochs, dense_recipe
@@ -90,14 +93,13 @@ def _epochs_share(recipe: Recipe) -> float:
     return _ALL_SHARE if recipe.kept.views else _FILLED
 
 
-def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> float:
-    """Return about the time from a network's outputs to the answer, in milliseconds, for an image of the median size.
+def typical_outside_ms(dataset: Dataset) -> float:
+    """Return about the time from a network's outputs to the answer, in milliseconds.
 
-    The finished file is measured with its own outputs.
+    The finished file is measured with its own outputs, on the test images whose sizes count here.
     """
-    rng = np.random.default_rng(0)
-    height, width = report.heights.median, report.widths.median
-    if task == "detection":
+    rng, num_classes = np.random.default_rng(0), len(dataset.class_names)
+    if dataset.task == "detection":
         places = points(_TYPICAL_SIDE, _TYPICAL_SIDE)
         logits = rng.normal(-6.0, 1.0, (len(places), num_classes)).astype(np.float32)
         logits[rng.choice(len(places), _TYPICAL_OBJECTS, replace=False), 0] = 1.0
@@ -105,13 +107,16 @@ def typical_outside_ms(task: str, report: DataReport, *, num_classes: int) -> fl
 
         def run() -> None:
             detect(raw, logits, lambda rows, at: decode_points(rows, places.centres[at], places.strides[at]))
-    else:
-        small = rng.normal(size=(num_classes, _TYPICAL_SIDE // 4, _TYPICAL_SIDE // 4)).astype(np.float32)
 
-        def run() -> None:
-            classes_of(small, height=height, width=width)
-
-    return 1e3 * min(seconds_of(run) for _ in range(_ROUNDS))
+        return 1e3 * min(seconds_of(run) for _ in range(_ROUNDS))
+    small = rng.normal(size=(num_classes, _TYPICAL_SIDE // 4, _TYPICAL_SIDE // 4)).astype(np.float32)
+    taken = []
+    for place in timed_places(dataset.test):
+        with contextlib.suppress(ImageError):
+            height, width = size_at(dataset.test, place)
+            enlarge = partial(classes_of, small, height=height, width=width)
+            taken.append(min(seconds_of(enlarge) for _ in range(_ROUNDS)))
+    return 1e3 * float(np.median(taken)) if taken else 0.0
 
 
 def started(

@@ -309,7 +309,7 @@ def _choose_dense(job: Job, dataset: Dataset, report: DataReport, offers: Sequen
     )
     outside = 0.0  # what follows the network is part of its latency
     if job.budget.latency_ms is not None:
-        outside = typical_outside_ms(dataset.task, report, num_classes=len(dataset.class_names))
+        outside = typical_outside_ms(dataset)
     need = None
     planning = min(job.planning.left(), _DENSE_PLANNING)
     minutes = training_minutes(job, dataset, trial_minutes=job.trial_minutes, planning=planning)

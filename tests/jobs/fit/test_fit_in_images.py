@@ -1,5 +1,6 @@
 """Fits of detectors and segmenters from end to end: the bundle, its answers, its score, its report, and wrong input."""
 
+import dataclasses
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from effnet.bundle.config import read_config
 from effnet.data.datasets import list_source, read_dataset
 from effnet.errors import BudgetError, DataError, InputError
 from effnet.jobs.fit.config import TrainConfig
+from effnet.jobs.fit.dense import typical_outside_ms
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.reading import read_data
 from effnet.measurement.in_image import outside_ms
@@ -170,6 +172,19 @@ def test_a_segmenter_learns_outlines_where_there_are_boxes_too(squares, tmp_path
 
 def test_what_follows_the_network_takes_time(segmenter, squares):
     assert outside_ms(load(segmenter.folder), read_dataset(squares[1]).test) > 0
+
+
+def test_the_time_of_masks_is_planned_for_the_images_that_it_is_measured_on(squares, monkeypatch):
+    dataset, sizes = read_dataset(squares[1]), set()
+
+    def enlarge(small, *, height, width):
+        sizes.add((height, width))
+
+    monkeypatch.setattr("effnet.jobs.fit.dense.classes_of", enlarge)
+    larger = np.zeros((300, 200, 3), np.uint8)  # those of test alone
+    images = dataclasses.replace(dataset.test, sources=[larger] * len(dataset.test))
+    assert typical_outside_ms(dataclasses.replace(dataset, test=images)) >= 0
+    assert sizes == {(300, 200)}
 
 
 @pytest.mark.parametrize(
