@@ -22,15 +22,15 @@ def dense_epochs(num_train: int) -> int:
     return max(_LEAST_EPOCHS, min(_MOST_EPOCHS, round(_VIEWS / num_train)))
 
 
-def early_stages(spec: ArchSpec) -> int:
-    """Return the number of the first stages whose feature maps have a stride of at most 4.
+def early_stages(spec: ArchSpec, *, most: int = 4) -> int:
+    """Return the number of the first stages whose feature maps have a stride of at most `most`.
 
-    They hold edges and colours, and half of the time of a training step.
+    Those of up to 4 hold edges and colours, and half of the time of a training step.
     """
     stride = spec.stem.stride * (2 if spec.stem.max_pool else 1)
     for number, blocks in enumerate(spec.stages):
         stride *= math.prod(block.stride for block in blocks)
-        if stride > 4:
+        if stride > most:
             return number
     return len(spec.stages)
 

@@ -24,26 +24,35 @@ from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe, Train
 from effnet.training.state import any_network_for, make_state
 from effnet.training.step import Stepper
+from effnet.training.transfer.kept import front_of, tail_of
 
 _MIN_SECONDS, _MAX_STEPS = 0.4, 6
 # The batch shrinks for large networks, so that a step ends within seconds.
 _MACS_A_STEP = 4e9
 
 
-def train_speed(spec: ArchSpec, *, device: torch.device | None = None) -> float:
-    """Return training images per second of `spec`: forward, backward, optimiser and averaging, without decoding."""
+def train_speed(spec: ArchSpec, *, device: torch.device | None = None, kept_stages: int = 0) -> float:
+    """Return training images per second of `spec`: forward, backward, optimiser and averaging, without decoding.
+
+    With `kept_stages` it is the speed of what follows that many stages, on their feature maps.
+    """
     device = device or pick_device()
     batch_size = max(2, min(32, int(_MACS_A_STEP / cost(spec).macs)))
     channels = spec.in_channels
     preprocess = Preprocess(resolution=spec.resolution, mean=(0.5,) * channels, std=(0.5,) * channels)
     recipe = Recipe(train=Train(batch_size=batch_size))
     model = build(spec, seed=0).to(device, memory_format=torch.channels_last)
-    if device.type == "cpu":
-        fuse_(model)
     average = build(spec, seed=0).to(device, memory_format=torch.channels_last).requires_grad_(False)
     optimizer, loss_fn = make_optimizer(model, recipe), cross_entropy()
     shape = (batch_size, spec.resolution, spec.resolution, channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if kept_stages:
+        with torch.no_grad():
+            maps = front_of(model.eval(), kept_stages)(to_input(images, preprocess, device))
+        images = maps.permute(0, 2, 3, 1).half().cpu().numpy()
+        model, average = tail_of(model.train(), kept_stages), tail_of(average, kept_stages)
+    if device.type == "cpu":
+        fuse_(model)
     labels = torch.arange(batch_size, device=device) % spec.num_classes
 
     def seconds(count: int) -> float:

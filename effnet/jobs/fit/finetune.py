@@ -18,7 +18,7 @@ from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.later_stages import LATER, Later, later_stages_
+from effnet.jobs.fit.later_stages import LATER, Later, later_stages_, with_later_stages
 from effnet.jobs.fit.resume import Attempt
 from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
@@ -80,8 +80,9 @@ class _Limit:
     left: Callable[[], float]
 
     def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
-        """Return the seconds of an epoch on the whole network, if there is a pace."""
-        assert self.pace is not None
+        """Return the seconds of an epoch on the whole network."""
+        if self.pace is None:
+            return len(dataset.train) / train_speed(spec)
         return self.pace.epoch(dataset, cost(spec).macs, images_per_second=train_speed(spec))
 
     def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
@@ -93,6 +94,13 @@ class _Limit:
             return epochs_in(rest, images_per_second=train_speed(spec), num_train=num_train)
         speed = num_train / self.epoch(spec, dataset)
         return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
+
+    def with_later_stages(self, recipe: Recipe, spec: ArchSpec, dataset: Dataset, *, spent: float) -> Recipe:
+        """Return the recipe with what is trained in the rest; see effnet.jobs.fit.later_stages."""
+        rest = self.left() if self.minutes is None or self.pace is not None else 60 * self.minutes - spent
+        return with_later_stages(
+            recipe, spec, num_train=len(dataset.train), seconds=rest, epoch_seconds=self.epoch(spec, dataset)
+        )
 
     def seconds(self, folder: Path, *, spent: float) -> float | None:
         """Return the seconds of training after which it ends, including those of earlier sessions."""
@@ -144,7 +152,7 @@ def transfer(
     if enough:
         advice = "--set fit.strategy=finetune trains the whole network nevertheless"
         listener(Said(text=f"The head is enough: {enough}; {advice}"))
-    late = "" if enough or attempt.strategy == "head" else _too_late(spec, dataset, limit, folder)
+    late = "" if enough or attempt.strategy == "head" else _too_late(attempt.recipe, spec, dataset, limit, folder)
     if late:
         listener(Said(text=late))
         left_out += (late,)
@@ -200,12 +208,14 @@ def _head_alone(
     return Learned(method="head", training=training, recipe=None, head=facts, validation=validation, left_out=left_out)
 
 
-def _too_late(spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
-    """Return a sentence if not one epoch of fine-tuning, with its validation, fits into the remaining time."""
+def _too_late(recipe: Recipe, spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
+    """Return a sentence if no fine-tuning fits into the rest: no epoch with its validation, nor the later stages."""
     if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
         return ""
     needs, left = limit.epoch(spec, dataset), limit.left()
-    return not_enough("Fine-tuning was not begun, the head stays", needs=needs, left=left) if left < needs else ""
+    if left >= needs or limit.with_later_stages(recipe, spec, dataset, spent=0).kept.views:
+        return ""
+    return not_enough("Fine-tuning was not begun, the head stays", needs=needs, left=left)
 
 
 def _finetune(
@@ -226,8 +236,9 @@ def _finetune(
     state, facts, _ = head
     spent = facts["seconds"]
     recipe = _recipe(
-        attempt, dataset, network, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder
-    )
+        attempt, dataset, network, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder,
+        kept=ranks.size == 1,
+    )  # fmt: skip
     tuned = network_for(network.spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
     later = None
@@ -289,8 +300,12 @@ def _recipe(
     settings: Mapping[str, Any],
     spent: float,
     folder: Path,
+    kept: bool = False,
 ) -> Recipe:
-    """Return the recipe of fine-tuning; it is kept in `folder`, so that a resumed fit does not measure again."""
+    """Return the recipe of fine-tuning, which is kept in `folder`, so that a resumed fit does not measure again.
+
+    `kept` says that the later stages may be trained on kept feature maps, if time is limited.
+    """
     path = folder / RECIPE
     if path.is_file():
         recipe = read_recipe(path, network.spec)
@@ -301,6 +316,7 @@ def _recipe(
         write_text(path, json.dumps(recipe.to_dict()))
         return recipe
     spec = network.spec
+    timed = epochs is None
     if epochs is None:
         epochs = limit.epochs(spec, dataset, spent=spent)
     recipe = finetune_recipe(
@@ -313,5 +329,7 @@ def _recipe(
     # Requested settings override those of fine-tuning; its epochs are as given.
     others = {name: value for name, value in settings.items() if name not in ("train.epochs", "train.seed")}
     recipe = with_values(recipe, others)
+    if kept and timed and not any(name.startswith("kept.") for name in others):
+        recipe = limit.with_later_stages(recipe, spec, dataset, spent=spent)
     write_text(path, json.dumps(recipe.to_dict()))
     return recipe

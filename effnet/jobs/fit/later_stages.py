@@ -1,20 +1,36 @@
 """The first step of fine-tuning: the later stages alone, on kept feature maps of the earlier ones."""
 
+import dataclasses
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.nn.network import Network
+from effnet.planner.dense_recipe import early_stages
 from effnet.planner.events import Counted, Listener, Said
 from effnet.training.checkpoint import trained_seconds
 from effnet.training.device import pick_device
 from effnet.training.loop import TrainResult, train
+from effnet.training.recipe.kept import Kept
 from effnet.training.recipe.schema import Recipe
-from effnet.training.transfer.kept import keep, kept_learning, kept_recipe, tail_of
+from effnet.training.speed import train_speed
+from effnet.training.transfer.kept import keep, kept_learning, kept_recipe, map_bytes, tail_of
+
+# The boundary: the maps after the last stage of at most this stride are a quarter of the work behind them, and small.
+_STRIDE = 8
+# Views of each image, and the bytes of all maps on the disk.
+_VIEWS, _LEAST_VIEWS, _MOST_BYTES = 4, 2, 2 * 10**9
+# Epochs on the maps, and the fewest that are worth computing them.
+_EPOCHS, _LEAST_EPOCHS = 30, 6
+# Epochs on the whole network that are worth to follow.
+_LEAST_WHOLE = 5
+# A forward pass of a training step's time.
+_FORWARD = 1 / 3
 
 LATER = "later_stages"
 """The folder of this step in that of the run."""
@@ -38,6 +54,31 @@ class Later:
             "stages": self.stages, "views": self.views, "epochs": len(found.history), "best_epoch": found.best_epoch,
             "seconds": round(found.seconds, 1),
         }  # fmt: skip
+
+
+def with_later_stages(
+    recipe: Recipe, spec: ArchSpec, *, num_train: int, seconds: float, epoch_seconds: float
+) -> Recipe:
+    """Return the recipe of fine-tuning with what is trained in `seconds`: the later stages, all of them, or both.
+
+    `epoch_seconds` are those of an epoch on the whole network; the recipe's epochs are as many as may follow.
+    """
+    stages = early_stages(spec, most=_STRIDE)
+    whole, later = train_speed(spec), train_speed(spec, kept_stages=stages)
+    views = min(_VIEWS, _MOST_BYTES // (map_bytes(spec, stages) * num_train))
+    maps = views * num_train * _FORWARD * (1 / whole - 1 / later)
+    epochs = min(_EPOCHS, int((seconds - maps) * later / num_train))
+    if views < _LEAST_VIEWS or epochs < _LEAST_EPOCHS or _needs_images(recipe):
+        return recipe
+    rest = int((seconds - maps - epochs * num_train / later) / epoch_seconds)
+    kept = Kept(views=views, epochs=epochs, stages=stages, alone=rest < _LEAST_WHOLE)
+    train = dataclasses.replace(recipe.train, epochs=max(1, min(recipe.train.epochs, rest)))
+    return dataclasses.replace(recipe, kept=kept, train=train)
+
+
+def _needs_images(recipe: Recipe) -> bool:
+    """Whether a recipe has what kept feature maps cannot follow: a teacher, attacks, or stages of its own."""
+    return bool(recipe.loss.teacher or recipe.augment.adversarial or recipe.stages or recipe.train.micro_batch)
 
 
 def later_stages_(
@@ -72,5 +113,5 @@ def later_stages_(
     network.load_state_dict(found.model.state_dict(), strict=False)
     shutil.rmtree(maps)
     seconds = before + time.monotonic() - begun
-    training = replace(found, model=network.eval(), seconds=seconds)
+    training = dataclasses.replace(found, model=network.eval(), seconds=seconds)
     return Later(stages=plan.stages, views=plan.views, training=training)

@@ -6,6 +6,7 @@ place of images in the training loop, which trains the rest of the network (`tai
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from effnet.arch.layers import output_side
+from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.errors import ImageError
@@ -67,6 +70,14 @@ def tail_of(network: Network, stages: int) -> Network:
 def front_of(network: Network, stages: int) -> nn.Module:
     """Return the stem and the first `stages` stages, from normalised images to feature maps."""
     return nn.Sequential(network.stem, *network.stages[:stages])
+
+
+def map_bytes(spec: ArchSpec, stages: int) -> int:
+    """Return the bytes of the feature map of one view after `stages` stages."""
+    stride = spec.stem.stride * (2 if spec.stem.max_pool else 1)
+    stride *= math.prod(block.stride for blocks in spec.stages[:stages] for block in blocks)
+    height, width = (output_side(side, stride) for side in spec.input_size)
+    return 2 * height * width * (spec.stages[stages - 1][-1].out_channels if stages else spec.stem.channels)
 
 
 def kept_recipe(recipe: Recipe) -> Recipe:
