@@ -108,7 +108,7 @@ def test_a_fit_that_was_interrupted_gives_the_same_weights_and_thresholds(
     def interrupted(training, ranks, *, listener):
         def listen(event):
             steps.append(training.folder.name)
-            if steps.count("mixed") == 3:
+            if steps.count("mixed") == 2:
                 raise Stopped
             listener(event)
 
