@@ -197,7 +197,7 @@ def test_options_that_contradict_it_are_refused(tmp_path):
     more = str(tmp_path)
     refused("unlabelled_rounds must", unlabelled=more, unlabelled_rounds=3, out=tmp_path / "o")
     refused("fit.unlabelled_rounds needs unlabelled images", unlabelled_rounds=2, out=tmp_path / "o")
-    refused("unlabelled_method must be one of auto, noisy_student, freematch; got 'freemach'. Did you mean 'freematch'",
+    refused("unlabelled_method must be one of auto, noisy_student, freematch; got 'freemach'; did you mean 'freematch'",
             unlabelled=more, unlabelled_method="freemach", out=tmp_path / "o")  # fmt: skip
     refused("fit.unlabelled_method needs unlabelled images", unlabelled_method="freematch", out=tmp_path / "o")
     for reason, options in (

@@ -202,7 +202,7 @@ def _every_image(number: int, learned: Learned, fit: Fit) -> Kept | str:
 
 
 def _planned(number: int, learned: Learned, fit: Fit, *, images: int, steps: float = 1.0) -> Epochs | str:
-    """Return for how long a student of so many images is trained; a sentence if there is no time."""
+    """Return for how long a student of this number of images is trained; a sentence if there is no time."""
     job = fit.job
     assert isinstance(learned.training.model, Network)
     plan = plan_epochs(
