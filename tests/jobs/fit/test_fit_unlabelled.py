@@ -257,10 +257,10 @@ def test_the_time_decides_the_epochs_then_the_number_of_pseudo_labels(seconds, p
 
 
 def test_an_image_that_costs_two_steps_is_seen_less_often(monkeypatch):
-    """150 steps per second with noise, two an image, without reading: 75 images per second, in 80 % of 60 seconds."""
+    """150 steps per second with noise, two an image, without reading: 75 images per second, in 80 % of 64 seconds."""
     monkeypatch.setattr(student_module, "train_speed", lambda spec: 200.0)
-    found = plan_epochs(None, labelled=60, pseudo=300, seconds=60.0, read=0.0, epochs=None, steps=2.0)
-    assert (found.pseudo, found.epochs) == (300, 0.8 * 60 * 75 // 400)
+    found = plan_epochs(None, labelled=60, pseudo=300, seconds=64.0, read=0.0, epochs=None, steps=2.0)
+    assert (found.pseudo, found.epochs) == (300, 0.8 * 64 * 75 // 400)
 
 
 def test_without_time_for_an_epoch_there_is_no_student(monkeypatch):
