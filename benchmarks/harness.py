@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.record import BenchmarkRecord, commit
+from benchmarks.record import BenchmarkRecord, commit, rounded
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -59,7 +59,8 @@ def finish(
         record.write(RECORDS / f"{name}.json")
     for words in missed:
         print(f"missed: {words}")
-    print(f"{name}: {figure:.4g} {unit} (goal {'at most' if better == 'lower' else 'at least'} {goal:g} {unit})")
+    least = "at most" if better == "lower" else "at least"
+    print(f"{name}: {rounded(figure, digits=4)} {unit} (goal {least} {goal:g} {unit})")
     if args.check and not record.reached:
         sys.exit(1)
 

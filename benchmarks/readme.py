@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.harness import RECORDS, ROOT
+from benchmarks.record import rounded
 from benchmarks.sentences import says, unit_of
 from effnet.arch.catalog import DETECTORS, FAMILIES, get_spec, published, published_ap
 from effnet.arch.cost import cost
@@ -73,7 +74,7 @@ def _value(record: dict[str, Any]) -> str:
     return (
         f"{record['figure']:.2%}"
         if record["name"].startswith("main_job_")
-        else f"{record['figure']:.2g} {unit_of(record)}"
+        else f"{rounded(record['figure'], digits=2)} {unit_of(record)}"
     )
 
 

@@ -66,3 +66,8 @@ def commit(folder: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def rounded(figure: float, *, digits: int) -> str:
+    """Return a figure with about this many digits, and whole if it has more before the point."""
+    return f"{figure:,.0f}" if abs(figure) >= 10**digits else f"{figure:.{digits}g}"

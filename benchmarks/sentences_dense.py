@@ -62,12 +62,13 @@ def _speed(record: Record) -> str:
 def _assigners(record: Record) -> str:
     samples, details = record["samples"], record["details"]
     each = "; ".join(
-        f"{name}: {_span(samples[f'{name}_atss_ap50'])} and {_span(samples[f'{name}_tal_ap50'])}"
+        f"{name}: {_span(samples[f'{name}_atss_ap50'])} (AP {mean(samples[f'{name}_atss_ap']):.1f}) and "
+        f"{_span(samples[f'{name}_tal_ap50'])} (AP {mean(samples[f'{name}_tal_ap']):.1f})"
         for name in ("cards", "nuclei")
     )
     return (
-        f"AP50 of detectors trained for {details['epochs']} epochs after their decoder, with ATSS and with the "
-        f"task-aligned assignment, {each}: the gain of the default, {details['usual']}"
+        f"AP50 of detectors trained for {details['epochs']} epochs after their decoder, {record['n']} draws, with ATSS "
+        f"and with the task-aligned assignment, {each}: the gain of the default, {details['usual']}"
     )
 
 

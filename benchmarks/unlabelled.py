@@ -46,6 +46,7 @@ def main() -> None:
     args = _options()
     samples: dict[str, list[float]] = {}
     details: dict[str, Any] = {"minutes": args.minutes, "epochs": args.epochs, "strategy": args.strategy}
+    details["method"] = args.method
     with tempfile.TemporaryDirectory() as scratch:
         for setting in args.settings.split(","):
             pairs, students, kept = [], [], 0
@@ -96,6 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15.0, help="of each fit")
     parser.add_argument("--epochs", type=int, help="instead of --minutes: those of teacher and student each")
     parser.add_argument("--strategy", default="auto", help="fit.strategy of both sides")
+    parser.add_argument("--method", default="auto", help="fit.unlabelled_method")
     parser.add_argument("--most", type=int, help="unlabelled images at most; by default all")
     parser.add_argument("--settings", default=",".join(SETTINGS), help="DATA:LABELS[:strangers], with commas between")
     return parser.parse_args()
@@ -106,7 +108,7 @@ def _run(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratc
     data, labels, *rest = setting.split(":")
     length = f"{args.minutes:g}m" if args.epochs is None else f"{args.epochs}e"
     kind = f"{setting.replace(':', '-')}-{length}-{args.strategy}-{args.most or 'all'}"
-    name = f"{kind}-{draw}-{'with' if learns else 'without'}"
+    name = f"{kind}-{draw}-{f'with-{args.method}' if learns else 'without'}"
     done, out = args.cache / f"{name}.json", args.cache / name
     if done.is_file():
         found: dict[str, Any] = json.loads(done.read_text())
@@ -126,7 +128,7 @@ def _run(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratc
         max_macs=ROOM * MACS * (side / 224) ** 2,
         strategy=args.strategy,
         seed=draw,
-        unlabelled=others if learns else None,
+        **({"unlabelled": others, "unlabelled_method": args.method} if learns else {}),
         out=out,
         resume=out.is_dir(),
         **({"minutes": args.minutes} if args.epochs is None else {"epochs": args.epochs}),

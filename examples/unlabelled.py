@@ -22,6 +22,8 @@ def main() -> None:
             print(f"round {number}: {found.passed} pseudo-labels, {found.precision:.0%} right on validation images")
             names = result.report.dataset.class_names
             print(", ".join(f"{name} {count}" for name, count in zip(names, found.classes, strict=True)))
+        elif found.thresholds:
+            print(found.sentences[0])
         print(found.sentence)
     print(f"test accuracy {result.test_accuracy:.1%}")
 

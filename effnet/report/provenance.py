@@ -47,6 +47,8 @@ def _students(training: TrainingFacts) -> str:
         return ""
     if not found.students:
         return " Unlabelled images did not make it better, and were not used."
+    if found.method == "freematch":
+        return f" FreeMatch learnt from {found.used:,} unlabelled images as well, and its network replaced it."
     student = "A student of it" if found.students == 1 else "The second of two students of it"
     return f" {student} learnt from {found.used:,} pseudo-labels of unlabelled images as well, and replaced it."
 

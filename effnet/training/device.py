@@ -74,6 +74,14 @@ def normalized(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def pixels_of(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Return the uint8 images [batch, C, R, R] that `normalized` made these of."""
+    mean, std = (
+        torch.tensor(values, device=images.device)[:, None, None] for values in (preprocess.mean, preprocess.std)
+    )
+    return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """Return the autocast type of convolutions and matrix products, None for float32.
 

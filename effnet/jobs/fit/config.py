@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Strategy = Literal["auto", "head", "finetune", "scratch"]
+UnlabelledMethod = Literal["auto", "noisy_student", "freematch"]
 TaskName = Literal["auto", "classify", "detect", "segment"]
 TASKS: Mapping[str, str] = {
     "auto": "auto", "classify": "classification", "detect": "detection", "segment": "segmentation",
@@ -200,9 +201,12 @@ class FitConfig(DeviceConfig):
         metavar="NAME|FILE", repeat=False, command=False,  # its fields are repeated
     )  # fmt: skip
     unlabelled: PathLike | None = option(
-        "Folder of images without labels to learn from as well (Noisy Student).", main=True, metavar="DIR"
+        "Folder of images without labels to learn from as well.", main=True, metavar="DIR"
     )
-    unlabelled_rounds: int = option("Students of the unlabelled images, each of the one before: 1 or 2.", default=1)
+    unlabelled_method: UnlabelledMethod = option(
+        "How: noisy_student, freematch, or auto: freematch for at most 5 training images a class.", default="auto"
+    )
+    unlabelled_rounds: int = option("Students of noisy_student, each of the one before: 1 or 2.", default=1)
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )

@@ -67,20 +67,25 @@ def soft_labels(recipe: Recipe, terms: Terms = ALIKE) -> LossFn:
         logits, rows = model(batch.images).float(), batch.labels.float()
         if batch.mixed is not None:
             rows = batch.mixed.partner.float().lerp(rows, batch.mixed.weight.to(rows.dtype)[:, None])
-        if recipe.loss.name == "bce":
-            weights = rows.sum(1)
-            targets = rows / weights.clamp_min(1e-12)[:, None]
-            each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-            return (weights * each).mean()
-        if terms.offset is not None:
-            logits = logits + terms.offset.to(logits.device)
-        factors = None if terms.weights is None else terms.weights.to(logits.device)
-        if terms.gamma:
-            return focal_loss(logits, rows, gamma=terms.gamma, weights=factors)
-        rows = rows if factors is None else rows * factors
-        return -(rows * torch.log_softmax(logits, dim=1)).sum(1).mean()
+        return soft_labels_loss(logits, rows, recipe, terms)
 
     return loss
+
+
+def soft_labels_loss(logits: Tensor, rows: Tensor, recipe: Recipe, terms: Terms = ALIKE) -> Tensor:
+    """Return the same of logits and soft labels, float32 [batch, classes] each."""
+    if recipe.loss.name == "bce":
+        weights = rows.sum(1)
+        targets = rows / weights.clamp_min(1e-12)[:, None]
+        each = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+        return (weights * each).mean()
+    if terms.offset is not None:
+        logits = logits + terms.offset.to(logits.device)
+    factors = None if terms.weights is None else terms.weights.to(logits.device)
+    if terms.gamma:
+        return focal_loss(logits, rows, gamma=terms.gamma, weights=factors)
+    rows = rows if factors is None else rows * factors
+    return -(rows * torch.log_softmax(logits, dim=1)).sum(1).mean()
 
 
 def noisy_recipe(recipe: Recipe, *, epochs: int) -> Recipe:

@@ -197,6 +197,16 @@ def test_options_that_contradict_it_are_refused(tmp_path):
     more = str(tmp_path)
     refused("unlabelled_rounds must", unlabelled=more, unlabelled_rounds=3, out=tmp_path / "o")
     refused("fit.unlabelled_rounds needs unlabelled images", unlabelled_rounds=2, out=tmp_path / "o")
+    refused("unlabelled_method must be one of auto, noisy_student, freematch; got 'freemach'; did you mean 'freematch'",
+            unlabelled=more, unlabelled_method="freemach", out=tmp_path / "o")  # fmt: skip
+    refused("fit.unlabelled_method needs unlabelled images", unlabelled_method="freematch", out=tmp_path / "o")
+    for reason, options in (
+        ("it has no second round", {"unlabelled_rounds": 2}),
+        ("it learns from no teacher", {"settings": {"loss.teacher": "bundle"}}),
+        ("it cannot have this augment.mixup, loss.name", {"settings": {"augment.mixup": 0.2, "loss.name": "bce"}}),
+    ):
+        refused(f"fit.unlabelled_method=freematch is not possible: {reason}; leave one of the two out",
+                unlabelled=more, unlabelled_method="freematch", out=tmp_path / "o", **options)  # fmt: skip
     refused("cannot sample classes", unlabelled=more, balance="sample", out=tmp_path / "o")
     with pytest.raises(InputError, match=r"trains the whole network, but fit\.strategy is head"):
         check(job_of(FitConfig("digits", unlabelled=more, strategy="head", weights="w", out=tmp_path / "o")))
@@ -225,7 +235,10 @@ def write_classes(root, count):
 
 def test_three_labels_a_class_are_too_few_to_judge_pseudo_labels_and_that_is_said(folder, tmp_path):
     write_classes(tmp_path / "data", 3)
-    result, said = fit(tmp_path / "data", weights="none", unlabelled=folder, epochs=1, out=tmp_path / "out")
+    result, said = fit(
+        tmp_path / "data", weights="none", unlabelled=folder, unlabelled_method="noisy_student", epochs=1,
+        out=tmp_path / "out",
+    )  # fmt: skip
     assert not result.report.training.unlabelled.students
     assert (
         "The precision of pseudo-labels must be measured on at least 5 validation images; there are 3: the unlabelled "
@@ -241,6 +254,13 @@ def test_the_time_decides_the_epochs_then_the_number_of_pseudo_labels(seconds, p
     assert (found.pseudo, found.epochs) == (pseudo, epochs)
     views = found.epochs * (found.pseudo + max(60, -(-found.pseudo // 3)))
     assert views <= 0.8 * seconds * 100
+
+
+def test_an_image_that_costs_two_steps_is_seen_less_often(monkeypatch):
+    """150 steps per second with noise, two an image, without reading: 75 images per second, in 80 % of 64 seconds."""
+    monkeypatch.setattr(student_module, "train_speed", lambda spec: 200.0)
+    found = plan_epochs(None, labelled=60, pseudo=300, seconds=64.0, read=0.0, epochs=None, steps=2.0)
+    assert (found.pseudo, found.epochs) == (300, 0.8 * 64 * 75 // 400)
 
 
 def test_without_time_for_an_epoch_there_is_no_student(monkeypatch):

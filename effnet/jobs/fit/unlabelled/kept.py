@@ -1,8 +1,9 @@
-"""The pseudo-labels of a round on disk, so that a resumed fit learns the same ones."""
+"""What a round learns, on disk, so that a resumed fit learns the same."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from zlib import crc32
 
 from effnet.bundle.weights import load_arrays, write_arrays
@@ -14,19 +15,26 @@ from effnet.training.unlabelled.pseudo import PseudoLabels, Threshold
 
 _FILE = "pseudo_labels.safetensors"
 _STUDENTS = "student-{}"
+Learns = Literal["noisy_student", "freematch"]
+"""How unlabelled images are learnt."""
+
 PARTS = ("mixed", "labelled")
 """The folders of a student's two trainings: on all images, then on the labelled ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """The `pseudo`-labels that a student learns, of `passed` ones, and its epochs: of all, then of labelled images."""
+    """The `pseudo`-labels that a student learns, of `passed` ones, and its epochs: of all, then of labelled images.
 
-    threshold: Threshold
+    FreeMatch has no `threshold` before it begins: its pseudo-labels are the images alone, with a confidence of 0.
+    """
+
+    threshold: Threshold | None
     passed: int
     pseudo: PseudoLabels
     epochs: int
     labelled_epochs: int
+    method: Learns = "noisy_student"
 
 
 def student_folder(folder: Path, number: int) -> Path:
@@ -44,10 +52,11 @@ def write_kept(kept: Kept, folder: Path, images: Unlabelled) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     threshold, pseudo = kept.threshold, kept.pseudo
     facts = {
-        "value": threshold.value, "precision": threshold.precision, "answers": threshold.answers,
         "passed": kept.passed, "epochs": kept.epochs, "labelled_epochs": kept.labelled_epochs,
-        "images": _fingerprint(images),
+        "images": _fingerprint(images), "method": kept.method,
     }  # fmt: skip
+    if threshold is not None:
+        facts |= {"value": threshold.value, "precision": threshold.precision, "answers": threshold.answers}
     arrays = {"indices": pseudo.indices, "classes": pseudo.classes, "confidences": pseudo.confidences}
     write_arrays(arrays, folder / _FILE, metadata={"facts": json.dumps(facts)})
 
@@ -68,12 +77,15 @@ def read_kept(folder: Path, images: Unlabelled) -> Kept | None:
                 f"--resume needs the unlabelled images that the fit began with; those in {images.folder} have changed "
                 "since"
             )
+        method = facts.get("method", "noisy_student")
+        names = () if method == "freematch" else ("value", "precision", "answers")
         return Kept(
-            threshold=Threshold(value=facts["value"], precision=facts["precision"], answers=facts["answers"]),
+            threshold=Threshold(**{name: facts[name] for name in names}) if names else None,
             passed=facts["passed"],
             pseudo=PseudoLabels(**{name: arrays[name] for name in ("indices", "classes", "confidences")}),
             epochs=facts["epochs"],
             labelled_epochs=facts["labelled_epochs"],
+            method=method,
         )
     except (BundleError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} cannot be resumed: {error}; remove the folder to start again") from error

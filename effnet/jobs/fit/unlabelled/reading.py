@@ -1,11 +1,14 @@
 """The unlabelled images of a fit: its options checked, its images read."""
 
 import dataclasses
+from typing import get_args
 
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.unlabelled import read_unlabelled
-from effnet.errors import InputError
+from effnet.errors import InputError, nearest
+from effnet.jobs.fit.config import UnlabelledMethod
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.unlabelled.freematch import check_method
 from effnet.planner.events import Counted
 from effnet.system.bounds import check_whole
 from effnet.tasks.registry import find_task
@@ -19,12 +22,20 @@ def check_unlabelled(job: Job) -> None:
     """Raise InputError for options that contradict --unlabelled."""
     rounds = getattr(job.config, "unlabelled_rounds", 1)
     check_whole("fit.unlabelled_rounds", rounds, least=1, most=MOST_ROUNDS)
+    method, methods = getattr(job.config, "unlabelled_method", "auto"), get_args(UnlabelledMethod)
+    if method not in methods:
+        raise InputError(
+            f"fit.unlabelled_method must be one of {', '.join(methods)}; got {method!r}{nearest(str(method), methods)}"
+        )
     if not job.learns_unlabelled:
+        if method != "auto":
+            raise InputError("fit.unlabelled_method needs unlabelled images; give --unlabelled DIR, or leave it out")
         if rounds != 1:
             raise InputError("fit.unlabelled_rounds needs unlabelled images; give --unlabelled DIR, or leave it out")
         return
     if job.strategy == "head":
         raise InputError("--unlabelled trains the whole network, but fit.strategy is head; leave one of the two out")
+    check_method(job)
     if job.asked.value("balance.method") == "sample":
         raise InputError(
             "--unlabelled cannot sample classes: those of unlabelled images are not known; give --set "
@@ -40,6 +51,7 @@ def with_unlabelled(job: Job, dataset: Dataset, *, read: float) -> Job:
     if not job.learns_unlabelled:
         return job
     _check_data(dataset)
+    check_method(job)  # now the number of processes is known
     job.say(f"Reading the unlabelled images in {job.config.unlabelled}", heading=True)  # type: ignore[union-attr]
     most = None
     if job.deadline.limited and read > 0:

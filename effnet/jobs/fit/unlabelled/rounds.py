@@ -1,12 +1,14 @@
 """Noisy Student: students of a fit's own pseudo-labels for unlabelled images, each judged once on validation images.
 
 Source: Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classification" (arXiv 1911.04252).
+With few labels, FreeMatch instead: one student without a teacher, judged alike.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,9 @@ from effnet.jobs.fit.finetune import Learned
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
-from effnet.jobs.fit.unlabelled.kept import Kept, read_kept, student_folder, write_kept
-from effnet.jobs.fit.unlabelled.student import learn, plan_epochs
+from effnet.jobs.fit.unlabelled.freematch import STEPS, Reached, chosen_method, images_alone, learn_freely
+from effnet.jobs.fit.unlabelled.kept import Kept, Learns, read_kept, student_folder, write_kept
+from effnet.jobs.fit.unlabelled.student import Epochs, learn, plan_epochs
 from effnet.measurement.acceptance import compared
 from effnet.measurement.answers import predict_split
 from effnet.measurement.calibration import Abstain, Calibration, apply_temperature, calibrate, negative_log_likelihood
@@ -67,9 +70,11 @@ def learn_from_unlabelled(bundle: Path, learned: Learned, saved: Saved, fit: Fit
     """
     job, images = fit.job, fit.images
     rounds: list[RoundFacts] = []
+    method, chosen = chosen_method(job, fit.dataset)
+    job.say(chosen)
     for number in range(1, job.config.unlabelled_rounds + 1):  # type: ignore[union-attr]
         job.say(f"Learning from unlabelled images, round {number}", heading=True)
-        facts, student = _round(number, bundle, learned, fit)
+        facts, student = _round(number, bundle, learned, fit, method)
         rounds.append(facts)
         for sentence in facts.sentences:
             job.say(sentence)
@@ -78,36 +83,62 @@ def learn_from_unlabelled(bundle: Path, learned: Learned, saved: Saved, fit: Fit
         learned, saved = student, fit.save(bundle, student)
     record = UnlabelledFacts(
         folder=images.folder, found=images.found, images=len(images.paths), copies=dict(images.copies),
-        notes=images.sentences, teacher=fit.teacher, rounds=tuple(rounds),
+        notes=(*images.sentences, chosen), teacher=fit.teacher, rounds=tuple(rounds), method=method,
     )  # fmt: skip
     return dataclasses.replace(learned, unlabelled=record), saved
 
 
-def _round(number: int, bundle: Path, learned: Learned, fit: Fit) -> tuple[RoundFacts, Learned | None]:
+def _round(number: int, bundle: Path, learned: Learned, fit: Fit, method: Learns) -> tuple[RoundFacts, Learned | None]:
     """Return the facts of a round, and its student if it is kept."""
     folder = student_folder(fit.folder, number)
     kept = read_kept(folder, fit.images)
     if kept is None:
-        found = _pseudo_labelled(number, bundle, learned, fit)
+        free = method == "freematch"
+        found = _every_image(number, learned, fit) if free else _pseudo_labelled(number, bundle, learned, fit)
         if isinstance(found, str):
             return _none(found), None
         write_kept(found, folder, fit.images)
         kept = found
-    student = learn(kept, learned, attempt=fit.attempt, dataset=fit.dataset, folder=folder, root=fit.folder,
-                    seconds=_seconds(number, fit), job=fit.job)  # fmt: skip
+    student, reached = _student(kept, learned, fit, folder=folder, seconds=_seconds(number, fit))
     fit.save(folder / "bundle", student)
     result, better = _compared(bundle, folder / "bundle", fit.dataset)
     verdict = "it is kept" if better else "it is discarded, and the network stays as it was"
-    facts = RoundFacts(
-        threshold=kept.threshold.value, precision=kept.threshold.precision, answers=kept.threshold.answers,
-        passed=kept.passed, used=len(kept.pseudo.classes),
-        classes=tuple(map(int, kept.pseudo.counts(len(fit.dataset.class_names)))), epochs=kept.epochs,
-        labelled_epochs=kept.labelled_epochs, compared=result.to_dict(), kept=better,
-        sentence=f"The student {result.sentence()}: {verdict}",
-    )  # fmt: skip
+    facts = _facts(kept, reached, len(fit.dataset.class_names))
+    facts = dataclasses.replace(
+        facts, compared=result.to_dict(), kept=better, sentence=f"The student {result.sentence()}: {verdict}"
+    )
     if better and student.recipe is not None:
         write_recipe(student.recipe, fit.job.out)
     return facts, student if better else None
+
+
+def _student(
+    kept: Kept, learned: Learned, fit: Fit, *, folder: Path, seconds: float | None
+) -> tuple[Learned, Reached | None]:
+    """Return the student of what is `kept`, and the thresholds of FreeMatch."""
+    shared: Any = {
+        "attempt": fit.attempt, "dataset": fit.dataset, "folder": folder, "root": fit.folder, "seconds": seconds,
+        "job": fit.job,
+    }  # fmt: skip
+    if kept.method == "freematch":
+        return learn_freely(kept, learned, **shared)
+    return learn(kept, learned, **shared), None
+
+
+def _facts(kept: Kept, reached: Reached | None, num_classes: int) -> RoundFacts:
+    """Return the facts of a trained student that is not judged yet."""
+    shared: Any = {"used": len(kept.pseudo.classes), "epochs": kept.epochs, "labelled_epochs": kept.labelled_epochs}
+    shared |= {"compared": None, "kept": False, "sentence": ""}
+    if reached is not None:
+        return RoundFacts(
+            threshold=reached.level, precision=None, answers=0, passed=sum(reached.passed), classes=reached.passed,
+            thresholds=reached.classes, seen=reached.seen, **shared,
+        )  # fmt: skip
+    assert kept.threshold is not None
+    return RoundFacts(
+        threshold=kept.threshold.value, precision=kept.threshold.precision, answers=kept.threshold.answers,
+        passed=kept.passed, classes=tuple(map(int, kept.pseudo.counts(num_classes))), **shared,
+    )  # fmt: skip
 
 
 def _none(sentence: str) -> RoundFacts:
@@ -147,21 +178,41 @@ def _pseudo_labelled(number: int, bundle: Path, learned: Learned, fit: Fit) -> K
     pseudo = pseudo_labels(apply_temperature(answers, temperature), places, threshold.value)
     if not len(pseudo.classes):
         return f"No unlabelled image has a confidence of at least {threshold.value:.3f}"
-    assert isinstance(learned.training.model, Network)
-    spec, speed = learned.training.model.spec, job.pace
-    plan = plan_epochs(
-        spec, labelled=len(dataset.train), pseudo=len(pseudo.classes), seconds=_seconds(number, fit), read=speed.read,
-        epochs=job.config.epochs or job.asked.value("train.epochs"),
-    )  # fmt: skip
-    if plan is None:
-        left = clock_words(_seconds(number, fit) or 0.0)
-        return f"A student was not trained: {left} were left, too little for one epoch"
+    plan = _planned(number, learned, fit, images=len(pseudo.classes))
+    if isinstance(plan, str):
+        return plan
     rng = np.random.default_rng([job.seed, number])
     used = np.sort(rng.permutation(len(pseudo.classes))[: plan.pseudo])
     return Kept(
         threshold=threshold, passed=len(pseudo.classes), pseudo=pseudo.some(used), epochs=plan.epochs,
         labelled_epochs=plan.labelled_epochs,
     )  # fmt: skip
+
+
+def _every_image(number: int, learned: Learned, fit: Fit) -> Kept | str:
+    """Return the images that FreeMatch learns, as many as there is time for; a sentence if there is none."""
+    count = len(fit.images.paths)
+    plan = _planned(number, learned, fit, images=count, steps=STEPS)
+    if isinstance(plan, str):
+        return plan
+    used = np.sort(np.random.default_rng([fit.job.seed, number]).permutation(count)[: plan.pseudo])
+    return Kept(
+        threshold=None, passed=0, pseudo=images_alone(used), epochs=plan.epochs, labelled_epochs=0, method="freematch"
+    )
+
+
+def _planned(number: int, learned: Learned, fit: Fit, *, images: int, steps: float = 1.0) -> Epochs | str:
+    """Return for how long a student of this number of images is trained; a sentence if there is no time."""
+    job = fit.job
+    assert isinstance(learned.training.model, Network)
+    plan = plan_epochs(
+        learned.training.model.spec, labelled=len(fit.dataset.train), pseudo=images, seconds=_seconds(number, fit),
+        read=job.pace.read, epochs=job.config.epochs or job.asked.value("train.epochs"), steps=steps,
+    )  # fmt: skip
+    if plan is None:
+        left = clock_words(_seconds(number, fit) or 0.0)
+        return f"A student was not trained: {left} were left, too little for one epoch"
+    return plan
 
 
 def _seconds(number: int, fit: Fit) -> float | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,22 @@ class Epochs:
 
 
 def plan_epochs(
-    spec: ArchSpec, *, labelled: int, pseudo: int, seconds: float | None, read: float, epochs: int | None
+    spec: ArchSpec,
+    *,
+    labelled: int,
+    pseudo: int,
+    seconds: float | None,
+    read: float,
+    epochs: int | None,
+    steps: float = 1.0,
 ) -> Epochs | None:
     """Return how long a student is trained: for `epochs`, or as long as the `seconds` allow; None if they are too few.
 
-    `read` is the seconds that reading an image takes.
+    `read` is the seconds that reading an image takes; an image costs as much as `steps` training steps.
     """
     if epochs is None:
         assert seconds is not None
-        views = _MIXED_SHARE * seconds / (1 / (_WITH_NOISE * train_speed(spec)) + read)
+        views = _MIXED_SHARE * seconds / (steps / (_WITH_NOISE * train_speed(spec)) + read)
         epochs = min(_MOST_EPOCHS, int(views / _views(labelled, pseudo)))
         if epochs < _LEAST_EPOCHS:
             room = views / _LEAST_EPOCHS
@@ -99,19 +107,17 @@ def learn(
     assert isinstance(teacher.training.model, Network)
     spec = teacher.training.model.spec
     head = read_head(root)
-    first = _recipe(kept, attempt, dataset, spec, head and head[0], job)
+    first = recipe_of(kept, attempt, dataset, spec, head and head[0], job, noisy=noisy_recipe)
     images = student_set(
         dataset, job.unlabelled.split.sources, kept.pseudo,  # type: ignore[union-attr]
         smoothing=first.loss.label_smoothing, seed=job.seed,
     )  # fmt: skip
-    network = network_for(spec, first)
-    if head is not None:
-        load_arrays_(network, head[0], where=str(root / HEAD))
-    elif first.model.zero_classifier:
-        zero_classifier_(network)
+    network = started(spec, first, head and head[0], root)
     loss = StudentLoss(recipe=first, labels=hard_labels(images.train.labels), num_classes=len(dataset.class_names))
-    limit = None if seconds is None else trained_seconds(folder / PARTS[0]) + max(1.0, seconds)
-    mixed = train_in(folder / PARTS[0], network, images, first, attempt=attempt, job=job, seconds=limit, make_loss=loss)
+    mixed = train_in(
+        folder / PARTS[0], network, images, first, attempt=attempt, job=job, seconds=limit_of(folder, seconds),
+        make_loss=loss,
+    )  # fmt: skip
     second = labelled_recipe(first, epochs=kept.labelled_epochs)
     network = network_for(spec, second)
     network.load_state_dict(mixed.model.state_dict())
@@ -126,8 +132,35 @@ def learn(
     )
 
 
-def _recipe(kept: Kept, attempt: Attempt, dataset: Dataset, spec: ArchSpec, state: Any, job: Job) -> Recipe:
-    """Return the recipe of the first training, with the noise; `state` are the weights it starts from, if any."""
+def started(spec: ArchSpec, recipe: Recipe, state: Any, root: Path) -> Network:
+    """Return the network that a student begins as: with the pretrained weights and head, `state`, or from scratch."""
+    network = network_for(spec, recipe)
+    if state is not None:
+        load_arrays_(network, state, where=str(root / HEAD))
+    elif recipe.model.zero_classifier:
+        zero_classifier_(network)
+    return network
+
+
+def limit_of(folder: Path, seconds: float | None) -> float | None:
+    """Return the seconds after which the training on all images ends, with those of earlier sessions."""
+    return None if seconds is None else trained_seconds(folder / PARTS[0]) + max(1.0, seconds)
+
+
+def recipe_of(
+    kept: Kept,
+    attempt: Attempt,
+    dataset: Dataset,
+    spec: ArchSpec,
+    state: Any,
+    job: Job,
+    *,
+    noisy: Callable[..., Recipe],
+) -> Recipe:
+    """Return the recipe of the first training; `state` are the weights it starts from, if any.
+
+    `noisy` makes a recipe that of the method, for a number of epochs.
+    """
     num_train, base = _views(len(dataset.train), len(kept.pseudo.classes)), attempt.recipe
     if num_train >= _MANY and base.train.batch_size == _SMALL_BATCH:
         train = dataclasses.replace(base.train, batch_size=2 * _SMALL_BATCH, lr=base.train.lr * math.sqrt(2))
@@ -142,7 +175,7 @@ def _recipe(kept: Kept, attempt: Attempt, dataset: Dataset, spec: ArchSpec, stat
         for name, value in job.asked.settings.items()
         if name not in _OWN and not name.startswith("loss.teacher") and name != "loss.feature_weight"
     }
-    return with_values(noisy_recipe(base, epochs=kept.epochs), settings)
+    return with_values(noisy(base, epochs=kept.epochs), settings)
 
 
 def _joined(mixed: TrainResult, last: TrainResult) -> dict[str, Any]:
