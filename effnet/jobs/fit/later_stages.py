@@ -63,12 +63,14 @@ def with_later_stages(
 
     `epoch_seconds` are those of an epoch on the whole network; the recipe's epochs are as many as may follow.
     """
+    if pick_device().type != "cpu" or _needs_images(recipe):
+        return recipe
     stages = early_stages(spec, most=_STRIDE)
     whole, later = train_speed(spec), train_speed(spec, kept_stages=stages)
     views = min(_VIEWS, _MOST_BYTES // (map_bytes(spec, stages) * num_train))
     maps = views * num_train * _FORWARD * (1 / whole - 1 / later)
     epochs = min(_EPOCHS, int((seconds - maps) * later / num_train))
-    if views < _LEAST_VIEWS or epochs < _LEAST_EPOCHS or _needs_images(recipe):
+    if views < _LEAST_VIEWS or epochs < _LEAST_EPOCHS:
         return recipe
     rest = int((seconds - maps - epochs * num_train / later) / epoch_seconds)
     kept = Kept(views=views, epochs=epochs, stages=stages, alone=rest < _LEAST_WHOLE)

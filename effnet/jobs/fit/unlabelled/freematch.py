@@ -129,5 +129,6 @@ def learn_freely(
         training=dataclasses.replace(trained, seconds=before.training.seconds + trained.seconds),
         recipe=recipe,
         validation=None,
+        later=None,
     )
     return student, reached

@@ -129,6 +129,7 @@ def learn(
         training=dataclasses.replace(last, **_joined(mixed, last), seconds=spent),
         recipe=first,
         validation=None,
+        later=None,
     )
 
 

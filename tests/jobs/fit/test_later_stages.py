@@ -1,0 +1,57 @@
+"""What is trained in the minutes: the later stages on kept feature maps, the whole network, or both."""
+
+import dataclasses
+
+import pytest
+
+from effnet.arch.catalog import get_spec
+from effnet.jobs.fit.later_stages import with_later_stages
+from effnet.training.recipe.file import with_values
+from effnet.training.recipe.schema import Recipe
+
+SPEC = dataclasses.replace(get_spec("lite0"), resolution=96, num_classes=10)
+RECIPE = with_values(Recipe(), {"train.epochs": 30})
+
+
+def planned(monkeypatch, seconds, *, num_train=1000, recipe=RECIPE):
+    """Return the recipe for a machine that trains 100 images a second, and 400 on the maps of three stages."""
+
+    def speed(spec, *, kept_stages=0):
+        assert kept_stages in (0, 3)
+        return 400.0 if kept_stages else 100.0
+
+    monkeypatch.setattr("effnet.jobs.fit.later_stages.train_speed", speed)
+    return with_later_stages(recipe, SPEC, num_train=num_train, seconds=seconds, epoch_seconds=num_train / 100)
+
+
+# The maps of four views take 4 x 1,000 x (1/100 - 1/400) / 3 = 10 s, an epoch on them 2.5 s, one of all stages 10 s.
+@pytest.mark.parametrize(
+    ("seconds", "later", "alone", "whole"),
+    [
+        (24, 0, False, 30),
+        (26, 6, True, 1),
+        (84, 29, True, 1),
+        (134, 30, True, 4),
+        (136, 30, False, 5),
+        (900, 30, False, 30),
+    ],
+)
+def test_the_later_stages_come_first_and_the_whole_network_if_there_is_time(monkeypatch, seconds, later, alone, whole):
+    found = planned(monkeypatch, seconds)
+    if not later:
+        assert found == RECIPE
+        return
+    assert (found.kept.views, found.kept.stages, found.kept.epochs, found.kept.alone) == (4, 3, later, alone)
+    assert found.train.epochs == whole
+
+
+def test_views_are_as_many_as_the_disk_may_hold(monkeypatch):
+    # 2 bytes of 40 channels at 12 x 12 places: 11,520 for each view.
+    assert planned(monkeypatch, 10**9, num_train=60_000).kept.views == 2
+    assert planned(monkeypatch, 10**9, num_train=100_000).kept.views == 0
+
+
+@pytest.mark.parametrize("settings", [{"loss.teacher": "bundle"}, {"train.micro_batch": 8}])
+def test_what_needs_images_keeps_no_maps(monkeypatch, settings):
+    recipe = with_values(RECIPE, settings)
+    assert planned(monkeypatch, 900, recipe=recipe) == recipe
