@@ -31,9 +31,7 @@ def _tuned(training: TrainingFacts, passes: str, kept: str) -> str:
     first, none = training.later, "; none was better than the head alone, which was kept"
     if first is None:
         return f"the whole network fine-tuned for {passes}{kept or none}"
-    what = (
-        f"what follows stage {first.stages} of the network, on kept feature maps of {first.views} views of each image"
-    )
+    what = f"what follows stage {first.stages}, on kept feature maps of {first.views} views of each image"
     if training.recipe and training.recipe["kept"]["alone"]:
         return f"{what}, for {passes}{kept or none}"
     before = "; none was better than before, and those weights were kept"

@@ -24,6 +24,7 @@ from effnet.jobs.fit.finetune import _recipe
 from effnet.nn.network import build
 from effnet.planner.events import Counted, Said
 from effnet.planner.timetable import Pace
+from effnet.report.provenance import method_sentence
 from effnet.training.transfer.head import scored_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -314,11 +315,31 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
     monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
+    options["settings"] = {"kept.views": 0}
     report = fit(stripes, weights=small_bundle, strategy="finetune", **options).report.to_dict()
     recipe = json.loads((tmp_path / "out" / "run" / "attempt-1" / "recipe.json").read_text())
     assert recipe == report["training"]["recipe"]
     # 9 images per second in 0.8 of nearly a minute, 159 per epoch.
     assert recipe["train"]["epochs"] == len(report["training"]["epochs"]) == 2
+
+
+def test_the_later_stages_are_trained_alone_where_the_minutes_allow_no_more(
+    stripes, small_bundle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
+    monkeypatch.setattr(
+        "effnet.jobs.fit.later_stages.train_speed", lambda spec, *, kept_stages=0: 36.0 if kept_stages else 9.0
+    )
+    monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
+    options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
+    found = fit(stripes, weights=small_bundle, strategy="finetune", **options).report
+    later = found.training.later
+    # Of nearly a minute, the maps of four views take 4 x 159 x (1/9 - 1/36) / 3 = 18 s, an epoch on them 4.4.
+    assert (later.views, later.epochs) == (4, 9)
+    assert len(found.training.epochs) == 9
+    assert found.training.recipe["kept"]["alone"]
+    expected = f"then what follows stage {later.stages}, on kept feature maps of 4 views of each image, for 9 epochs"
+    assert expected in method_sentence(found)
 
 
 def test_a_file_that_misses_its_budget_gives_way_to_a_lower_resolution(lite0_file, photos, tmp_path):
