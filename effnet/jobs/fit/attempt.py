@@ -305,6 +305,8 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             spec, attempt, dataset, weights=candidate.weights, seconds=seconds, folder=folder, job=job
         )
     recipe = attempt.recipe
+    if recipe.kept.views:
+        job.say("No feature maps are kept: there are no pretrained weights, and all stages must be trained")
     job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
     write_recipe(recipe, job.out)
     model = network_for(spec, recipe)

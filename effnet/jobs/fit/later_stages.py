@@ -10,6 +10,7 @@ from typing import Any
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
+from effnet.errors import InputError
 from effnet.nn.network import Network
 from effnet.planner.dense_recipe import early_stages
 from effnet.planner.events import Counted, Listener, Said
@@ -101,6 +102,11 @@ def later_stages_(
     These are the seconds of this session and, as those of the result, of earlier ones; the maps count.
     """
     begun, device, own, plan = time.monotonic(), pick_device(), folder / LATER, recipe.kept
+    if plan.stages >= len(network.stages):
+        raise InputError(
+            f"kept.stages must leave a stage to train, so be at most {len(network.stages) - 1}; got {plan.stages}: "
+            "choose fewer, or set fit.strategy=head"
+        )
     before = trained_seconds(own)
     maps = own / "maps"
     text = f"Training what follows stage {plan.stages}, for {plan.epochs} epochs on kept feature maps"

@@ -8,6 +8,7 @@ from effnet.data.inspection.inspect import DataReport, describe, inspect_and_joi
 from effnet.data.inspection.mirrors import why_not_mirrored, with_mirrors_judged
 from effnet.data.inspection.shapes import resize_note
 from effnet.data.inspection.unreadable import without_unreadable
+from effnet.errors import InputError
 from effnet.jobs.fit.config import TASKS
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.other_tasks import check_answers
@@ -70,9 +71,24 @@ def _task(job: Job) -> str:
     return TASKS[getattr(job.config, "task", "auto")]
 
 
+def _check_kept(job: Job, dataset: Dataset) -> None:
+    """Raise InputError if kept feature maps are requested where none can be kept."""
+    reason = ""
+    if job.config.VERB == "train" or job.config.weights == "none" or job.strategy == "scratch":
+        reason = "without pretrained weights the first stages must be trained too"
+    elif dataset.task == "segmentation":
+        reason = "a segmenter learns from new views of its masks"
+    elif job.ranks.size > 1:
+        reason = f"one process keeps them, and there are {job.ranks.size}"
+    if reason:
+        raise InputError(f"kept.views must be 0 here, got {job.asked.value('kept.views')}: {reason}; leave it out")
+
+
 def check_recipe(job: Job, dataset: Dataset) -> None:
     """Raise InputError for options that the task lacks and other classes of a teacher; warn of flips that may harm."""
     check_answers(job, dataset)
+    if job.asked.value("kept.views"):
+        _check_kept(job, dataset)
     if teacher := job.asked.value("loss.teacher"):
         read_teacher(teacher, class_names=dataset.class_names, channels=dataset.channels)
     if job.asked.value("augment.flip"):

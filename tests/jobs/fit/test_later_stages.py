@@ -3,8 +3,11 @@
 import dataclasses
 
 import pytest
+from procedures import QUICK
 
+from effnet import fit
 from effnet.arch.catalog import get_spec
+from effnet.errors import InputError
 from effnet.jobs.fit.later_stages import with_later_stages
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
@@ -56,3 +59,23 @@ def test_views_are_as_many_as_the_disk_may_hold(monkeypatch):
 def test_what_needs_images_keeps_no_maps(monkeypatch, settings):
     recipe = with_values(RECIPE, settings)
     assert planned(monkeypatch, 200, recipe=recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "none"}, "kept.views must be 0 here, got 2: without pretrained weights"),
+        ({"strategy": "scratch"}, "kept.views must be 0 here, got 2: without pretrained weights"),
+        ({"strategy": "head"}, "no effect with fit.strategy=head"),
+        (
+            {"strategy": "finetune", "epochs": 1, "settings": {"kept.stages": 7}},
+            "kept.stages must leave a stage to train",
+        ),
+    ],
+)
+def test_maps_that_cannot_be_kept_are_refused(options, message, stripes, small_bundle, tmp_path):
+    weights = {"weights": small_bundle} if options.get("strategy") not in (None, "scratch") else {}
+    settings = {"kept.views": 2} | options.pop("settings", {})
+    with pytest.raises(InputError, match=message):
+        fit(stripes, settings=settings, out=tmp_path / "out", procedure=QUICK, **weights, **options)
+    assert not (tmp_path / "out" / "config.json").exists()
