@@ -95,12 +95,15 @@ class _Limit:
         speed = num_train / self.epoch(spec, dataset)
         return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
 
-    def with_later_stages(self, recipe: Recipe, spec: ArchSpec, dataset: Dataset, *, spent: float) -> Recipe:
+    def with_later_stages(
+        self, recipe: Recipe, spec: ArchSpec, dataset: Dataset, *, spent: float, folder: Path
+    ) -> Recipe:
         """Return the recipe with what is trained in the rest; see effnet.jobs.fit.later_stages."""
         rest = self.left() if self.minutes is None or self.pace is not None else 60 * self.minutes - spent
         return with_later_stages(
-            recipe, spec, num_train=len(dataset.train), seconds=rest, epoch_seconds=self.epoch(spec, dataset)
-        )
+            recipe, spec, num_train=len(dataset.train), seconds=rest, epoch_seconds=self.epoch(spec, dataset),
+            folder=folder,
+        )  # fmt: skip
 
     def seconds(self, folder: Path, *, spent: float) -> float | None:
         """Return the seconds of training after which it ends, including those of earlier sessions."""
@@ -213,7 +216,7 @@ def _too_late(recipe: Recipe, spec: ArchSpec, dataset: Dataset, limit: _Limit, f
     if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
         return ""
     needs, left = limit.epoch(spec, dataset), limit.left()
-    if left >= needs or limit.with_later_stages(recipe, spec, dataset, spent=0).kept.views:
+    if left >= needs or limit.with_later_stages(recipe, spec, dataset, spent=0, folder=folder).kept.views:
         return ""
     return not_enough("Fine-tuning was not begun, the head stays", needs=needs, left=left)
 
@@ -330,6 +333,6 @@ def _recipe(
     others = {name: value for name, value in settings.items() if name not in ("train.epochs", "train.seed")}
     recipe = with_values(recipe, others)
     if kept and timed and not any(name.startswith("kept.") for name in others):
-        recipe = limit.with_later_stages(recipe, spec, dataset, spent=spent)
+        recipe = limit.with_later_stages(recipe, spec, dataset, spent=spent, folder=folder)
     write_text(path, json.dumps(recipe.to_dict()))
     return recipe

@@ -148,10 +148,9 @@ def keep(
         return found.permute(0, 2, 3, 1).half().cpu().numpy()
 
     folder.mkdir(parents=True, exist_ok=True)
-    held_out = dataset.val if len(dataset.val) else split
     return Kept(
-        train=_stored(folder / "views", ((maps(p), i) for p, i in drawn()), rows=views * count),
-        held_out=_stored(folder / "held_out", ((maps(p), i) for p, i in whole()), rows=len(held_out)),
+        train=_stored(folder / "views", ((maps(p), i) for p, i in drawn())),
+        held_out=_stored(folder / "held_out", ((maps(p), i) for p, i in whole())),
         images=count,
     )
 
@@ -170,23 +169,26 @@ def _viewed(
             yield chunk[0], np.stack(images), indices
 
 
-def _stored(path: Path, batches: Iterable[tuple[np.ndarray, Sequence[int]]], *, rows: int) -> Maps:
-    """Return the maps of batches, at most `rows`, from the files PATH.npy and PATH_of.npy if they are there."""
-    whole, of = path.with_name(f"{path.name}.npy"), path.with_name(f"{path.name}_of.npy")
+def _stored(path: Path, batches: Iterable[tuple[np.ndarray, Sequence[int]]]) -> Maps:
+    """Return the maps of batches, from PATH.maps and PATH.npz if they are there.
+
+    The first is written as it comes, so that a full disk is an error (a mapped file would end the process), and gets
+    its name when it is whole.
+    """
+    whole, about = path.with_suffix(".maps"), path.with_suffix(".npz")
     if not whole.is_file():
-        part, found, indices = path.with_name(f"{path.name}.part"), None, list[int]()
-        for maps, own in batches:
-            if found is None:
-                shape = (rows, *maps.shape[1:])
-                found = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-            found[len(indices) : len(indices) + len(maps)] = maps
-            indices.extend(own)
-        assert found is not None, "a split without a readable image is refused before"
-        found.flush()
-        np.save(of, np.array(indices))
+        part, indices, shape = path.with_suffix(".part"), list[int](), ()
+        with open(part, "wb") as file:
+            for maps, own in batches:
+                file.write(np.ascontiguousarray(maps, np.float16).data)
+                indices.extend(own)
+                shape = maps.shape[1:]
+        np.savez(about, indices=np.array(indices), shape=np.array(shape))
         part.replace(whole)
-    indices_of = np.load(of)
-    return Maps(values=np.load(whole, mmap_mode="r")[: len(indices_of)], indices=indices_of)
+    with np.load(about) as found:
+        indices_of, sides = found["indices"], found["shape"].tolist()
+    values = np.memmap(whole, np.float16, "r", shape=(len(indices_of), *sides))
+    return Maps(values=values, indices=indices_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,6 +1,9 @@
 """What is trained in the minutes: the later stages on kept feature maps, the whole network, or both."""
 
 import dataclasses
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from procedures import QUICK
@@ -24,7 +27,9 @@ def planned(monkeypatch, seconds, *, num_train=1000, recipe=RECIPE):
         return 400.0 if kept_stages else 100.0
 
     monkeypatch.setattr("effnet.jobs.fit.later_stages.train_speed", speed)
-    return with_later_stages(recipe, SPEC, num_train=num_train, seconds=seconds, epoch_seconds=num_train / 100)
+    return with_later_stages(
+        recipe, SPEC, num_train=num_train, seconds=seconds, epoch_seconds=num_train / 100, folder=Path()
+    )
 
 
 # The maps of four views take 4 x 1,000 x (1/100 - 1/400) / 3 = 10 s, an epoch on them 2.5 s, one of all stages 10 s.
@@ -53,6 +58,8 @@ def test_views_are_as_many_as_the_disk_may_hold(monkeypatch):
     # 2 bytes of 40 channels at 12 x 12 places: 11,520 for each view.
     assert planned(monkeypatch, 10_000, num_train=60_000).kept.views == 2
     assert planned(monkeypatch, 20_000, num_train=100_000).kept.views == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * 3 * 11_520_000))
+    assert planned(monkeypatch, 200).kept.views == 3
 
 
 @pytest.mark.parametrize("settings", [{"loss.teacher": "bundle"}, {"train.micro_batch": 8}])
