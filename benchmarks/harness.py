@@ -51,7 +51,7 @@ def finish(
         better=better,
         command=command_line(),
         commit=commit(ROOT),
-        samples=samples,
+        samples=dict(samples),  # not of a subclass, which dataclasses cannot copy
         details=details or {},
         missed=tuple(missed),
     )

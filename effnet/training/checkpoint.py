@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -100,11 +101,20 @@ def load_checkpoint_(folder: Path, state: State, *, say: Callable[[str], None]) 
 
 def trained_seconds(folder: Path) -> float:
     """Return the training time in seconds stored in the last checkpoint in `folder`; 0 without one."""
+    return float(_position_in(folder).get("seconds", 0.0))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the last checkpoint in `folder` is that of a finished run."""
+    return bool(_position_in(folder).get("finished"))
+
+
+def _position_in(folder: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(folder / CHECKPOINT, framework="pt") as file:
-            return float(json.loads(file.metadata()["position"])["seconds"])
+            return dict(json.loads(file.metadata()["position"]))
     except _UNREADABLE:  # reported when the run is resumed
-        return 0.0
+        return {}
 
 
 def begin_together_(folder: Path, state: State, ranks: Ranks, *, say: Callable[[str], None]) -> Position:

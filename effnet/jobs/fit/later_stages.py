@@ -15,13 +15,14 @@ from effnet.nn.network import Network
 from effnet.planner.dense_recipe import early_stages
 from effnet.planner.events import Counted, Listener, Said
 from effnet.planner.settings import MOST_TUNING_EPOCHS
-from effnet.training.checkpoint import trained_seconds
+from effnet.training.checkpoint import is_finished, trained_seconds
 from effnet.training.device import pick_device
+from effnet.training.input.own import Lazy
 from effnet.training.loop import TrainResult, train
 from effnet.training.recipe.kept import Kept
 from effnet.training.recipe.schema import Recipe
 from effnet.training.speed import train_speed
-from effnet.training.transfer.kept import keep, kept_learning, kept_recipe, map_bytes, tail_of
+from effnet.training.transfer.kept import KeptMaps, keep, kept_learning, kept_recipe, map_bytes, tail_of
 
 # The boundary: the maps after the last stage of at most this stride are a quarter of the work behind them, and small.
 _STRIDE = 8
@@ -113,18 +114,23 @@ def later_stages_(
     maps = own / "maps"
     text = f"Training what follows stage {plan.stages}, for {plan.epochs} epochs on kept feature maps"
     listener(Said(text=text, heading=True))
-    kept = keep(
-        network, dataset, recipe, preprocess, stages=plan.stages, views=plan.views, folder=maps, device=device,
-        progress=lambda done, total: listener(Counted(label="feature maps", done=done, total=total)),
-    )  # fmt: skip
-    tail = tail_of(network, plan.stages)
+
+    def make() -> KeptMaps:
+        return keep(
+            network, dataset, recipe, preprocess, stages=plan.stages, views=plan.views, folder=maps, device=device,
+            progress=lambda done, total: listener(Counted(label="feature maps", done=done, total=total)),
+        )  # fmt: skip
+
+    kept, tail = Lazy(make), tail_of(network.to(device), plan.stages)
+    if not is_finished(own):
+        kept.get()  # before the seconds of training are counted
     found = train(
         tail, dataset, kept_recipe(recipe), preprocess, folder=own, listener=listener, device=device,
         learning=kept_learning(dataset, kept),
         deadline_seconds=None if deadline_seconds is None else deadline_seconds - (time.monotonic() - begun),
     )  # fmt: skip
     network.load_state_dict(found.model.state_dict(), strict=False)
-    shutil.rmtree(maps)
+    shutil.rmtree(maps, ignore_errors=True)
     seconds = before + time.monotonic() - begun
     training = dataclasses.replace(found, model=network.eval(), seconds=seconds)
     return Later(stages=plan.stages, views=plan.views, training=training)

@@ -5,9 +5,8 @@ They belong to some random views of each image, drawn before. The rows of `Kept`
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from effnet.training.detection.views import padded
 from effnet.training.device import normalized, to_pixels
 from effnet.training.input.augment import augment_batch
 from effnet.training.input.batches import CACHE_BYTES
-from effnet.training.input.own import HeldOut
+from effnet.training.input.own import HeldOut, Lazy
 from effnet.training.losses import Batch, LossFn
 from effnet.training.recipe.schema import Recipe
 
@@ -63,23 +62,8 @@ class Kept:
 class KeptDataset(Dataset):
     """A data set of which feature maps are kept: the images are read when the first of them are needed."""
 
-    views: "Later"
-    held_out: "Later"
-
-
-class Later:
-    """Feature maps that are computed when they are first needed."""
-
-    def __init__(self, make: Callable[[], Kept]) -> None:
-        self._make, self._lock = make, Lock()
-        self._found: Kept | None = None
-
-    def get(self) -> Kept:
-        """Return the feature maps."""
-        with self._lock:
-            if self._found is None:
-                self._found = self._make()
-            return self._found
+    views: Lazy[Kept]
+    held_out: Lazy[Kept]
 
 
 def kept_recipe(recipe: Recipe, stages: int) -> Recipe:
@@ -104,8 +88,8 @@ def kept_dataset(
     fields = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(Dataset)}
     return KeptDataset(
         **fields,
-        views=Later(lambda: _keep_views(model, dataset.train, recipe, preprocess, device)),
-        held_out=Later(lambda: _keep_held_out(model, val, recipe, preprocess, device)),
+        views=Lazy(lambda: _keep_views(model, dataset.train, recipe, preprocess, device)),
+        held_out=Lazy(lambda: _keep_held_out(model, val, recipe, preprocess, device)),
     )
 
 

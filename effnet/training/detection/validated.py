@@ -19,10 +19,10 @@ from effnet.tasks.boxes.record import Detections
 from effnet.tasks.boxes.whole import decoder_of
 from effnet.training.detection.head import Answers, Heads
 from effnet.training.detection.inputs import Shown
-from effnet.training.detection.kept import Later
 from effnet.training.detection.views import padded
 from effnet.training.device import to_input
 from effnet.training.distributed.ranks import ALONE, Ranks
+from effnet.training.input.own import Lazy
 from effnet.training.recipe.schema import Recipe
 
 # Of more classes each AP50 is too much to say. An AP50 below the second is nearly nothing, and wants a reason.
@@ -75,7 +75,7 @@ def validate(
     ranks: Ranks = ALONE,
     *,
     num_classes: int,
-    kept: Later | None = None,
+    kept: Lazy | None = None,
 ) -> BoxesValidated:
     """Return the result of `model`, in evaluation mode, on the batches of `effnet.training.detection.inputs`.
 

@@ -1,7 +1,8 @@
 """Batches of tasks whose targets move with the pixels, such as boxes and masks: what they make themselves."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
 from effnet.training.recipe.schema import Recipe
 
+T = TypeVar("T")
 HeldOut = Callable[[], Iterable[tuple[np.ndarray, Any]]]
 """A function that gives the held-out images, uint8 [batch, height, width, C], with what `validate` compares them to."""
 
@@ -38,3 +40,18 @@ class OwnInput(Protocol):
     def held_out(self, split: Split, recipe: Recipe, preprocess: Preprocess, *, batch_size: int, limit: int) -> HeldOut:
         """Return the images of a split as they are evaluated; if they fit into `limit` bytes, they are decoded once."""
         ...
+
+
+class Lazy(Generic[T]):
+    """What is made when it is first needed, by whichever thread; a finished run that is resumed needs none."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, Lock()
+        self._found: T | None = None
+
+    def get(self) -> T:
+        """Return it."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._make()
+            return self._found

@@ -27,7 +27,7 @@ from effnet.system.machine import usable_cores
 from effnet.training.device import normalized, to_pixels
 from effnet.training.input.augment import augment_batch
 from effnet.training.input.batches import augmented, cached_loader, eval_batches
-from effnet.training.input.own import HeldOut
+from effnet.training.input.own import HeldOut, Lazy
 from effnet.training.learning import Learning, learning_of
 from effnet.training.recipe.schema import Recipe
 
@@ -45,7 +45,7 @@ class Maps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Kept:
+class KeptMaps:
     """The feature maps of the training images, whose row is view times images plus image, and of the held-out ones."""
 
     train: Maps
@@ -111,12 +111,12 @@ def keep(
     folder: Path,
     device: torch.device,
     progress: Progress = lambda done, total: None,
-) -> Kept:
+) -> KeptMaps:
     """Return the feature maps after the first `stages` stages, in files of `folder`: those that are whole are kept.
 
     View v of image i depends on the recipe's seed, v and i alone. An image that cannot be read is replaced by the next.
     """
-    front = front_of(network.to(device).eval(), stages)
+    front = front_of(network, stages).to(device).eval()
     split, count, seed = dataset.train, len(dataset.train), recipe.train.seed
     load = cached_loader(split, preprocess)
 
@@ -148,7 +148,7 @@ def keep(
         return found.permute(0, 2, 3, 1).half().cpu().numpy()
 
     folder.mkdir(parents=True, exist_ok=True)
-    return Kept(
+    return KeptMaps(
         train=_stored(folder / "views", ((maps(p), i) for p, i in drawn())),
         held_out=_stored(folder / "held_out", ((maps(p), i) for p, i in whole())),
         images=count,
@@ -196,7 +196,7 @@ class KeptInputs:
     """The module `inputs` of a task on kept feature maps: a view of an image is a feature map of one of its views."""
 
     dataset: Dataset
-    kept: Kept
+    kept: Lazy[KeptMaps]
 
     def views(self, split: Split, recipe: Recipe, preprocess: Preprocess, *, limit: int) -> "KeptInputs":
         """Return the views of the training images."""
@@ -204,8 +204,9 @@ class KeptInputs:
 
     def view(self, index: int, recipe: Recipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return the feature map of one of the views of an image, and its label."""
-        row = int(rng.integers(self.kept.views)) * self.kept.images + index
-        return self.kept.train.values[row], self.dataset.train.labels[self.kept.train.indices[row]]
+        kept = self.kept.get()
+        row = int(rng.integers(kept.views)) * kept.images + index
+        return kept.train.values[row], self.dataset.train.labels[kept.train.indices[row]]
 
     def stack(self, targets: Sequence[np.ndarray]) -> np.ndarray:
         """Return the labels of a batch."""
@@ -213,9 +214,10 @@ class KeptInputs:
 
     def held_out(self, split: Split, recipe: Recipe, preprocess: Preprocess, *, batch_size: int, limit: int) -> HeldOut:
         """Return a function that gives the feature maps of the held-out images with their labels."""
-        maps, held = self.kept.held_out, self.dataset.val if len(self.dataset.val) else self.dataset.train
+        held = self.dataset.val if len(self.dataset.val) else self.dataset.train
 
         def stream() -> Iterator[tuple[np.ndarray, Any]]:
+            maps = self.kept.get().held_out
             for first in range(0, len(maps.values), batch_size):
                 rows = slice(first, first + batch_size)
                 yield np.array(maps.values[rows]), held.labels[maps.indices[rows]]
@@ -233,6 +235,6 @@ class _KeptLearning:
         return getattr(self._learning, name)
 
 
-def kept_learning(dataset: Dataset, kept: Kept) -> Learning:
-    """Return how a task is learnt from kept feature maps instead of images."""
+def kept_learning(dataset: Dataset, kept: Lazy[KeptMaps]) -> Learning:
+    """Return how a task is learnt from feature maps instead of images; they are made when they are first needed."""
     return cast(Learning, _KeptLearning(learning_of(dataset), KeptInputs(dataset=dataset, kept=kept)))

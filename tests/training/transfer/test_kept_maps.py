@@ -9,6 +9,7 @@ from effnet.nn.network import build
 from effnet.progress import EpochEnd
 from effnet.training.device import to_input
 from effnet.training.input.batches import augmented, cached_loader
+from effnet.training.input.own import Lazy
 from effnet.training.loop import train
 from effnet.training.recipe.file import with_values
 from effnet.training.transfer.kept import front_of, keep, kept_learning, kept_recipe, tail_of
@@ -26,7 +27,7 @@ def kept_of(model, dataset, folder, recipe=RECIPE):
 
 def trained(folder, *, recipe=RECIPE, listener=None):
     model, dataset = build(tiny_spec(), dropout=0.2, seed=0), tiny_dataset()
-    kept = kept_of(model, dataset, folder / "maps", recipe)
+    kept = Lazy(lambda: kept_of(model, dataset, folder / "maps", recipe))
     result = train(
         tail_of(model, recipe.kept.stages),
         dataset,
@@ -60,7 +61,7 @@ def test_rows_are_the_views_of_training_and_the_held_out_images(tmp_path):
         view = augmented(load(index), recipe, PREPROCESS, rng=np.random.default_rng([0, number, index]))
         expected = front(to_input(view[None], PREPROCESS, CPU))[0].detach().permute(1, 2, 0).numpy()
         np.testing.assert_allclose(kept.train.values[number * 40 + index], expected, rtol=2e-3, atol=2e-3)
-    learning = kept_learning(dataset, kept)
+    learning = kept_learning(dataset, Lazy(lambda: kept))
     held_out = learning.inputs.held_out(dataset.val, recipe, PREPROCESS, batch_size=5, limit=0)
     found = learning.validate(tail_of(model, 1).eval(), held_out(), PREPROCESS, CPU)
     images = [(np.stack(dataset.val.sources), dataset.val.labels)]
@@ -97,6 +98,6 @@ def test_an_unreadable_image_gives_way_to_the_next(tmp_path):
     dataset.train.sources[2] = str(tmp_path / "absent.png")
     kept = kept_of(build(tiny_spec(), seed=0), dataset, tmp_path)
     assert kept.train.indices.tolist() == [0, 1, 3, 3, 4, 5] * 2
-    inputs = kept_learning(dataset, kept).inputs
+    inputs = kept_learning(dataset, Lazy(lambda: kept)).inputs
     _, label = inputs.view(2, RECIPE, np.random.default_rng(0))
     assert label == dataset.train.labels[3]
