@@ -81,23 +81,20 @@ def map_bytes(spec: ArchSpec, stages: int) -> int:
 
 
 def kept_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe of fine-tuning on kept feature maps: their views were drawn and augmented before."""
-    return dataclasses.replace(
-        recipe,
-        train=dataclasses.replace(
-            recipe.train,
-            epochs=recipe.kept.epochs,
-            lr=recipe.kept.lr or recipe.train.lr,
-            patience=0,
-            micro_batch=0,
-            precise_norms=0,
-            start_counts=True,
-        ),
-        augment=dataclasses.replace(
-            recipe.augment, policy="none", rotation=0.0, jitter=0.0, erasing=0.0, noise=0.0, blur=0.0, jpeg=0.0
-        ),
-        stages=(),
+    """Return the recipe of fine-tuning on kept feature maps: their views were drawn and augmented before.
+
+    What needs images, a teacher and attacks, is left to the epochs that follow.
+    """
+    kept, train, loss = recipe.kept, recipe.train, recipe.loss
+    augment = dataclasses.replace(
+        recipe.augment, policy="none", rotation=0.0, jitter=0.0, erasing=0.0, noise=0.0, blur=0.0, jpeg=0.0,
+        adversarial=0.0,
+    )  # fmt: skip
+    train = dataclasses.replace(
+        train, epochs=kept.epochs, lr=kept.lr or train.lr, patience=0, micro_batch=0, precise_norms=0, start_counts=True
     )
+    loss = dataclasses.replace(loss, teacher="", teacher_views=0, feature_weight=0.0)
+    return dataclasses.replace(recipe, train=train, augment=augment, loss=loss, stages=())
 
 
 def keep(
