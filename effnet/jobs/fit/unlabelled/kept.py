@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 from effnet.bundle.weights import load_arrays, write_arrays
@@ -51,7 +51,7 @@ def write_kept(kept: Kept, folder: Path, images: Unlabelled) -> None:
     """Write the pseudo-labels of `images` into the folder of a student."""
     folder.mkdir(parents=True, exist_ok=True)
     threshold, pseudo = kept.threshold, kept.pseudo
-    facts = {
+    facts: dict[str, Any] = {
         "passed": kept.passed, "epochs": kept.epochs, "labelled_epochs": kept.labelled_epochs,
         "images": _fingerprint(images), "method": kept.method,
     }  # fmt: skip
