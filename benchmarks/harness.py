@@ -16,14 +16,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 
 
-def options(description: str, *, n: int, cache: str = "") -> argparse.Namespace:
-    """Return the options of every benchmark, and `--cache DIR` if `cache` says what is in the folder."""
+def options(description: str, *, n: int, cache: str = "", minutes: float = 0.0) -> argparse.Namespace:
+    """Return the options of every benchmark, `--cache DIR` if `cache` says what is in it, and `--minutes` if given."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
     parser.add_argument("--n", type=int, default=n, help="number of measurements of each side")
     if cache:
         parser.add_argument("--cache", type=Path, required=True, metavar="DIR", help=cache)
+    if minutes:
+        parser.add_argument("--minutes", type=float, default=minutes, help="minutes of each run")
     return parser.parse_args()
 
 

@@ -105,6 +105,20 @@ def _suggest(record: Record) -> str:
     )
 
 
+def _minutes(record: Record) -> str:
+    samples, details = record["samples"], record["details"]
+    each = "; ".join(
+        f"{title} {mean(samples[f'{name}_usual']):.1f} %, the whole network from the start "
+        f"{mean(samples[f'{name}_whole']):.1f} % (gain {details[f'{name}_over_whole']['interval'][0]:+.1f} to "
+        f"{details[f'{name}_over_whole']['interval'][1]:+.1f}), timm {mean(samples[f'{name}_timm']):.1f} %"
+        for name, title in (("cifar", "CIFAR-10"), ("fashion", "fashion"))
+    )
+    return (
+        f"test accuracy of a fine-tuned Lite0 after {details['minutes']:g} minutes, {details['labels_a_class']} labels "
+        f"a class, {record['n']} draws: {each}: the smaller gain"
+    )
+
+
 def _unlabelled(record: Record) -> str:
     details = record["details"]
     rows = [(name, each) for name, each in details.items() if ":" in name]
@@ -153,6 +167,7 @@ SENTENCES: dict[str, Callable[[Record], str]] = {
     "label_errors": _label_errors,
     "duplicates": _duplicates,
     "suggest": _suggest,
+    "finetune_minutes": _minutes,
     "unlabelled": _unlabelled,
     "unknowns": _unknowns,
     "robustness": _robustness,

@@ -14,31 +14,24 @@ the process may use, and a minute more; all settings and 5 draws are 80 runs, at
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import effnet
-from benchmarks.cifar import unpack
-from benchmarks.fashion import LEAST, rows
 from benchmarks.harness import finish, shared
+from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.measurement.answers import predict_split, right_answers
 from effnet.measurement.calibration import negative_log_likelihood
 
 GOAL, HUNDRED, MOST_LOST = 2.0, 1.0, 0.5
-SIDES = {"cifar": 96, "fashion": 128}
 SETTINGS = ("cifar:20", "cifar:100", "fashion:20", "fashion:100", "cifar:5", "fashion:5", "cifar:20:strangers")
-FASHION_TEST, RESAMPLES = 1500, 2000
-# The MACs of Lite0 at 224 px and the room above them for its new classifier.
-MACS, ROOM = 385e6, 1.08
 
 
 def main() -> None:
@@ -59,7 +52,7 @@ def main() -> None:
                     samples.setdefault(f"{setting}_{name}", []).append(100 * float(np.mean(side["right"])))
                 accuracies = " ".join(f"{right.mean():.2%}" for right in pairs[-1])
                 print(setting, draw, accuracies, f"student {students[-1]}%", sides[1]["said"], flush=True)
-            details[setting] = _gain(pairs) | {"students": students, "kept": kept}
+            details[setting] = gain_of(pairs) | {"students": students, "kept": kept}
             print(f"{setting}: {details[setting]['gain']:+.2f} pp, 95 % {details[setting]['interval']}", flush=True)
     figure = details.get("cifar:20", details[args.settings.split(",")[0]])["gain"]
     finish(
@@ -113,19 +106,14 @@ def _run(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratc
     if done.is_file():
         found: dict[str, Any] = json.loads(done.read_text())
         return found
-    folder = args.cache / f"data-{data}-{labels}-{draw}"
-    if not (folder / "done").is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        (_cifar if data == "cifar" else _fashion)(folder, int(labels), draw, scratch)
-        (folder / "done").touch()
+    folder = draw_labels(data, int(labels), draw, cache=args.cache, scratch=scratch)
     others = shared("data", "photos7") if rest else folder / "unlabelled"
     if args.most:
         others = _some(others, args.most, draw, args.cache / f"others-{data}-{labels}-{draw}-{args.most}")
-    side = SIDES[data]
     report = effnet.fit(
         folder / "data.csv",
         weights=shared("weights", "tf_efficientnet_lite0_headless.safetensors"),
-        max_macs=ROOM * MACS * (side / 224) ** 2,
+        max_macs=most_macs(data),
         strategy=args.strategy,
         seed=draw,
         **({"unlabelled": others, "unlabelled_method": args.method} if learns else {}),
@@ -158,52 +146,6 @@ def _judged(out: Path, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _cifar(folder: Path, labels: int, draw: int, scratch: Path) -> None:
-    """Write data.csv with `labels` images a class for training and all test images; the others are unlabelled."""
-    root = scratch / "cifar10"
-    if not root.is_dir():
-        unpack(shared("data", "cifar10_12k.tar.gz"), root, lambda part, number: part)
-    every = sorted(root.glob("*/*/*.jpg"))
-    found = [(path, path.parent.name, path.parent.parent.name) for path in every]
-    train = [(path, label) for path, label, part in found if part == "train"]
-    _write(folder, train, [(path, label) for path, label, part in found if part == "test"], labels, draw)
-
-
-def _fashion(folder: Path, labels: int, draw: int, scratch: Path) -> None:
-    """Write the same of the frequent types of articles, with a draw of test images."""
-    every = [(Path(row["path"]), row["articleType"]) for row in rows()]
-    counts = Counter(label for _, label in every)
-    every = [pair for pair in every if counts[pair[1]] >= LEAST]
-    order = np.random.default_rng(draw).permutation(len(every))
-    test, train = order[:FASHION_TEST], order[FASHION_TEST:]
-    _write(folder, [every[i] for i in train], [every[i] for i in test], labels, draw)
-
-
-def _write(folder: Path, train: list[tuple[Path, str]], test: list[tuple[Path, str]], labels: int, draw: int) -> None:
-    rng, taken, known = np.random.default_rng([draw, labels]), Counter[str](), []
-    (folder / "images").mkdir(parents=True)
-    (folder / "unlabelled").mkdir()
-    for index in rng.permutation(len(train)):
-        path, label = train[index]
-        taken[label] += 1
-        name = f"{index:05d}{path.suffix}"
-        if taken[label] <= labels:
-            shutil.copy(path, folder / "images" / name)
-            known.append((f"images/{name}", label, "val" if taken[label] <= _held_out(labels) else "train"))
-        else:
-            shutil.copy(path, folder / "unlabelled" / name)
-    for number, (path, label) in enumerate(test):
-        shutil.copy(path, folder / "images" / f"test{number:05d}{path.suffix}")
-        known.append((f"images/test{number:05d}{path.suffix}", label, "test"))
-    with open(folder / "data.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("path", "label", "split"), *known])
-
-
-def _held_out(labels: int) -> int:
-    """Return the validation images of each class: 15 % of the labelled ones, as fit splits them, at least one."""
-    return max(1, round(0.15 * labels))
-
-
 def _some(folder: Path, most: int, seed: int, out: Path) -> Path:
     """Return a folder of at most `most` images of another, drawn with the seed."""
     if not out.is_dir():
@@ -212,18 +154,6 @@ def _some(folder: Path, most: int, seed: int, out: Path) -> Path:
         for index in np.random.default_rng(seed).permutation(len(every))[:most]:
             shutil.copy(every[index], out / f"{index:05d}{every[index].suffix}")
     return out
-
-
-def _gain(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """Return the mean gain in percentage points and its 95 % interval, over draws and test images."""
-    gains = [100 * (after.astype(float) - before) for before, after in pairs]
-    rng, means = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
-        some = [gains[i] for i in rng.integers(len(gains), size=len(gains))]
-        means.append(np.mean([gain[rng.integers(len(gain), size=len(gain))].mean() for gain in some]))
-    low, high = np.quantile(means, (0.025, 0.975))
-    each = [round(float(gain.mean()), 2) for gain in gains]
-    return {"gain": float(np.mean(each)), "interval": [round(float(low), 2), round(float(high), 2)], "draws": each}
 
 
 if __name__ == "__main__":

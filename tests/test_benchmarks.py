@@ -22,6 +22,7 @@ NO_BENCHMARKS = (
     "harness",
     "nas_tables",
     "open_loop",
+    "label_draws",
     "peers",
     "readme",
     "sentences",
@@ -32,6 +33,7 @@ NO_BENCHMARKS = (
     "record",
     "screenshots",
     "timm_finetune",
+    "timm_minutes",
     "train_steps",
 )
 SCRIPTS = [p for p in sorted((ROOT / "benchmarks").glob("*.py")) if p.stem not in NO_BENCHMARKS]
