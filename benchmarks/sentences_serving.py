@@ -134,11 +134,11 @@ def _unlabelled(record: Record) -> str:
 
 
 def _unknowns(record: Record) -> str:
-    details = record["details"]
+    details, draws = record["details"], len(record["samples"]["photos7_gain"])
     off = ", ".join(f"{name} {value:+.1f}" for name, value in details["off"].items())
     return (
         f"the score that `fit --set fit.unknown_score=auto` chooses, against held-out classes of three sets, "
-        f"{record['n']} draws each: least gain {details['least']:+.1f}; the estimate less the truth: {off}: mean gain"
+        f"{draws} draws each: least gain {details['least']:+.1f}; the estimate less the truth: {off}: mean gain"
     )
 
 

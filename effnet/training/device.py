@@ -1,7 +1,5 @@
 """The training device and its precision, and the transfer of images to it."""
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,12 +8,12 @@ import torch
 from torch import Tensor
 
 from effnet.data.preprocess import Preprocess
+from effnet.system.heap import keep_freed
 from effnet.system.machine import resident_mb
 from effnet.training.recipe.schema import Precision
 
 # float32, or automatic mixed precision in bfloat16 or float16.
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @contextmanager
@@ -25,19 +23,12 @@ def fast_arithmetic() -> Iterator[None]:
     Denormals slow a CPU step down many times and do not matter for training; torch's own threads inherit the flag from
     the thread that starts them. Memory that is kept need not be allocated and cleared again.
     """
-    _keep_freed_memory()
+    keep_freed()
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-def _keep_freed_memory() -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    if mallopt is not None:  # other C libraries lack it
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def pick_device() -> torch.device:

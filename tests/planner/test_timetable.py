@@ -103,7 +103,7 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
     monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 2.0)
     # The maps take 4 x 159 x (1/2 - 1/3) / 3 = 35 s, and an epoch on them 53.
     slow = "effnet.jobs.fit.later_stages.train_speed"
-    monkeypatch.setattr(slow, lambda spec, *, kept_stages=0: 3.0 if kept_stages else 2.0)
+    monkeypatch.setattr(slow, lambda spec, *, kept_stages: 3.0)
     options = {
         "weights": small_bundle,
         "strategy": "finetune",

@@ -78,12 +78,19 @@ class _Limit:
     minutes: float | None
     pace: Pace | None
     left: Callable[[], float]
+    speeds: dict[ArchSpec, float] = dataclasses.field(default_factory=dict)
+
+    def speed(self, spec: ArchSpec) -> float:
+        """Return the training images per second of the whole network, measured once."""
+        if spec not in self.speeds:
+            self.speeds[spec] = train_speed(spec)
+        return self.speeds[spec]
 
     def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
         """Return the seconds of an epoch on the whole network."""
         if self.pace is None:
-            return len(dataset.train) / train_speed(spec)
-        return self.pace.epoch(dataset, cost(spec).macs, images_per_second=train_speed(spec))
+            return len(dataset.train) / self.speed(spec)
+        return self.pace.epoch(dataset, cost(spec).macs, images_per_second=self.speed(spec))
 
     def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
         """Return the number of epochs that fit into the rest, after a head that took `spent` seconds."""
@@ -91,7 +98,7 @@ class _Limit:
         if self.pace is None:
             assert self.minutes is not None
             rest = max(0.1, self.minutes - spent / 60)
-            return epochs_in(rest, images_per_second=train_speed(spec), num_train=num_train)
+            return epochs_in(rest, images_per_second=self.speed(spec), num_train=num_train)
         speed = num_train / self.epoch(spec, dataset)
         return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
 
@@ -99,10 +106,13 @@ class _Limit:
         self, recipe: Recipe, spec: ArchSpec, dataset: Dataset, *, spent: float, folder: Path
     ) -> Recipe:
         """Return the recipe with what is trained in the rest; see effnet.jobs.fit.later_stages."""
-        rest = self.left() if self.minutes is None or self.pace is not None else 60 * self.minutes - spent
+        rest = self.left()
+        if self.pace is None:
+            assert self.minutes is not None
+            rest = 60 * self.minutes - spent
         return with_later_stages(
-            recipe, spec, num_train=len(dataset.train), seconds=rest, epoch_seconds=self.epoch(spec, dataset),
-            folder=folder,
+            recipe, spec, num_train=len(dataset.train), seconds=rest, whole=self.speed(spec),
+            epoch_seconds=self.epoch(spec, dataset), folder=folder,
         )  # fmt: skip
 
     def seconds(self, folder: Path, *, spent: float) -> float | None:
@@ -315,7 +325,8 @@ def _recipe(
         if epochs is None or epochs <= recipe.train.epochs:
             return recipe
         # More epochs are requested; everything else stays.
-        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+        train, kept_first = dataclasses.replace(recipe.train, epochs=epochs), recipe.kept
+        recipe = dataclasses.replace(recipe, train=train, kept=dataclasses.replace(kept_first, alone=False))
         write_text(path, json.dumps(recipe.to_dict()))
         return recipe
     spec = network.spec

@@ -60,19 +60,19 @@ class Later:
 
 
 def with_later_stages(
-    recipe: Recipe, spec: ArchSpec, *, num_train: int, seconds: float, epoch_seconds: float, folder: Path
+    recipe: Recipe, spec: ArchSpec, *, num_train: int, seconds: float, whole: float, epoch_seconds: float, folder: Path
 ) -> Recipe:
     """Return the recipe of fine-tuning with what is trained in `seconds`: the later stages, all of them, or both.
 
     Where there is time for all worthwhile epochs on the whole network, nothing comes before them: the later stages
-    first were better with fewer (Lite0, CIFAR-10, 25 and 100 images a class, 20 and 12 epochs: 2 and 1 points).
-    `epoch_seconds` are those of an epoch on the whole network; the recipe's epochs are as many as may follow. The maps
-    take at most half of the disk of `folder`.
+    first were better with fewer, in single runs of which there is no record.
+    `whole` is the speed of the whole network in images a second, `epoch_seconds` are those of its epoch; the recipe's
+    epochs are as many as may follow. The maps take at most half of the disk of `folder`.
     """
     if pick_device().type != "cpu" or _needs_images(recipe) or seconds >= MOST_TUNING_EPOCHS * epoch_seconds:
         return recipe
     stages = min(early_stages(spec, most=_STRIDE), len(spec.stages) - 1)
-    whole, later = train_speed(spec), train_speed(spec, kept_stages=stages)
+    later = train_speed(spec, kept_stages=stages)
     most = min(_MOST_BYTES, shutil.disk_usage(folder).free // 2)
     views = min(_VIEWS, most // (map_bytes(spec, stages) * num_train))
     maps = views * num_train * _FORWARD * (1 / whole - 1 / later)

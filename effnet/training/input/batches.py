@@ -4,6 +4,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _MOST_BAD = 16
 # Sample size for the estimate of how many images can be cached.
 _NUM_SIZES = 64
 
+T = TypeVar("T")
 Load = Callable[[int], RawImage]
 
 
@@ -165,7 +167,7 @@ def train_batches(
                 return views.view(place, recipe, rng)
             return augmented(load(place), recipe, preprocess, rng=rng), labels[place]
 
-        return _this_or_next(make_view, len(labels), index)
+        return this_or_next(make_view, len(labels), index)
 
     def make(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images, targets = zip(*(view(number) for number in chunk), strict=True)
@@ -195,9 +197,7 @@ def _order(labels: np.ndarray, recipe: Recipe, *, epoch: int, blocks: Blocks | N
     return places[order], times[order]
 
 
-def _this_or_next(
-    make: Callable[[int], tuple[np.ndarray, np.ndarray]], count: int, index: int
-) -> tuple[np.ndarray, np.ndarray]:
+def this_or_next(make: Callable[[int], tuple[np.ndarray, T]], count: int, index: int) -> tuple[np.ndarray, T]:
     """Return the view and the target that `make` gives for `index`, or for the next readable file of `count`.
 
     Inspection has removed bad files, but checks only a sample of a huge data set, and files can vanish.

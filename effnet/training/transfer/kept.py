@@ -21,12 +21,11 @@ from effnet.arch.layers import output_side
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
-from effnet.errors import ImageError
 from effnet.nn.network import Network
 from effnet.system.machine import usable_cores
 from effnet.training.device import normalized, to_pixels
 from effnet.training.input.augment import augment_batch
-from effnet.training.input.batches import augmented, cached_loader, eval_batches
+from effnet.training.input.batches import augmented, cached_loader, eval_batches, this_or_next
 from effnet.training.input.own import HeldOut, Lazy
 from effnet.training.learning import Learning, learning_of
 from effnet.training.recipe.schema import Recipe
@@ -119,13 +118,12 @@ def keep(
 
     def view(row: int) -> tuple[np.ndarray, int]:
         number, index = divmod(row, count)
-        for place in range(index, index + count):
-            try:
-                rng = np.random.default_rng([seed, number, index])
-                return augmented(load(place % count), recipe, preprocess, rng=rng), place % count
-            except ImageError as error:
-                failed = error
-        raise failed
+
+        def make(place: int) -> tuple[np.ndarray, int]:
+            rng = np.random.default_rng([seed, number, index])
+            return augmented(load(place), recipe, preprocess, rng=rng), place
+
+        return this_or_next(make, count, index)
 
     def drawn() -> Iterator[tuple[Tensor, Sequence[int]]]:
         for first, images, indices in _viewed(view, views * count):

@@ -327,9 +327,7 @@ def test_the_later_stages_are_trained_alone_where_the_minutes_allow_no_more(
     stripes, small_bundle, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
-    monkeypatch.setattr(
-        "effnet.jobs.fit.later_stages.train_speed", lambda spec, *, kept_stages=0: 36.0 if kept_stages else 9.0
-    )
+    monkeypatch.setattr("effnet.jobs.fit.later_stages.train_speed", lambda spec, *, kept_stages: 36.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
     found = fit(stripes, weights=small_bundle, strategy="finetune", **options).report

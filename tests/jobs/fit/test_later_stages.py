@@ -22,13 +22,13 @@ RECIPE = with_values(Recipe(), {"train.epochs": 30})
 def planned(monkeypatch, seconds, *, num_train=1000, recipe=RECIPE):
     """Return the recipe for a machine that trains 100 images a second, and 400 on the maps of three stages."""
 
-    def speed(spec, *, kept_stages=0):
-        assert kept_stages in (0, 3)
-        return 400.0 if kept_stages else 100.0
+    def speed(spec, *, kept_stages):
+        assert kept_stages == 3
+        return 400.0
 
     monkeypatch.setattr("effnet.jobs.fit.later_stages.train_speed", speed)
     return with_later_stages(
-        recipe, SPEC, num_train=num_train, seconds=seconds, epoch_seconds=num_train / 100, folder=Path()
+        recipe, SPEC, num_train=num_train, seconds=seconds, whole=100.0, epoch_seconds=num_train / 100, folder=Path()
     )
 
 
