@@ -5,7 +5,7 @@ one thread. In turns `effnet search` and `effnet fit` with trials, each for the 
 and recipe; both deploy and verify a file, whose test accuracy counts. The figure is the difference at the tight budget,
 in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images.
 Else it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same
-command continues.
+command continues. `--seeds 1` does the runs of one seed, for processes beside each other that share the folder.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/search_gain.json")
     parser.add_argument("--n", type=int, default=3, help="number of seeds")
+    parser.add_argument("--seeds", type=int, nargs="+", help="do the runs of these seeds only, and compare nothing")
     parser.add_argument("--minutes", type=float, default=40.0, help="minutes of each run")
     parser.add_argument(
         "--budgets", type=float, nargs=2, default=(0.5, 1.0), help="latencies in ms, the tight one first"
@@ -46,10 +47,12 @@ def main() -> None:
             unpack(shared("data", "cifar10_12k.tar.gz"), images, _place)
         rows = [
             _row(kind, budget, seed, args.minutes, images, cache)
-            for seed in range(args.n)
+            for seed in args.seeds or range(args.n)
             for budget in args.budgets
             for kind in (("search", "fit") if seed % 2 == 0 else ("fit", "search"))
         ]
+    if args.seeds:
+        return
     found = {budget: _compare(rows, budget) for budget in args.budgets}
     for budget, (gain, low, high) in found.items():
         print(f"{budget:g} ms: {gain:+.2f} pp, 95 % interval {low:+.2f} to {high:+.2f}")
