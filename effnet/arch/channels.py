@@ -188,13 +188,13 @@ def kept_widths(spec: ArchSpec, keep: Keep) -> dict[str, Indices]:
     if keep.head:
         found["head"] = _checked("head", keep.head, spec.head_channels)
     found |= {INPUT: tuple(range(spec.in_channels)), CLASSES: tuple(range(spec.num_classes))}
-    return found if spec.decoder is None else found | _kept_of_decoder(spec, found)
+    return found if spec.decoder is None and not spec.pooled else found | _kept_where_read(spec, found)
 
 
-def _kept_of_decoder(spec: ArchSpec, kept: dict[str, Indices]) -> dict[str, Indices]:
-    """Return the channels of a decoder's widths: all; in a concatenation those that stay of the widths that it joins.
+def _kept_where_read(spec: ArchSpec, kept: dict[str, Indices]) -> dict[str, Indices]:
+    """Return the channels of the other widths: all of a decoder's, those that stay of the joined ones.
 
-    It may read a removed block, whose input passes in its place: its output is in the result too.
+    A decoder and a pooled stage may read a removed block, whose input passes in its place: its output is in the result.
     """
     passed, before = {}, kept["stem"]
     for i, blocks in enumerate(spec.stages):

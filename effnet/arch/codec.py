@@ -23,7 +23,7 @@ def spec_to_dict(spec: ArchSpec) -> dict[str, Any]:
     fields = dataclasses.asdict(spec)
     del fields["lineage"]
     fields |= {"decoder": to_data(spec.decoder)}
-    for name in ("height", "decoder"):  # files of networks without them stay as they were
+    for name in ("height", "decoder", "pooled"):  # files of networks without them stay as they were
         if not fields[name]:
             del fields[name]
     for block in (block for row in fields["stages"] for block in row):
@@ -53,6 +53,8 @@ def spec_from_dict(data: Mapping[str, Any]) -> ArchSpec:
             fields["decoder"] = from_data(Detector | Segmenter, fields["decoder"], where="decoder")
         except ValueError as error:
             raise SpecError(f"architecture: {error}") from error
+    if isinstance(fields.get("pooled"), list):
+        fields["pooled"] = tuple(fields["pooled"])
     stages = fields.get("stages")
     if not isinstance(stages, list | tuple) or not all(isinstance(row, list | tuple) for row in stages):
         raise SpecError("stages must be a list of lists of blocks")

@@ -1,6 +1,7 @@
 """A spec as rows and as text: the paper's Table 1, then every layer with its cost."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effnet.arch.cost import cost, layer_costs
@@ -43,7 +44,9 @@ def stage_rows(spec: ArchSpec, *, resolution: int | None = None) -> list[StageRo
     if spec.head_channels:
         rows.append(StageRow(operator="conv1", resolution=side, stride=1, channels=spec.head_channels, layers=1))
     if spec.num_classes:
-        rows.append(StageRow(operator="pool, linear", resolution=side, stride=1, channels=spec.num_classes, layers=1))
+        pool = f"pool, also of {pooled_in_words(spec.pooled)}" if spec.pooled else "pool"
+        linear = f"{pool}, linear"
+        rows.append(StageRow(operator=linear, resolution=side, stride=1, channels=spec.num_classes, layers=1))
     return rows
 
 
@@ -73,6 +76,14 @@ def _decoder_rows(spec: ArchSpec, *, resolution: int) -> list[StageRow]:
         return [blocks, row(f"conv{found.last_kernel}", last, spec.num_classes, 1)]
     summed = row("sum of the levels, separable conv3", found.to_level, found.channels, 1)
     return [pyramid(found.neck), summed, row("conv1", found.to_level, spec.num_classes, 1)]
+
+
+def pooled_in_words(pooled: Sequence[int]) -> str:
+    """Return the stages of a spec's `pooled` with their numbers from 1; empty if there are none."""
+    *others, last = [str(stage + 1) for stage in pooled] or [""]
+    if not others:
+        return last and f"stage {last}"
+    return f"stages {', '.join(others)} and {last}"
 
 
 def _operator(blocks: tuple[BlockSpec, ...]) -> str:

@@ -77,6 +77,7 @@ def _written(spec: "ArchSpec") -> Body:
         x = body.append("pool", Layer("max_pool", (x,), stem.channels, stem.channels, 3, 2), body.widths[x])
     stride = stem.stride * (2 if stem.max_pool else 1)
     body.taps[0] = x
+    spread: list[str] = []
     for i, blocks in enumerate(spec.stages):
         for j, block in enumerate(blocks):
             prefix = f"stages.{i}.{j}"
@@ -91,6 +92,8 @@ def _written(spec: "ArchSpec") -> Body:
             level = stride.bit_length() - 1
             body.taps[level] = x
             body.ends.append((level, x))
+        if i in spec.pooled:
+            spread.append(_append_spread(body, f"pooled.{i}", x))
     if spec.decoder is not None:
         append_decoder(body)
         return body
@@ -98,12 +101,24 @@ def _written(spec: "ArchSpec") -> Body:
         body.enter("head", out=("head", spec.head_channels))
         x = body.unit("", x, "out")
     body.enter("")
+    if spread:
+        parts = [body.widths[name] for name in (x, *spread)]
+        width = "+".join(name for name, _ in parts), sum(channels for _, channels in parts)
+        x = body.append("joined", Layer("concat", (x, *spread), width[1], width[1]), width)
     width = body.widths[x]
     x = body.append("pool", Layer("global_pool", (x,), width[1], width[1]), width)
     if spec.num_classes:
         classes = (CLASSES, spec.num_classes)
         body.append("classifier", Layer("linear", (x,), width[1], spec.num_classes, bias=True), classes)
     return body
+
+
+def _append_spread(body: Body, prefix: str, x: str) -> str:
+    """Append the mean of a feature map over its places, at every place of a map of the size of the last one."""
+    body.enter(prefix)
+    width, stride = body.widths[x], body.spec.total_stride
+    x = body.append("mean", Layer("global_pool", (x,), width[1], width[1]), width)
+    return body.append("spread", Layer("resize", (x,), width[1], width[1], reduction=stride), width)
 
 
 def output_side(side: int, stride: int) -> int:

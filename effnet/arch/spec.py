@@ -132,9 +132,11 @@ class Scaling:
 class ArchSpec:
     """A whole network: stem, stages of explicit blocks, head, and everything else that changes its function.
 
-    `head_channels` 0 means no head convolution, `num_classes` 0 no classifier. `resolution` is the side of
-    the square input, in pixels, the default for costs and exports, or its width if there is a `height`. With a
-    `decoder`, the network detects objects or segments: it has no head, and its classes are those of objects or pixels.
+    `head_channels` 0 means no head convolution, `num_classes` 0 no classifier. The classifier reads the pooled last
+    feature map and, after it, the pooled outputs of the stages `pooled`, numbers in ascending order. `resolution` is
+    the side of the square input, in pixels, the default for costs and exports, or its width if there is a `height`.
+    With a `decoder`, the network detects objects or segments: it has no head, and its classes are those of objects or
+    pixels.
     Two specs are equal if they compute the same function of the same input size and scale alike; `lineage`, from which
     the names are made, is ignored.
     """
@@ -153,6 +155,7 @@ class ArchSpec:
     scaling: Scaling = Scaling()
     height: int = 0
     decoder: Decoder | None = None
+    pooled: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _must_be_count("in_channels", self.in_channels, most=MAX_IMAGE_CHANNELS)
@@ -170,16 +173,27 @@ class ArchSpec:
             raise SpecError(f"a network must have at most {MAX_BLOCKS:,} blocks; got {count:,}")
         _must_be_count("height", self.height, least=0, most=MAX_RESOLUTION)
         self._check_chain()
+        self._check_pooled()
         if self.decoder is not None:
             self._check_decoder(self.decoder)
 
     def _check_decoder(self, decoder: object) -> None:
         if not isinstance(decoder, Detector | Segmenter):
             raise SpecError(f"a decoder must be a Detector or a Segmenter; got {type(decoder).__name__}")
-        if self.head_channels or not self.num_classes:
+        if self.head_channels or not self.num_classes or self.pooled:
             raise SpecError(
-                "a network with a decoder must have classes and no head convolution; got "
-                f"{self.num_classes} classes, {self.head_channels} head channels"
+                "a network with a decoder must have classes, no head convolution and no pooled stages; got "
+                f"{self.num_classes} classes, {self.head_channels} head channels, {len(self.pooled)} pooled stages"
+            )
+
+    def _check_pooled(self) -> None:
+        # Without a head convolution the last stage's output is the last feature map, which is pooled anyway.
+        number = len(self.stages) if self.head_channels else len(self.stages) - 1
+        known = isinstance(self.pooled, tuple) and all(type(stage) is int for stage in self.pooled)
+        if not known or sorted(set(self.pooled) & set(range(number))) != list(self.pooled):
+            raise SpecError(
+                f"pooled must be numbers of stages, ascending, of at least 0 and less than {number}; got "
+                f"{shown(self.pooled)}"
             )
 
     def _check_chain(self) -> None:
@@ -223,7 +237,8 @@ class ArchSpec:
     @property
     def feature_channels(self) -> int:
         """The width of the pooled features that the classifier reads."""
-        return self.head_channels or self.stages[-1][-1].out_channels
+        last = self.head_channels or self.stages[-1][-1].out_channels
+        return last + sum(self.stages[stage][-1].out_channels for stage in self.pooled)
 
     @property
     def total_stride(self) -> int:

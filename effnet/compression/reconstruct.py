@@ -45,6 +45,7 @@ def reconstructed(
     tapped = {_part_of(name): name for name in original.tapped.values()} if isinstance(original, DenseNetwork) else {}
     taps = {tapped["stem"]: maps} if "stem" in tapped else {}
     renamed = {old: new for new, old in kept_blocks(keep).items()}
+    pooled: list[Maps] = []
     for i, stage in enumerate(original.stages):
         for j, block in enumerate(stage):
             name = f"stages.{i}.{j}"
@@ -53,12 +54,17 @@ def reconstructed(
             maps = solver.through(place or "", block, module, maps, old_name=name)
             if name in tapped:
                 taps[tapped[name]] = maps
+        if i in original.spec.pooled:
+            pooled.append(_means(maps))
     if isinstance(original, DenseNetwork):
         solver.readers_of(taps, original, pruned)
         return _arrays(pruned)
     assert isinstance(pruned, Network)
     maps = solver.through("head", original.head, pruned.head, maps)
-    maps = [(original.pool(old).flatten(1), pruned.pool(new).flatten(1)) for old, new in maps]
+    maps = [
+        (torch.cat(before, dim=1), torch.cat(after, dim=1))
+        for before, after in (zip(*parts, strict=True) for parts in zip(_means(maps), *pooled, strict=True))
+    ]
     solver.through("classifier", original.classifier, pruned.classifier, maps)
     return _arrays(pruned)
 
@@ -74,6 +80,11 @@ def _part_of(name: str) -> str:
 
 Maps = list[tuple[Tensor, Tensor]]
 """The feature maps of each batch of images: in the original network, and in the changed one."""
+
+
+def _means(maps: Maps) -> Maps:
+    """Return the means of feature maps over their places, [batch, channels]."""
+    return [(old.mean((2, 3)), new.mean((2, 3))) for old, new in maps]
 
 
 class Refit:

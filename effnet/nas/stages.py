@@ -28,7 +28,12 @@ class Row(NamedTuple):
 
 
 def rows_of(base: ArchSpec) -> tuple[Row, ...]:
-    """Return the stages of a network; raise SpecError if it is not made of MBConv blocks, or has a decoder."""
+    """Return the stages of a network; raise SpecError if it is not made of MBConv blocks.
+
+    It must be a classifier that reads its last feature map alone.
+    """
+    if base.pooled:
+        raise SpecError(f"the base of a search must read its last feature map alone; {base.name} reads others too")
     if base.decoder is not None:
         raise SpecError(f"the base of a search must be a classifier; {base.name} has a decoder: name its backbone")
     return tuple(_row_of(base, blocks) for blocks in base.stages)

@@ -91,6 +91,26 @@ class GlobalPool(nn.Module):
         return x.mean((2, 3), keepdim=True)
 
 
+class Spread(nn.Module):
+    """The mean of a feature map over its places, at every place of another map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.spread = GlobalPool(), Everywhere()
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        """Map [batch, channels, ...] to [batch, channels, height, width], the size of `like`."""
+        return self.spread(self.mean(x), like)
+
+
+class Everywhere(nn.Module):
+    """A feature map of one pixel, at every place of another map."""
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        """Map [batch, channels, 1, 1] to [batch, channels, height, width], the size of `like`."""
+        return x.expand(-1, -1, *like.shape[2:])
+
+
 class Add(nn.Module):
     """The sum of two feature maps."""
 

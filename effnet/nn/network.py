@@ -14,7 +14,7 @@ from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import SpecError
 from effnet.nn.kernels.blocks import Value, block_fits, kernels_fit, plain, run_block, run_head, run_unit, unit_fits
 from effnet.nn.kernels.library import load_kernels
-from effnet.nn.layers import ChannelAttention, DropPath, GlobalPool, initialise_, make_module
+from effnet.nn.layers import ChannelAttention, Concat, DropPath, GlobalPool, Spread, initialise_, make_module
 from effnet.nn.recompute import recomputed
 
 
@@ -165,6 +165,8 @@ class Network(Trunk):
         self.stem, self.stages = make_trunk(spec, layers, drop_path=drop_path, norm_momentum=norm_momentum)
         head = [(name.removeprefix("head."), layer) for name, layer in layers if name.startswith("head.")]
         self.head = _make_unit(head, spec, norm_momentum) if spec.head_channels else nn.Identity()
+        self.pooled = nn.ModuleDict({str(stage): Spread() for stage in spec.pooled})
+        self.joined = Concat() if spec.pooled else nn.Identity()
         self.pool = GlobalPool()
         self.dropout = nn.Dropout(dropout)
         classifier = dict(layers).get("classifier")
@@ -193,13 +195,21 @@ class Network(Trunk):
         self.classifier.to(like.device, like.dtype).train(self.training)
 
     def maps_and_logits(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the output feature map of every stage, and the logits [batch, num_classes] computed from the last."""
+        """Return the output feature map of every stage, and the logits [batch, num_classes]."""
         maps = self.stage_outputs(x)
-        return maps, self.forward_head(self.head(maps[-1]))
+        return maps, self.forward_head(self._joined(maps))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the last feature map [batch, num_features, height, width], not yet pooled, for normalised images."""
-        return self.head(self.stage_outputs(x)[-1])
+        """Return the last feature map [batch, num_features, height, width], not yet pooled, for normalised images.
+
+        A channel of a pooled stage has its mean at every place.
+        """
+        return self._joined(self.stage_outputs(x))
+
+    def _joined(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the last feature map with the channels of pooled stages, from the outputs of all stages."""
+        last = self.head(maps[-1])
+        return self.joined(last, *(spread(maps[int(stage)], last) for stage, spread in self.pooled.items()))
 
     def forward_head(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
         """Map the result of `forward_features` to logits [batch, num_classes].
@@ -211,13 +221,18 @@ class Network(Trunk):
 
     def _fused_features(self, x: Tensor) -> Tensor:
         value: Value = run_unit(self.stem, x) if unit_fits(self.stem) else self.stem(x)
-        for stage in self.stages:
+        pooled = []
+        for number, stage in enumerate(self.stages):
             if self.recompute:
                 value = recomputed(stage, plain(value))
-                continue
-            for block in stage:
-                value = block.run_fused(value) if block.fused else block(plain(value))
-        return run_head(self.head, plain(value)) if unit_fits(self.head) else self.pool(self.head(value)).flatten(1)
+            else:
+                for block in stage:
+                    value = block.run_fused(value) if block.fused else block(plain(value))
+            if number in self.spec.pooled:
+                value = plain(value)
+                pooled.append(value.mean((2, 3)))
+        last = run_head(self.head, plain(value)) if unit_fits(self.head) else self.pool(self.head(value)).flatten(1)
+        return torch.cat([last, *pooled], dim=1) if pooled else last
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images [batch, in_channels, height, width] to logits [batch, num_classes]."""

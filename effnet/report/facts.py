@@ -136,7 +136,8 @@ class WeightsFacts:
 class HeadFacts(WeightsFacts):
     """The head on frozen features, and the provenance of its pretrained weights.
 
-    `features` is the number of features, `computed` of them not from the cache.
+    `features` is the number of features, `computed` of them not from the cache. `pooled` are the stages that it reads
+    beside the last feature map, numbers from 0, and `last_figure` is the validation figure without them, if known.
     """
 
     penalty: float | None
@@ -149,6 +150,8 @@ class HeadFacts(WeightsFacts):
     computed: int
     left_out: str
     seconds: float
+    pooled: tuple[int, ...] = ()
+    last_figure: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Provenance of a network in a report and in the terminal: from scratch, or from which pretrained weights."""
 
+from effnet.arch.describe import pooled_in_words
 from effnet.measurement.budget import LABELS
 from effnet.report.card_published import UNKNOWN_LICENCE
 from effnet.report.facts import HeadFacts, TrainingFacts, WeightsFacts
@@ -91,14 +92,20 @@ def origin_rows(report: Report) -> list[tuple[str, str]]:
     ]
     if head is None:
         return rows
+    also = f"the last feature map and {pooled_in_words(head.pooled)}, pooled"
     return [
         *rows,
+        *([("Head: features", also + _without(head))] if head.pooled else []),
         (f"Head: validation {find_task(report.task).figure.title}", _accuracy(head)),
         ("Head: penalty", _penalty(head.penalty)),
         ("Head: training images", integer(head.images) + (f", {head.views} views of each" if head.views > 1 else "")),
         ("Features", _features(head)),
         ("Features and head took", duration(head.seconds)),
     ]
+
+
+def _without(head: HeadFacts) -> str:
+    return "" if head.last_figure is None else f" (validation {percent(head.last_figure)} without the stages)"
 
 
 def licence_words(found: WeightsFacts | None) -> str:

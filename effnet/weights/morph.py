@@ -113,8 +113,8 @@ def kept_origins(source: ArchSpec, target: ArchSpec, *, keep: Keep) -> dict[str,
 
 def _kept(source: ArchSpec, target: ArchSpec, keep: Keep) -> Callable[[str, Layer], Origin]:
     left = kept_spec(source, keep)
-    if (left.stem, left.stages, left.head_channels, left.num_classes) != (
-        target.stem, target.stages, target.head_channels, target.num_classes,
+    if (left.stem, left.stages, left.head_channels, left.pooled, left.num_classes) != (
+        target.stem, target.stages, target.head_channels, target.pooled, target.num_classes,
     ):  # fmt: skip
         raise WeightsError(
             f"the target must be the kept part of {source.name}; {target.name} is not: make it with kept_spec"
@@ -185,13 +185,18 @@ def _spread(have: int, want: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_alike(source: ArchSpec, target: ArchSpec) -> None:
-    for what in ("in_channels", "num_classes", "activation", "se_gate", "norm_epsilon", "padding"):
+    for what in ("in_channels", "num_classes", "activation", "se_gate", "norm_epsilon", "padding", "pooled"):
         got, wanted = getattr(source, what), getattr(target, what)
         if got != wanted:
             raise WeightsError(
                 f"weights move between networks that compute alike; {what} of {source.name} is {got!r}, "
                 f"of {target.name} {wanted!r}"
             )
+    if source.pooled and source.feature_channels != target.feature_channels:
+        raise WeightsError(
+            f"weights do not move to other widths of a network whose classifier reads several stages; {source.name} "
+            f"has {source.feature_channels} features, {target.name} {target.feature_channels}"
+        )
     shapes = [
         (len(spec.stages), spec.stem.kernel_size, spec.stem.max_pool, bool(spec.head_channels))
         for spec in (source, target)

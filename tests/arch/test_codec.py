@@ -63,7 +63,7 @@ def test_the_data_carry_the_format_and_nothing_but_fields():
     found = spec_to_dict(SMALL)
     assert found.pop("format") == FORMAT == 1
     assert found.pop("name") == SMALL.name
-    optional = {"height", "decoder"}  # a square without a decoder lacks them
+    optional = {"height", "decoder", "pooled"}  # a square without a decoder or pooled stages lacks them
     assert set(found) == {field.name for field in dataclasses.fields(ArchSpec)} - optional
 
 

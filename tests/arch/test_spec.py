@@ -116,6 +116,11 @@ def test_an_unknown_rounding_is_refused():
         ({"resolution": 16_385}, "resolution must be at most 16,384"),
         ({"stages": ((NETWORK["stages"][0][0],) * 4_097,)}, "at most 4,096 blocks; got 4,097"),
         ({"stages": ()}, "at least one stage"),
+        ({"pooled": [0]}, r"pooled must be numbers of stages, .* less than 1; got \[0\]"),
+        ({"pooled": (1,)}, r"less than 1; got \(1,\)"),
+        ({"pooled": (0, 0)}, "ascending"),
+        ({"pooled": (True,)}, "pooled must be"),
+        ({"pooled": (0,), "head_channels": 0}, "less than 0; got"),
         ({"stages": ((),)}, "each stage at least one block"),
         ({"stem": StemSpec(channels=16)}, "block 0 takes 8 channels but receives 16"),
         (

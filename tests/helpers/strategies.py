@@ -77,6 +77,9 @@ def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -
             row.append(draw(blocks(in_channels=width, out_channels=out)))
             width = out
         stages.append(tuple(row))
+    head_channels = draw(st.integers(0, 20))
+    # Without a head the last stage is the last feature map.
+    numbers = range(len(stages) if head_channels else len(stages) - 1)
     rounding = draw(st.sampled_from(get_args(Rounding)))
     ties_stem = stages[0][0].residual == "identity"
     return ArchSpec(
@@ -86,7 +89,7 @@ def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -
         resolution=draw(st.integers(1, 40)),
         stem=stem,
         stages=tuple(stages),
-        head_channels=draw(st.integers(0, 20)),
+        head_channels=head_channels,
         activation=draw(st.sampled_from(get_args(Activation))),
         se_gate=draw(st.sampled_from(get_args(Gate))),
         norm_epsilon=draw(st.sampled_from((1e-5, 1e-3))),
@@ -96,6 +99,7 @@ def specs(draw: st.DrawFn, *, even_stages: bool = False, min_classes: int = 0) -
             fixed_ends=draw(st.booleans()) and not ties_stem,
             first_expands_from=draw(st.sampled_from((0, 0, stages[0][0].in_channels, 5))),
         ),
+        pooled=draw(st.sampled_from(((), tuple(numbers), tuple(numbers)[-1:]))),
     )
 
 

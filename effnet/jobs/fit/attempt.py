@@ -27,6 +27,7 @@ from effnet.jobs.fit.finetune import Learned, Validation, train_in, transfer
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.known import choose_known, without_score
 from effnet.jobs.fit.overlays import mistakes_overlaid
+from effnet.jobs.fit.pooled import pooled_stages
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.jobs.fit.unlabelled.rounds import Fit, learn_from_unlabelled
@@ -293,6 +294,8 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
             listener=job.listener,
             ranks=job.ranks,
             checkpoint_seconds=job.procedure.checkpoint_seconds,
+            pooled=pooled_stages(spec, candidate, job),
+            reads=job.config.head_features,
         )
         if learned.recipe is not None:
             write_recipe(learned.recipe, job.out)

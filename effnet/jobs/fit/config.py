@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Strategy = Literal["auto", "head", "finetune", "scratch"]
+HeadFeatures = Literal["auto", "last", "all"]
 UnlabelledMethod = Literal["auto", "noisy_student", "freematch"]
 TaskName = Literal["auto", "classify", "detect", "segment"]
 TASKS: Mapping[str, str] = {
@@ -210,6 +211,11 @@ class FitConfig(DeviceConfig):
     strategy: Strategy = option(
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )
+    head_features: HeadFeatures = option(
+        "What a head on pretrained weights reads: last (feature map, pooled), all (later stages too), or auto: what is "
+        "better on validation images.",
+        default="auto",
+    )
     search: Literal["off", "auto"] = option(
         "auto: search the architecture, as effnet search does, if --minutes and images allow it.", default="off"
     )
@@ -231,6 +237,7 @@ class TrainConfig(JobConfig):
     # What fit decides by its options.
     weights: ClassVar[str] = "none"
     strategy: ClassVar[Strategy] = "scratch"
+    head_features: ClassVar[HeadFeatures] = "last"
     threads: ClassVar[int] = 1
     trials: ClassVar[int] = 0
 

@@ -16,6 +16,7 @@ from effnet.bundle.config import write_text
 from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
+from effnet.jobs.fit.config import HeadFeatures
 from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.later_stages import LATER, Later, later_stages_, with_later_stages
@@ -47,7 +48,7 @@ Method = Literal["scratch", "head", "finetune"]
 # With the strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation
 # has too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
 # benchmarks/finetune.py measures the gain.
-_GOOD_ENOUGH, _ENOUGH_A_CLASS = 0.95, 50
+_GOOD_ENOUGH, ENOUGH_A_CLASS = 0.95, 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,22 +139,26 @@ def transfer(
     settings: Mapping[str, Any] | None = None,
     pace: Pace | None = None,
     left: Callable[[], float] = lambda: math.inf,
+    pooled: tuple[int, ...] = (),
+    reads: HeadFeatures = "auto",
 ) -> Learned:
     """Train `spec` from the pretrained `weights` in `folder`, or resume its training there.
 
     This process trains the head, all `ranks` fine-tune, for `epochs` or as many as fit into `minutes`. `settings`
     change fields of its recipe by their dotted names. With a `pace` a deadline replaces `minutes`: `left` returns the
-    remaining seconds for all of it, and a step that cannot end by then is not begun. Raises WeightsError if the weights
-    are not available.
+    remaining seconds for all of it, and a step that cannot end by then is not begun. The head `reads` the outputs of
+    the stages `pooled` as well; see `fit_head`. Raises WeightsError if the weights are not available.
     """
     limit = _Limit(minutes=minutes, pace=pace, left=left)
     folder.mkdir(parents=True, exist_ok=True)
     done = read_head(folder)
     if done is None:
         done = fit_head(
-            spec, attempt, dataset, weights=weights, model=model, folder=folder, left=left, listener=listener
-        )
+            spec, attempt, dataset, weights=weights, model=model, folder=folder, left=left, listener=listener,
+            pooled=pooled, reads=reads,
+        )  # fmt: skip
     state, facts, validation = done
+    spec = dataclasses.replace(spec, pooled=tuple(facts["pooled"]))
     left_out = tuple(filter(None, [facts.get("left_out")]))
     listener(Said(text=head_in_words(facts, find_task(dataset.task).figure)))
     network = build(spec)
@@ -291,8 +296,8 @@ def _why_no_more(facts: Mapping[str, Any], dataset: Dataset, balance: Balance) -
             return f"its {title} is at least {_GOOD_ENOUGH:.0%} on the validation images"
         return f"it is right on at least {_GOOD_ENOUGH:.0%} of the validation images{of_each}"
     a_class = dataset.images_a_class
-    if a_class < _ENOUGH_A_CLASS:
-        return f"{a_class:.0f} training images per class, of the {_ENOUGH_A_CLASS} that fine-tuning needs"
+    if a_class < ENOUGH_A_CLASS:
+        return f"{a_class:.0f} training images per class, of the {ENOUGH_A_CLASS} that fine-tuning needs"
     return ""
 
 

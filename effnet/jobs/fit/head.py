@@ -1,5 +1,6 @@
 """The head of a pretrained network, trained on its frozen features, and kept for a fit that is resumed."""
 
+import dataclasses
 import json
 import math
 import time
@@ -10,18 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from effnet.arch.describe import pooled_in_words
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_arrays, write_arrays
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import BundleError
+from effnet.jobs.fit.config import HeadFeatures
 from effnet.jobs.fit.resume import Attempt
 from effnet.planner.events import Counted, Listener, Said
 from effnet.planner.timetable import not_enough
 from effnet.system.files import parse_json
-from effnet.system.text import both
+from effnet.system.text import both, percent
 from effnet.tasks.task import Figure
 from effnet.training.learning import OwnHead, learning_of
+from effnet.training.recipe.schema import Balance
 from effnet.training.transfer.features import Extractor, Features, extract, make_extractor, over_clips
 from effnet.training.transfer.head import Head as Linear
 from effnet.weights.adapt import Arrays
@@ -57,10 +61,13 @@ def fit_head(
     folder: Path,
     left: Callable[[], float],
     listener: Listener,
+    pooled: tuple[int, ...] = (),
+    reads: HeadFeatures = "auto",
 ) -> Head:
     """Return the network's state with its head trained, and the facts of that training; all is kept in `folder`.
 
-    Random views that would not end in the seconds that `left` returns are left out.
+    Random views that would not end in the seconds that `left` returns are left out. The head may read the stages
+    `pooled` as well: `reads` says whether it does; the facts' "pooled" are those that it reads.
     """
     listener(Said(text=f"Training a head on {weights}", heading=True))
     started = time.monotonic()
@@ -73,28 +80,65 @@ def fit_head(
         weight, bias = (found.state[name] for name in _CLASSIFIER)
         own = OwnHead(weight=weight, bias=bias, removed=read_config(found.source).balanced)
     found = adapted(found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution)
+    wide = dataclasses.replace(found.spec, pooled=() if own else pooled) if pooled else found.spec
     extractor = make_extractor(
-        found.spec, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
+        wide, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )
     rows, left_out = _views(extractor, dataset, left=left, listener=listener)
     val_split = dataset.val if len(dataset.val) else dataset.train
     val = _features(extractor, val_split, view=0, listener=listener)
-    head = learning_of(dataset).fit_head(
-        np.concatenate([row.values for row in rows]),
-        np.concatenate([dataset.train.labels[row.indices] for row in rows]),
-        dataset=dataset,
-        val_features=val.values,
-        val_targets=val_split.labels[val.indices],
-        balance=balance,
-        own=own,
+    values, targets = (
+        np.concatenate(parts)
+        for parts in ([row.values for row in rows], [dataset.train.labels[row.indices] for row in rows])
     )
-    facts = origin | _facts(head, rows, val) | {"left_out": left_out, "seconds": time.monotonic() - started}
+
+    def head_of(spec: ArchSpec) -> Linear:
+        width = spec.feature_channels
+        return learning_of(dataset).fit_head(
+            values[:, :width],
+            targets,
+            dataset=dataset,
+            val_features=val.values[:, :width],
+            val_targets=val_split.labels[val.indices],
+            balance=balance,
+            own=own,
+        )
+
+    chosen, head, also = _chosen(
+        found.spec, wide, head_of, reads if len(dataset.val) else "last", balance=balance, left=left
+    )
+    facts = origin | _facts(head, rows, val) | also | {"left_out": left_out, "seconds": time.monotonic() - started}
     state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
     # Calibration needs held-out images: training images say nothing about it.
-    held = val.values[: len(val.values) if len(dataset.val) else 0]
+    held = val.values[: len(val.values) if len(dataset.val) else 0, : chosen.feature_channels]
     validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
     _write_head(folder, state, facts, validation)
     return state, facts, validation
+
+
+def _chosen(
+    spec: ArchSpec,
+    wide: ArchSpec,
+    head_of: Callable[[ArchSpec], Linear],
+    reads: HeadFeatures,
+    *,
+    balance: Balance,
+    left: Callable[[], float],
+) -> tuple[ArchSpec, Linear, dict[str, Any]]:
+    """Return the network with the features that its head reads, the head, and the facts of the choice.
+
+    All features must be better in both figure and loss on the validation images, as larger weights cost something.
+    """
+    if wide == spec or reads == "last":
+        return spec, head_of(spec), {"pooled": list(spec.pooled)}
+    begun = time.monotonic()
+    last = None if reads == "all" else head_of(spec)
+    if last is not None and left() < 2 * (time.monotonic() - begun):
+        return spec, last, {"pooled": []}
+    head = head_of(wide)
+    if last is not None and not (head.score(balance) > last.score(balance) and head.val_loss < last.val_loss):
+        return spec, last, {"pooled": []}
+    return wide, head, {"pooled": list(wide.pooled), "last_figure": last and last.val_figure}
 
 
 def _facts(head: Linear, rows: Sequence[Features], val: Features) -> dict[str, Any]:
@@ -133,8 +177,10 @@ def _views(
 def head_in_words(facts: Mapping[str, Any], figure: Figure) -> str:
     """Return the task's figure, the duration and the features of a head as a line for the terminal."""
     kind = "A head" if facts["penalty"] else "Its own head"
+    stages, alone = pooled_in_words(facts["pooled"]), facts.get("last_figure")
+    also = stages and f" and of {stages}" + ("" if alone is None else f" (without: {percent(alone)})")
     return (
-        f"{kind} on frozen features of {facts['name']}: validation {figure.title} "
+        f"{kind} on frozen features of {facts['name']}{also}: validation {figure.title} "
         f"{both(facts['val_figure'], facts.get('val_balanced_figure'))}, "
         f"{facts['seconds']:.1f} s ({facts['computed']} of {facts['features']} features computed)"
     )

@@ -11,7 +11,9 @@ from effnet.planner.events import Said
 
 # A search below this many minutes trains too few networks to find anything.
 _LEAST_MINUTES = 30.0
-_OWN = ("strategy", "trials", "search", "powers", "unlabelled", "unlabelled_method", "unlabelled_rounds")
+_OWN = (
+    "strategy", "head_features", "trials", "search", "powers", "unlabelled", "unlabelled_method", "unlabelled_rounds",
+)  # fmt: skip
 
 
 def fit_by_search(config: FitConfig) -> FitResult | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from effnet.jobs.fit.config import DeviceConfig, Strategy
+from effnet.jobs.fit.config import DeviceConfig, HeadFeatures, Strategy
 from effnet.system.options import option
 
 Algorithm = Literal["auto", "surrogate", "evolution", "reinforce", "random", "grid", "assemble", "supernet"]
@@ -20,6 +20,7 @@ class SearchConfig(DeviceConfig):
     )  # fmt: skip
     # What a search decides by itself.
     strategy: ClassVar[Strategy] = "auto"
+    head_features: ClassVar[HeadFeatures] = "last"
     trials: ClassVar[int] = 0
 
     minutes: float | None = option("Minutes from start to bundle; default: 60.")

@@ -128,6 +128,8 @@ def _layer_names(spec: ArchSpec, scheme: Scheme) -> LayerNames:
     module = _module(scheme)
     if spec.decoder is not None and scheme not in _DECODED:
         raise refuse(scheme, "a network with a decoder")
+    if spec.pooled and scheme != "effnet":
+        raise refuse(scheme, "a classifier that reads several stages")
     if scheme in SMP:
         return smp.layer_names(spec, scheme)
     if module is None:

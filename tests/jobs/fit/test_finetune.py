@@ -153,14 +153,14 @@ def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle,
 
 
 def test_auto_stops_after_a_head_that_is_good_enough(tiny_images, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 1)
+    monkeypatch.setattr("effnet.jobs.fit.finetune.ENOUGH_A_CLASS", 1)
     report = fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_figure"] >= 0.95
 
 
 def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.finetune._ENOUGH_A_CLASS", 54)
+    monkeypatch.setattr("effnet.jobs.fit.finetune.ENOUGH_A_CLASS", 54)
     report = fit(stripes, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_figure"] < 0.95

@@ -1,0 +1,53 @@
+"""The stages whose pooled outputs a head may read beside the last feature map."""
+
+import dataclasses
+
+from effnet.arch.cost import cost
+from effnet.arch.spec import ArchSpec
+from effnet.jobs.fit.job import Job
+from effnet.measurement.budget import LABELS
+from effnet.planner.dense_recipe import early_stages
+from effnet.planner.space import Candidate
+
+# The outputs of stages with larger feature maps are those that kept feature maps replace, and hold edges and colours.
+_STRIDE = 8
+# What the means, their concatenation and the longer rows of the classifier add to the latency at most.
+_SLOWER = 0.03
+
+
+def pooled_stages(spec: ArchSpec, candidate: Candidate, job: Job) -> tuple[int, ...]:
+    """Return the stages that a head on pretrained weights of `spec` may read as well; none if it may read no others."""
+    reads = job.config.head_features
+    if reads == "last":
+        return ()
+    wide = with_pooled(spec)
+    reason = _why_not(spec, wide, candidate, job)
+    if reason and reads == "all":
+        job.say(f"The head reads the last feature map alone: {reason}")
+    return () if reason else wide.pooled
+
+
+def _why_not(spec: ArchSpec, wide: ArchSpec, candidate: Candidate, job: Job) -> str:
+    """Return why the head cannot read the pooled stages of `wide` as well; empty if it can."""
+    if spec.pooled:
+        return "its weights say which stages it reads"
+    if not wide.pooled:
+        return f"{spec.title} has no later stages"
+    if job.assembles or candidate.whole is not None:
+        return "the network is made smaller afterwards"
+    more = cost(wide).params - cost(spec).params
+    figures = candidate.figures | {
+        "params": cost(wide).params,
+        "macs": cost(wide).macs,
+        "size_mb": candidate.size_mb + 4e-6 * more,
+        "memory_mb": None if candidate.memory_mb is None else candidate.memory_mb + 8e-6 * more,
+        "latency_ms": None if candidate.latency_ms is None else (1 + _SLOWER) * candidate.latency_ms,
+    }
+    over = job.budget.exceeded(figures)
+    return f"with the other stages {' and '.join(LABELS[name] for name in over)} would miss the budget" if over else ""
+
+
+def with_pooled(spec: ArchSpec) -> ArchSpec:
+    """Return the network whose classifier reads the pooled outputs of all later stages as well."""
+    number = len(spec.stages) if spec.head_channels else len(spec.stages) - 1
+    return dataclasses.replace(spec, pooled=tuple(range(early_stages(spec, most=_STRIDE), number)))
