@@ -15,8 +15,9 @@ class Policy:
     fewer rank nothing. A data set needs `least_train` training and `least_val` validation images.
 
     Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
-    rest is planning's. The networks that predictions are fitted to are the base scaled by `phis`, then random ones of
-    the space in rounds of `measured`, until predictions are good.
+    rest is planning's. Where the last training needs less, the others get it. Trainings that are compared take equal
+    time: `timed` networks are timed, to predict that of the others. The networks that latencies are predicted from are
+    the base scaled by `phis`, then random ones of the space in rounds of `measured`, until predictions are good.
 
     A supernet is trained on `device`, by default on CUDA alone.
     """
@@ -33,9 +34,10 @@ class Policy:
     least_images: int = 800
     least_train: int = 1000
     least_val: int = 150
-    searching: float = 0.45
-    deciding: float = 0.2
-    fitting: float = 0.28
+    searching: float = 0.35
+    deciding: float = 0.14
+    fitting: float = 0.44
+    timed: int = 8
     phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
     measured: tuple[int, ...] = (8, 8, 8)
     device: str = ""

@@ -69,7 +69,7 @@ def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Gen
     done = worker.study.in_turn(
         list(units),
         lambda unit: _trained(worker, units[unit], seed=seed_of(worker.extent.key, *unit)),
-        late=lambda: worker.late(job.procedure.search.fitting),
+        late=lambda: worker.late(worker.plan.fitting),
     )
     trained = {genome: [row for unit, row in done.items() if units[unit] == genome] for genome in genomes}
     # Means of unequal numbers of trainings are not compared: if time ran out, the last seeds do not count.
@@ -107,8 +107,7 @@ def _trained(worker: Worker, genome: Genome, *, seed: int) -> Mapping[str, Any]:
         worker.job,
         worker.source.dataset,
         worker.source.report,
-        images=worker.plan.final_images,
-        epochs=worker.plan.final_epochs,
+        **worker.views(worker.spec(genome), worker.plan.final_images, worker.plan.final_epochs),
         seed=seed,
     )
     return {"value": found.best, "nll": found.nll, "right": _right(found, worker.source.dataset.val)}
