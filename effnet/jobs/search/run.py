@@ -145,7 +145,10 @@ def _go(worker: Worker, started: float) -> Found:
     spent = published_search_cost(history, budget=worker.space.budget)
     if spent:
         job.say(spent)
-    measured = choose_finalists(worker, history)
+    chosen = choose_finalists(worker, history)
+    searched_of = worker.spec
+    worker = dataclasses.replace(worker, rescaled={genome: spec for genome, (spec, _) in chosen.items()})
+    measured = {genome: figures for genome, (_, figures) in chosen.items()}
     finalists = hold_final(worker, history, list(measured))
     verdict = decide(finalists, seed=seed_of(worker.extent.key))
     facts = search_facts(
@@ -158,6 +161,7 @@ def _go(worker: Worker, started: float) -> Found:
         seconds=round(job.procedure.stopwatch.clock() - started, 1),
         scaled=worker.scaled,
         measured=measured,
+        searched_of=searched_of,
         notes=[spent] if spent else [],
     )
     job.say(facts.sentence)

@@ -1,7 +1,7 @@
 """One worker of a running search: what all its stages share."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
@@ -23,8 +23,8 @@ class Worker:
     """A worker: the job and its data, the shared study and plan, and the space with its `references`.
 
     `references` are the scaled networks that `fit` would choose from; no algorithm sees the genomes that they have
-    here. `scaled` are all uniformly scaled networks. `slowness` is that of a network's training, relative to the usual.
-    `extent` says how far the search goes, and its key seeds it;
+    here. `scaled` are all uniformly scaled networks, `rescaled` the finalists as wide as measurements allow. `slowness`
+    is that of a network's training, relative to the usual. `extent` says how far the search goes, and its key seeds it;
     `objective` scores a network.
     """
 
@@ -38,10 +38,11 @@ class Worker:
     slowness: Callable[[ArchSpec], float]
     extent: Generations
     objective: Objective = OBJECTIVE
+    rescaled: Mapping[Genome, ArchSpec] = field(default_factory=dict)
 
     def spec(self, genome: Genome) -> ArchSpec:
-        """Return the network of a genome, or of a reference."""
-        found = self.references.get(genome) or self.space.network(genome)
+        """Return the network of a genome, of a reference, or of a finalist."""
+        found = self.rescaled.get(genome) or self.references.get(genome) or self.space.network(genome)
         assert found is not None
         return found
 
