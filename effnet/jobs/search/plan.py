@@ -55,10 +55,10 @@ class Plan:
 
     `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images; the finalists for
     `final_epochs` on `final_images`. That is for a network that trains as fast as the median of `timed`, networks with
-    their training milliseconds an image; others get as many as take the same time. `deciding` and `fitting` are the
-    shares of the minutes for the final and for the last training. `threads` are those of training, `precision` that of
-    the deployed file. `measured` are networks with their latency in ms and memory in MB, which predictions are fitted
-    to.
+    their training milliseconds an image, if there are any; others get as many as take the same time. `deciding` and
+    `fitting` are the shares of the minutes for the final and for the last training. `threads` are those of training,
+    `precision` that of the deployed file. `measured` are networks with their latency in ms and memory in MB, which
+    predictions are fitted to.
     `references` are the networks that `fit` would choose from, as the best scaled ones.
     """
 
@@ -108,7 +108,7 @@ def make_plan(job: Job, source: Source) -> Plan:
         fitting=fitting,
         references=tuple(map(spec_to_dict, references)),
         measured=measured,
-        timed=timed,
+        timed=() if config.images else timed,  # as many as requested, whatever the network
     )
 
 
@@ -131,6 +131,8 @@ def _timed(
 
 def slowness_of(timed: Sequence[Mapping[str, Any]]) -> Predictor:
     """Return what predicts how long a network trains on an image, relative to the median of the `timed` ones."""
+    if not timed:
+        return lambda spec: 1.0
     times = [row["ms"] for row in timed]
     known = dict(zip((spec_from_dict(row["spec"]) for row in timed), times, strict=True))
     predict, usual = fit_latency(list(known), times).predict, median(times)
