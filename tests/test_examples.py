@@ -235,7 +235,7 @@ def test_detection_onnxruntime_only(run_example, tmp_path):
 
 @pytest.mark.elsewhere
 def test_search_a_network(run_example, tmp_path, monkeypatch):
-    policy = Policy(size=2, references=1, scaled=1, finalists=1, seeds=1, final_epochs=1)
+    policy = Policy(size=2, references=1, scaled=1, finalists=1, seeds=1, final_epochs=1, timed=2)
     quickly = Procedure(stopwatch=BRIEF, search=policy)
     search = effnet.search  # a busy machine trains fewer networks in two minutes
     monkeypatch.setattr(effnet, "search", lambda *a, **k: search(*a, **k | {"minutes": 30, "procedure": quickly}))

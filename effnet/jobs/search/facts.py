@@ -26,9 +26,13 @@ def search_facts(
     seconds: float,
     scaled: Collection[Genome],
     measured: Mapping[Genome, Mapping[str, float]],
+    searched_of: SpecOf,
     notes: Sequence[str] = (),
 ) -> Searched:
-    """Return the report's part; `scaled` are the uniformly scaled networks, `measured` the finalists' figures."""
+    """Return the report's part; `scaled` are the uniformly scaled networks, `measured` the finalists' figures.
+
+    `spec_of` returns the networks of the final, `searched_of` those of the history.
+    """
     base = spec_of(next((each.genome for each in finalists if each.scaled), verdict.winner))
     winner = spec_of(verdict.winner)
     before, after = tuple(stage_rows(base)), tuple(stage_rows(winner))
@@ -36,7 +40,7 @@ def search_facts(
         algorithm=algorithm,
         objective=objective,
         seconds=seconds,
-        networks=tuple(_row(spec_of, trained, scaled=trained.genome in scaled) for trained in history),
+        networks=tuple(_row(searched_of, trained, scaled=trained.genome in scaled) for trained in history),
         finals=tuple(
             FinalRow(
                 **_names(spec_of, each.genome),

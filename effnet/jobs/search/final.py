@@ -1,10 +1,13 @@
 """The final of a search: its best networks are measured, then trained again beside the best scaled one."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from effnet.arch.codec import spec_from_dict, spec_to_dict
+from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split
 from effnet.jobs.fit.measuring import measured_figures, measuring
 from effnet.jobs.fit.short_training import Brief, train_briefly
@@ -14,6 +17,7 @@ from effnet.nas.finals import Finalist, ranked
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome
 from effnet.nas.study import seed_of
+from effnet.nas.width import LEAST_SHARE
 from effnet.planner.events import Counted
 from effnet.planner.space import Candidate, in_precision, only_candidate
 from effnet.system.text import percent
@@ -22,43 +26,76 @@ from effnet.system.text import percent
 _MOST_MISSED = 6
 # A finalist may use this share of the margin that planning leaves: it was scaled to the margin by predictions.
 _MORE = 0.05
+# A finalist is scaled anew this many times at most, by what the measurement says of its prediction.
+_RESCALED = 2
 
 Figures = Mapping[str, float]
+Measured = tuple[ArchSpec, Figures]
+"""A network with its measured figures, by the keys of the budget."""
 
 
-def choose_finalists(worker: Worker, history: Sequence[Trained]) -> dict[Genome, Figures]:
-    """Return the networks of the final with their measured figures, the best scaled one first."""
+def choose_finalists(worker: Worker, history: Sequence[Trained]) -> dict[Genome, Measured]:
+    """Return the networks of the final, the best scaled one first, each as wide as its measured figures allow."""
     unit = worker.after(0)
-    found = worker.study.in_turn([unit], lambda _: {"finalists": _measured(worker, history)})
-    return {tuple(genome): figures for genome, figures in found[unit]["finalists"]}
+    found = worker.study.in_turn(
+        [unit],
+        lambda _: {
+            "finalists": [(genome, spec_to_dict(spec), figures) for genome, spec, figures in _measured(worker, history)]
+        },
+    )
+    return {tuple(genome): (spec_from_dict(spec), figures) for genome, spec, figures in found[unit]["finalists"]}
 
 
-def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, Figures]]:
+def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, ArchSpec, Figures]]:
     """Return the best networks that meet the budget when they are measured; if none does, the nearest to it."""
     budget, finalists = worker.job.budget.with_margin(), worker.job.procedure.search.finalists
-    kept: dict[bool, list[tuple[Genome, Figures]]] = {True: [], False: []}
-    missed: list[tuple[float, Genome, Figures]] = []
+    kept: dict[bool, list[tuple[Genome, ArchSpec, Figures]]] = {True: [], False: []}
+    missed: list[tuple[float, Genome, ArchSpec, Figures]] = []
     with measuring(worker.job) as measure:
         for genome in ranked(history):
             kind = genome in worker.scaled
             if len(kept[kind]) >= (1 if kind else finalists) or len(missed) >= _MOST_MISSED:
                 continue
-            figures = _figures(worker, genome, measure)
-            share = budget.share(figures)
-            if share <= 1 + _MORE and not worker.job.budget.exceeded(figures):
-                kept[kind].append((genome, figures))
+            spec, figures = _as_wide_as_allowed(worker, genome, measure)
+            if _meets(worker, figures):
+                kept[kind].append((genome, spec, figures))
             else:
-                missed.append((share, genome, figures))
+                missed.append((budget.share(figures), genome, spec, figures))
             done = len(kept[True] + kept[False]) + len(missed)
             total = finalists + 1 + len(missed)
             worker.job.listener(Counted(label="finalists measured", done=done, total=total))
     return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
 
 
-def _figures(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timing]) -> Figures:
-    """Return the measured figures of a network, by the keys of the budget."""
-    candidate = in_precision(only_candidate(worker.spec(genome)), worker.plan.precision)
-    return measured_figures(candidate, measure(candidate))
+def _meets(worker: Worker, figures: Figures) -> bool:
+    """Return whether a finalist's measured figures meet the budget."""
+    share = worker.job.budget.with_margin().share(figures)
+    return share <= 1 + _MORE and not worker.job.budget.exceeded(figures)
+
+
+def _as_wide_as_allowed(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timing]) -> Measured:
+    """Return a network with its measured figures, wider or narrower than predictions made it if these were wrong.
+
+    It is the one nearest to the budget of those that meet it, or else of all that were measured.
+    """
+    found, tried = worker.spec(genome), list[Measured]()
+    while True:
+        candidate = in_precision(only_candidate(found), worker.plan.precision)
+        tried.append((found, measured_figures(candidate, measure(candidate))))
+        budget, space = worker.job.budget.with_margin(), worker.space
+        if len(tried) > _RESCALED or LEAST_SHARE <= budget.share(tried[-1][1]) <= 1:
+            break
+        # A network of other objectives has the width that it was scored with, a reference that of its family.
+        if space.width is not None or genome in worker.references:
+            break
+        predicted = space.figures(found)
+        limits = {name: limit * predicted[name] / tried[-1][1][name] for name, limit in budget.asked().items()}
+        wider = space.at(dataclasses.replace(budget, **limits)).network(genome)  # type: ignore[arg-type]
+        if wider is None or wider in dict(tried):
+            break
+        found = wider
+    good = [each for each in tried if _meets(worker, each[1])]
+    return max(good or tried, key=lambda each: budget.share(each[1]) * (1 if good else -1))
 
 
 def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:
@@ -69,7 +106,7 @@ def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Gen
     done = worker.study.in_turn(
         list(units),
         lambda unit: _trained(worker, units[unit], seed=seed_of(worker.extent.key, *unit)),
-        late=lambda: worker.late(job.procedure.search.fitting),
+        late=lambda: worker.late(worker.plan.fitting),
     )
     trained = {genome: [row for unit, row in done.items() if units[unit] == genome] for genome in genomes}
     # Means of unequal numbers of trainings are not compared: if time ran out, the last seeds do not count.
@@ -107,8 +144,7 @@ def _trained(worker: Worker, genome: Genome, *, seed: int) -> Mapping[str, Any]:
         worker.job,
         worker.source.dataset,
         worker.source.report,
-        images=worker.plan.final_images,
-        epochs=worker.plan.final_epochs,
+        **worker.views(worker.spec(genome), worker.plan.final_images, worker.plan.final_epochs),
         seed=seed,
     )
     return {"value": found.best, "nll": found.nll, "right": _right(found, worker.source.dataset.val)}

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
 from typing import Any
 
 from effnet.arch.catalog import get_spec
@@ -40,6 +41,10 @@ from effnet.planner.space import in_precision, list_candidates, only_candidate, 
 DEFAULT_MINUTES = 60.0
 # A training from scratch spends about this share of its time on steps.
 TRAINING_SHARE = 0.7
+# Trainings of networks that train this many times as slow or as fast as others still see enough images to be compared.
+_MOST_SLOWNESS = 3.0
+# The number of the drawing of networks whose training is timed.
+_TIMED = 100
 # Predictions of networks that miss by less in the median need no more measurements.
 _GOOD_ERROR = 0.04
 
@@ -49,8 +54,11 @@ class Plan:
     """The extent of a search.
 
     `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images; the finalists for
-    `final_epochs` on `final_images`. `threads` are those of training, `precision` that of the deployed file. `measured`
-    are networks with their latency in ms and memory in MB, which predictions are fitted to.
+    `final_epochs` on `final_images`. That is for a network that trains as fast as the median of `timed`, networks with
+    their training milliseconds an image, if there are any; others get as many as take the same time. `deciding` and
+    `fitting` are the shares of the minutes for the final and for the last training. `threads` are those of training,
+    `precision` that of the deployed file. `measured` are networks with their latency in ms and memory in MB, which
+    predictions are fitted to.
     `references` are the networks that `fit` would choose from, as the best scaled ones.
     """
 
@@ -61,8 +69,11 @@ class Plan:
     final_epochs: int
     threads: int
     precision: Precision
+    deciding: float
+    fitting: float
     references: tuple[Mapping[str, Any], ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
+    timed: tuple[Mapping[str, Any], ...] = ()
 
 
 def make_plan(job: Job, source: Source) -> Plan:
@@ -74,12 +85,21 @@ def make_plan(job: Job, source: Source) -> Plan:
     precision = job.target.precisions(job.budget)[0]
     measured = _measure(job, source, precision)
     space = space_of(job, source, precision, measured)
-    speed = training_speed(_typical(space))
+    references = _references(space, source, precision, policy.references)
+    timed = _timed(space, references, policy.timed, seed=job.seed)
     train = len(source.dataset.train)
-    seen = 60 * minutes * speed * TRAINING_SHARE  # images that training could see in all the time
-    views = policy.searching * seen / ROUNDS
+    # Images that training could see in all the time.
+    seen = 60 * minutes * TRAINING_SHARE * 1000 / median(row["ms"] for row in timed)
+    searching, deciding, fitting = _shares(policy, most_epochs(train) * train / max(seen, 1.0))
+    views = searching * seen / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
-    views = policy.deciding * seen / ((policy.finalists + 1) * policy.seeds)
+    views = deciding * seen / ((policy.finalists + 1) * policy.seeds)
+    if not (config.trainings and config.images) and views < policy.least_views:
+        raise InputError(
+            f"a search needs time to train each network of its final on at least {policy.least_views:,} images, about "
+            f"{math.ceil(minutes * policy.least_views / max(views, 1.0))} minutes here; got {minutes:g}: what is best "
+            "after fewer is not so in the end. Give more --minutes, or use effnet fit, which searches nothing"
+        )
     final_images = min(train, max(images, int(views / ROUNDS)))
     final_epochs = max(ROUNDS, min(most_epochs(final_images), int(views / final_images)))
     return Plan(
@@ -90,9 +110,44 @@ def make_plan(job: Job, source: Source) -> Plan:
         final_epochs=min(final_epochs, policy.final_epochs or final_epochs),
         threads=torch.get_num_threads(),
         precision=precision,
-        references=tuple(map(spec_to_dict, _references(space, source, precision, policy.references))),
+        deciding=deciding,
+        fitting=fitting,
+        references=tuple(map(spec_to_dict, references)),
         measured=measured,
+        timed=() if config.images else timed,  # as many as requested, whatever the network
     )
+
+
+def _shares(policy: Policy, needed: float) -> tuple[float, float, float]:
+    """Return the shares of searching, of the final and of the last training, which needs a share for all its epochs."""
+    fitting = min(policy.fitting, needed)
+    grown = 1 + (policy.fitting - fitting) / (policy.searching + policy.deciding)
+    return grown * policy.searching, grown * policy.deciding, fitting
+
+
+def _timed(
+    space: MacroSpace, references: Sequence[ArchSpec], count: int, *, seed: int
+) -> tuple[Mapping[str, Any], ...]:
+    """Return networks with their training milliseconds an image: references, and random ones of the space."""
+    specs = dict.fromkeys([*references, *_drawn(space, count, seed=seed, number=_TIMED)])
+    if not specs:
+        raise BundleError("the space has no network")
+    return tuple({"spec": spec_to_dict(spec), "ms": 1000 / training_speed(spec)} for spec in specs)
+
+
+def slowness_of(timed: Sequence[Mapping[str, Any]]) -> Predictor:
+    """Return what predicts how long a network trains on an image, relative to the median of the `timed` ones."""
+    if not timed:
+        return lambda spec: 1.0
+    times = [row["ms"] for row in timed]
+    known = dict(zip((spec_from_dict(row["spec"]) for row in timed), times, strict=True))
+    predict, usual = fit_latency(list(known), times).predict, median(times)
+
+    def slowness(spec: ArchSpec) -> float:
+        found = (known[spec] if spec in known else predict(spec)) / usual
+        return min(_MOST_SLOWNESS, max(1 / _MOST_SLOWNESS, found))
+
+    return slowness
 
 
 def check_images(job: Job, source: Source) -> None:
@@ -301,15 +356,3 @@ def _measure_scaled(
             break
     share, macs = max((each for each in shares if each[0] <= 1), default=min(shares))
     return macs / max(1.0, share)
-
-
-def _typical(space: MacroSpace) -> ArchSpec:
-    """Return a network of the space with about the usual number of MACs: the best scaled one, or a random one."""
-    for genome in space.baselines:
-        if (spec := space.network(genome)) is not None:
-            return spec
-    found = [space.network(sample(space.decisions, rng=generator(0, 0, slot))) for slot in range(64)]
-    known = sorted((spec for spec in found if spec is not None), key=lambda spec: cost(spec).macs)
-    if not known:
-        raise BundleError("the space has no network")
-    return known[len(known) // 2]

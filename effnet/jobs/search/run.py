@@ -19,7 +19,7 @@ from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
 from effnet.jobs.search.final import choose_finalists, hold_final
-from effnet.jobs.search.plan import Plan, check_images, make_plan, space_of
+from effnet.jobs.search.plan import Plan, check_images, make_plan, slowness_of, space_of
 from effnet.jobs.search.scoring import objective_of
 from effnet.jobs.search.worker import Worker
 from effnet.nas.algorithms import find_algorithm
@@ -121,6 +121,7 @@ def _worker(job: Job, source: Source, study: Study, key: str) -> Worker:
         space=space,
         references=references,
         scaled={*space.baselines, *references},
+        slowness=slowness_of(plan.timed),
         extent=Generations(key=f"{job.seed} {key}", total=plan.trainings, size=plan.size),
     )
 
@@ -144,7 +145,10 @@ def _go(worker: Worker, started: float) -> Found:
     spent = published_search_cost(history, budget=worker.space.budget)
     if spent:
         job.say(spent)
-    measured = choose_finalists(worker, history)
+    chosen = choose_finalists(worker, history)
+    searched_of = worker.spec
+    worker = dataclasses.replace(worker, rescaled={genome: spec for genome, (spec, _) in chosen.items()})
+    measured = {genome: figures for genome, (_, figures) in chosen.items()}
     finalists = hold_final(worker, history, list(measured))
     verdict = decide(finalists, seed=seed_of(worker.extent.key))
     facts = search_facts(
@@ -157,6 +161,7 @@ def _go(worker: Worker, started: float) -> Found:
         seconds=round(job.procedure.stopwatch.clock() - started, 1),
         scaled=worker.scaled,
         measured=measured,
+        searched_of=searched_of,
         notes=[spent] if spent else [],
     )
     job.say(facts.sentence)
@@ -216,8 +221,7 @@ def _first(worker: Worker) -> list[Genome]:
 
 def _no_time(worker: Worker) -> bool:
     """Return whether the time for short trainings is over."""
-    policy = worker.job.procedure.search
-    return worker.late(policy.deciding + policy.fitting)
+    return worker.late(worker.plan.deciding + worker.plan.fitting)
 
 
 def _tell(worker: Worker, trained: Trained, what: str) -> None:
@@ -241,7 +245,8 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
         return True
 
     dataset, report = worker.source.dataset, worker.source.report
-    found = train_briefly(spec, worker.job, dataset, report, images=worker.plan.images, seed=seed, heard=heard)
+    views = worker.views(spec, worker.plan.images, ROUNDS)
+    found = train_briefly(spec, worker.job, dataset, report, **views, seed=seed, heard=heard)
     figures = worker.figures(spec)
     return {
         "score": worker.objective.score(found.best, figures=figures, nll=found.nll),
@@ -249,7 +254,7 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
         "nll": found.nll,
         "loss": found.loss,
         "rungs": tuple(rungs),
-        "share": len(found.values) / ROUNDS,
+        "share": len(found.values) / views["epochs"],
         "figures": figures,
         "predicted": tuple(name for name in ("latency_ms", "memory_mb") if name in figures),
     }
@@ -258,7 +263,8 @@ def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]
 def _value(worker: Worker, spec: ArchSpec, seed: int) -> float:
     """Return the task's figure of a network after a short training."""
     dataset, report = worker.source.dataset, worker.source.report
-    return train_briefly(spec, worker.job, dataset, report, images=worker.plan.images, seed=seed).best
+    views = worker.views(spec, worker.plan.images, ROUNDS)
+    return train_briefly(spec, worker.job, dataset, report, **views, seed=seed).best
 
 
 def _scaled_first(propose: Propose, baselines: Sequence[Genome]) -> Propose:

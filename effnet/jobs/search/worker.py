@@ -1,12 +1,13 @@
 """One worker of a running search: what all its stages share."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.reading import Source
+from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.plan import Plan
 from effnet.nas.generations import Generations
 from effnet.nas.macro import MacroSpace
@@ -22,7 +23,8 @@ class Worker:
     """A worker: the job and its data, the shared study and plan, and the space with its `references`.
 
     `references` are the scaled networks that `fit` would choose from; no algorithm sees the genomes that they have
-    here. `scaled` are all uniformly scaled networks. `extent` says how far the search goes, and its key seeds it;
+    here. `scaled` are all uniformly scaled networks, `rescaled` the finalists as wide as measurements allow. `slowness`
+    is that of a network's training, relative to the usual. `extent` says how far the search goes, and its key seeds it;
     `objective` scores a network.
     """
 
@@ -33,12 +35,14 @@ class Worker:
     space: MacroSpace
     references: dict[Genome, ArchSpec]
     scaled: Collection[Genome]
+    slowness: Callable[[ArchSpec], float]
     extent: Generations
     objective: Objective = OBJECTIVE
+    rescaled: Mapping[Genome, ArchSpec] = field(default_factory=dict)
 
     def spec(self, genome: Genome) -> ArchSpec:
-        """Return the network of a genome, or of a reference."""
-        found = self.references.get(genome) or self.space.network(genome)
+        """Return the network of a genome, of a reference, or of a finalist."""
+        found = self.rescaled.get(genome) or self.references.get(genome) or self.space.network(genome)
         assert found is not None
         return found
 
@@ -46,6 +50,16 @@ class Worker:
         """Return a network's counts and its limited figures, predicted if they are not analytic."""
         found = cost(spec)
         return {"macs": float(found.macs), "params": float(found.params), **self.space.figures(spec)}
+
+    def views(self, spec: ArchSpec, images: int, epochs: int) -> dict[str, int]:
+        """Return the images and epochs of a network's training, for the time of so many of a usual network.
+
+        The published search compares trainings of equal images.
+        """
+        if config_of(self.job).strict_paper:
+            return {"images": images, "epochs": epochs}
+        wanted, train = images / self.slowness(spec), len(self.source.dataset.train)
+        return {"images": min(train, round(wanted)), "epochs": max(epochs, round(epochs * wanted / train))}
 
     def late(self, share: float) -> bool:
         """Return whether less than this share of the minutes is left."""

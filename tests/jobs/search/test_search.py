@@ -24,7 +24,9 @@ from effnet.nas.policy import Policy
 from effnet.report.model import load_report
 
 BUDGET_MS = 0.3
-POLICY = Policy(size=2, references=1, scaled=1, finalists=1, seeds=2, final_epochs=1, least_train=300, least_val=50)
+POLICY = Policy(
+    size=2, references=1, scaled=1, finalists=1, seeds=2, final_epochs=1, least_train=300, least_val=50, timed=2
+)
 OPTIONS = {
     "max_latency_ms": BUDGET_MS,
     "trainings": 4,
@@ -155,6 +157,14 @@ def test_too_few_images_are_refused_with_the_reason(tmp_path):
 def test_too_little_time_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(InputError, match="time to train at least 10 networks for 9 epochs of 375 images"):
         run(tmp_path / "out", trainings=None, images=None, epochs=None, minutes=0.05)
+
+
+def test_a_final_too_short_to_decide_is_refused(tmp_path):
+    policy = {"least_views": 10**9, "fewest": 1, "least_images": 1}
+    with pytest.raises(
+        InputError, match=r"each network of its final on at least 1,000,000,000 images, about [\d,]+ min"
+    ):
+        run(tmp_path / "out", policy=policy, trainings=None, images=None, epochs=None, minutes=5)
 
 
 def test_a_budget_far_above_every_network_is_refused_before_memory_is_full(tmp_path):

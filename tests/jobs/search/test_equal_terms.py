@@ -1,0 +1,101 @@
+"""Networks of a search on equal terms: trained for equal time, and each as wide as its measured figures allow."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+from devices import timing
+
+import effnet
+from effnet.arch.codec import spec_to_dict
+from effnet.arch.cost import cost
+from effnet.jobs.search.config import SearchConfig
+from effnet.jobs.search.final import _as_wide_as_allowed
+from effnet.jobs.search.plan import _shares, slowness_of
+from effnet.jobs.search.worker import Worker
+from effnet.measurement.budget import Budget
+from effnet.nas.genomes import generator, sample
+from effnet.nas.macro import macro_space
+from effnet.nas.policy import Policy
+
+BUDGET = Budget(latency_ms=1.0)
+
+
+def space():
+    return macro_space(
+        "b0", num_classes=10, channels=3, short_side=32, budget=BUDGET.with_margin(),
+        predictors={"latency_ms": lambda spec: cost(spec).macs * 1e-7},
+    )  # fmt: skip
+
+
+def worker(**changes):
+    made = space()
+    job = SimpleNamespace(budget=BUDGET, config=SearchConfig("unread", max_latency_ms=1.0, **changes))
+    source = SimpleNamespace(dataset=SimpleNamespace(train=range(5000)))
+    plan = SimpleNamespace(precision="fp32")
+    return Worker(
+        job=job, source=source, study=None, plan=plan, space=made, references={}, scaled=(), extent=None,
+        slowness=lambda spec: spec.resolution / 32,
+    )  # fmt: skip
+
+
+def genome_of(found):
+    genomes = (sample(found.space.decisions, rng=generator(0, 0, slot)) for slot in range(50))
+    return next(genome for genome in genomes if found.space.network(genome) is not None)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.3])
+def test_a_finalist_is_as_wide_as_its_measured_latency_allows(factor):
+    found = worker()
+    genome, measured = genome_of(found), []
+
+    def measure(candidate):
+        measured.append(candidate.spec)
+        return timing(factor * candidate.cost.macs * 1e-7)
+
+    spec, figures = _as_wide_as_allowed(found, genome, measure)
+    share = BUDGET.with_margin().share(figures)
+    assert 0.9 <= share <= 1.05
+    assert figures["latency_ms"] == pytest.approx(factor * cost(spec).macs * 1e-7)
+    assert measured[0] == found.spec(genome)
+    if factor == 1.0:
+        assert measured == [spec]
+    else:
+        assert (cost(spec).macs > cost(measured[0]).macs) == (factor < 1)
+        assert len(measured) <= 3
+
+
+def test_a_network_whose_latency_does_not_follow_its_width_stays_within_the_budget():
+    found = worker()
+    genome, answers = genome_of(found), iter((0.5, 1.2, 1.1))
+    _, figures = _as_wide_as_allowed(found, genome, lambda candidate: timing(next(answers)))
+    assert figures["latency_ms"] == 0.5
+
+
+def test_what_trains_slowly_sees_fewer_images():
+    found = worker()
+    fast, usual, slow = (dataclasses.replace(effnet.get_spec("b0"), resolution=side) for side in (16, 32, 64))
+    assert found.views(usual, 1000, 9) == {"images": 1000, "epochs": 9}
+    assert found.views(fast, 1000, 9) == {"images": 2000, "epochs": 9}
+    assert found.views(slow, 1000, 9) == {"images": 500, "epochs": 9}
+    assert found.views(fast, 4000, 9) == {"images": 5000, "epochs": 14}, "all images, in more epochs"
+    assert worker(strict_paper=True, objective="product").views(slow, 1000, 9) == {"images": 1000, "epochs": 9}
+
+
+def test_slowness_is_relative_to_the_usual_network_and_bounded():
+    specs = [effnet.scale("b0", phi=phi, resolution=32) for phi in (-8, -6, -4, -2, 0)]
+    timed = [{"spec": spec_to_dict(spec), "ms": cost(spec).macs * 1e-7} for spec in specs]
+    slowness = slowness_of(timed)
+    assert slowness(specs[2]) == 1.0
+    assert slowness(specs[0]) < slowness(specs[1]) < 1 < slowness(specs[3])
+    assert slowness(effnet.scale("b0", phi=8, resolution=32)) == 3.0
+    assert slowness_of(())(specs[0]) == 1.0
+
+
+def test_the_last_training_gets_its_share_or_what_all_its_epochs_need():
+    policy = Policy()
+    assert _shares(policy, 2.0) == pytest.approx((policy.searching, policy.deciding, policy.fitting))
+    searching, deciding, fitting = _shares(policy, 0.1)
+    assert fitting == 0.1
+    assert searching / deciding == pytest.approx(policy.searching / policy.deciding)
+    assert searching + deciding + fitting == pytest.approx(policy.searching + policy.deciding + policy.fitting)
