@@ -1,9 +1,9 @@
 """`python -m benchmarks.few_labels`: what to train with few labels a class, in test accuracy over a plain head.
 
 CIFAR-10 at 96 px and fashion's articleType at 128 px (types of at least 60 images), from a real Lite0 backbone, with
-10, 20 and 50 labelled images a class, of which 15 % are held out. The same draws of labels and test images for a head on
-the last feature map, a head on all later stages (`all`), and fine-tuning within --minutes (`finetune`). The figure is
-the least mean gain of fine-tuning, in percentage points, of all settings whose images a class `fit` fine-tunes with.
+10, 20 and 50 labelled images a class, of which 15 % are held out. The same draws of labels and test images for a head
+on the last feature map, a head on all later stages (`all`), and fine-tuning within --minutes (`finetune`). The figure
+is the least mean gain of fine-tuning, in percentage points, of all settings whose images a class `fit` fine-tunes with.
 The 95 % intervals are bootstraps over draws and test images together.
 
 A run is one fit: its test answers are kept in --cache, and found again there.

@@ -43,8 +43,10 @@ _SAMPLE = 256
 _PIECE_PIXELS = 2**20
 # With fewer epochs of fine-tuning than this, pruning is not worthwhile.
 _LEAST_RECOVERY = 3
-# Fine-tuning: more epochs only overfit to few images; the learning rate is the head's, for batches of 32.
+# Fine-tuning: more epochs only overfit to few images; the learning rate is the head's, for batches of 32. With fewer
+# images than these it is smaller in proportion, but at least this share: benchmarks/few_labels.py measures the gain.
 MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
+_FULL_RATE_IMAGES, _LEAST_RATE = 600, 0.3
 _ENOUGH_FOR_STATISTICS = 5000
 # Images of at most this side lose their content if much is cropped; if flips change them, they are shifted mildly.
 _SMALL_SIDE = 40
@@ -201,7 +203,9 @@ def finetune_recipe(recipe: Recipe, preprocess: Preprocess, *, num_train: int, e
     train = dataclasses.replace(
         recipe.train,
         epochs=min(epochs, MOST_TUNING_EPOCHS),
-        lr=_TUNING_RATE * (recipe.train.batch_size / 32) ** 0.5,
+        lr=_TUNING_RATE
+        * (recipe.train.batch_size / 32) ** 0.5
+        * min(1, max(_LEAST_RATE, num_train / _FULL_RATE_IMAGES)),
         layer_decay=0.7,
         frozen_norms=folded or num_train < _ENOUGH_FOR_STATISTICS,
         start_counts=True,

@@ -212,8 +212,8 @@ class FitConfig(DeviceConfig):
         "What to train; head is a linear probe; auto fine-tunes if that pays off.", default="auto"
     )
     head_features: HeadFeatures = option(
-        "What a head on pretrained weights reads: last (feature map, pooled), all (later stages too), or auto: what is "
-        "better on validation images.",
+        "What a head on pretrained weights reads: last (feature map, pooled), all (later stages too), or auto: all, "
+        "unless that is worse on the validation images.",
         default="auto",
     )
     search: Literal["off", "auto"] = option(

@@ -47,8 +47,8 @@ Method = Literal["scratch", "head", "finetune"]
 
 # With the strategy auto the whole network is fine-tuned only if the head's accuracy is below this (above, validation
 # has too few mistakes to tell whether it helped) and a class has this many training images (with fewer it overfits);
-# benchmarks/finetune.py measures the gain.
-_GOOD_ENOUGH, ENOUGH_A_CLASS = 0.95, 50
+# benchmarks/few_labels.py measures the gain.
+_GOOD_ENOUGH, ENOUGH_A_CLASS = 0.95, 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
