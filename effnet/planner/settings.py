@@ -46,7 +46,7 @@ _LEAST_RECOVERY = 3
 # Fine-tuning: more epochs only overfit to few images; the learning rate is the head's, for batches of 32. With fewer
 # images than these it is smaller in proportion, but at least this share: benchmarks/few_labels.py measures the gain.
 MOST_TUNING_EPOCHS, _TUNING_RATE = 30, 1e-3
-_FULL_RATE_IMAGES, _LEAST_RATE = 600, 0.3
+_FULL_RATE_IMAGES, _LEAST_RATE = 1000, 0.3
 _ENOUGH_FOR_STATISTICS = 5000
 # Images of at most this side lose their content if much is cropped; if flips change them, they are shifted mildly.
 _SMALL_SIDE = 40

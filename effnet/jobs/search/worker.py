@@ -52,7 +52,7 @@ class Worker:
         return {"macs": float(found.macs), "params": float(found.params), **self.space.figures(spec)}
 
     def views(self, spec: ArchSpec, images: int, epochs: int) -> dict[str, int]:
-        """Return the images and epochs of a network's training, for the time of so many of a usual network.
+        """Return the images and epochs of a network's training, for the time of these numbers of a usual one.
 
         The published search compares trainings of equal images.
         """
