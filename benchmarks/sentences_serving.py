@@ -119,6 +119,23 @@ def _minutes(record: Record) -> str:
     )
 
 
+def _few_labels(record: Record) -> str:
+    details = record["details"]
+
+    def gain(name: str) -> str:
+        found = details[name]
+        return f"{found['gain']:+.1f} ({found['interval'][0]:+.1f} to {found['interval'][1]:+.1f})"
+
+    settings = [name.removesuffix(" all") for name in details if name.endswith(" all")]
+    each = "; ".join(
+        f"{name.replace(':', ' ')} {gain(f'{name} all')}, fine-tuned {gain(f'{name} finetune')}" for name in settings
+    )
+    return (
+        f"points of test accuracy over a plain head with few labels a class, {record['n']} draws, of a head on all "
+        f"later stages and of fine-tuning (95 %): {each}: the least gain of fine-tuning where `fit` does it"
+    )
+
+
 def _unlabelled(record: Record) -> str:
     details = record["details"]
     rows = [(name, each) for name, each in details.items() if ":" in name]
@@ -168,6 +185,7 @@ SENTENCES: dict[str, Callable[[Record], str]] = {
     "duplicates": _duplicates,
     "suggest": _suggest,
     "finetune_minutes": _minutes,
+    "few_labels": _few_labels,
     "unlabelled": _unlabelled,
     "unknowns": _unknowns,
     "robustness": _robustness,

@@ -37,6 +37,8 @@ _CLASSIFIER = ("classifier.weight", "classifier.bias")
 _LOGITS, _INDICES = "validation.logits", "validation.indices"
 # A head is trained on this many views of a class's images if it has fewer images; with more images, views do not help.
 _VIEWS_A_CLASS, _MOST_VIEWS = 50, 3
+# With more features of all images (400 MB) the head reads the last feature map alone, unless more is requested.
+_MOST_FEATURES = 10**8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,10 @@ def fit_head(
         weight, bias = (found.state[name] for name in _CLASSIFIER)
         own = OwnHead(weight=weight, bias=bias, removed=read_config(found.source).balanced)
     found = adapted(found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution)
-    wide = dataclasses.replace(found.spec, pooled=() if own else pooled) if pooled else found.spec
+    wide = dataclasses.replace(found.spec, pooled=pooled or found.spec.pooled)
+    many = len(dataset.train) * wide.feature_channels > _MOST_FEATURES
+    if own is not None or (reads == "auto" and many):
+        wide = found.spec
     extractor = make_extractor(
         wide, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )

@@ -16,6 +16,7 @@ ROBUST = {
     "augment.jpeg": 0.15,
     "augment.policy": "randaugment",
     "train.start_counts": False,
+    "train.last_counts": True,
 }
 
 

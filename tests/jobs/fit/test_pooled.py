@@ -120,6 +120,12 @@ def test_auto_takes_what_is_better_on_the_validation_images(stripes, weights, tm
     assert order[0] < order[1]
 
 
+def test_features_that_would_fill_the_memory_are_those_of_the_last_map(stripes, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("effnet.jobs.fit.head._MOST_FEATURES", 1000)
+    found = fit(stripes, weights=weights, out=tmp_path / "out")
+    assert read_config(found.folder).arch.pooled == ()
+
+
 def test_fine_tuning_goes_on_with_all_stages(stripes, weights, tmp_path):
     kept = {"kept.views": 2, "kept.stages": 3, "kept.epochs": 1}
     found = fit(
