@@ -102,7 +102,7 @@ def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
         for part in reads.split("+"):  # a concatenation is named after the widths that it joins
             if part in root:
                 readers[find(part)].append(name)
-    features = find(_features(spec))
+    features = {find(name) for name in _features(spec)}
     return tuple(
         Tie(
             name=name,
@@ -110,16 +110,18 @@ def tied_widths(spec: ArchSpec) -> tuple[Tie, ...]:
             widths=tuple(widths[name]),
             writers=tuple(writers[name]),
             readers=tuple(readers[name]),
-            fixed=name == features and not spec.num_classes,
+            fixed=name in features and not spec.num_classes,
         )
         for name in channels
         if widths[name]
     )
 
 
-def _features(spec: ArchSpec) -> str:
-    last = block_name(len(spec.stages) - 1, len(spec.stages[-1]) - 1)
-    return "head" if spec.head_channels else f"{last}.out"
+def _features(spec: ArchSpec) -> list[str]:
+    """Return the widths of the features that a classifier reads, or would read."""
+    stages = [*spec.pooled, len(spec.stages) - 1]
+    *others, last = (f"{block_name(stage, len(spec.stages[stage]) - 1)}.out" for stage in stages)
+    return [*others, "head" if spec.head_channels else last]
 
 
 def _ties(spec: ArchSpec) -> Iterator[tuple[str, str]]:

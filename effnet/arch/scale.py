@@ -237,10 +237,12 @@ def with_total_stride(spec: ArchSpec, total_stride: int) -> ArchSpec:
 
 
 def truncate(spec: ArchSpec, num_stages: int) -> ArchSpec:
-    """Return `spec` with only its first `num_stages` stages; stem, head and classifier stay."""
+    """Return `spec` with only its first `num_stages` stages; stem, head and classifier, which reads no others, stay."""
     if type(num_stages) is not int or not 1 <= num_stages <= len(spec.stages):
         raise SpecError(f"{spec.name} has {len(spec.stages)} stages; cannot keep {num_stages}")
-    return dataclasses.replace(spec, stages=spec.stages[:num_stages])
+    left = num_stages if spec.head_channels else num_stages - 1
+    pooled = tuple(stage for stage in spec.pooled if stage < left)
+    return dataclasses.replace(spec, stages=spec.stages[:num_stages], pooled=pooled)
 
 
 def with_expand_ratio(spec: ArchSpec, expand_ratio: int) -> ArchSpec:

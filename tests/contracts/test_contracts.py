@@ -95,8 +95,11 @@ def check_layers(spec: ArchSpec) -> None:
     widths = {INPUT: spec.in_channels}
     for name, layer in layers:
         assert name not in widths
-        assert layer.in_channels == widths[layer.inputs[0]]  # each input is there before it is read
-        assert all(widths[source] == layer.out_channels for source in layer.inputs[1:])
+        if layer.op == "concat":
+            assert layer.in_channels == layer.out_channels == sum(widths[source] for source in layer.inputs)
+        else:
+            assert layer.in_channels == widths[layer.inputs[0]]  # each input is there before it is read
+            assert all(widths[source] == layer.out_channels for source in layer.inputs[1:])
         assert layer.in_channels % layer.groups == layer.out_channels % layer.groups == 0
         widths[name] = layer.out_channels
     read = {source for _, layer in layers for source in layer.inputs}
@@ -227,4 +230,5 @@ def test_truncation_keeps_a_random_networks_first_stages(spec, data):
     count = data.draw(st.integers(1, len(spec.stages)))
     check_pure(spec, lambda spec: truncate(spec, count))
     assert truncate(spec, count).stages == spec.stages[:count]
-    assert dataclasses.replace(truncate(spec, count), stages=spec.stages) == spec
+    assert dataclasses.replace(truncate(spec, count), stages=spec.stages, pooled=spec.pooled) == spec
+    assert set(truncate(spec, count).pooled) <= set(spec.pooled)

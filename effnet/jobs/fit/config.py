@@ -213,7 +213,7 @@ class FitConfig(DeviceConfig):
     )
     head_features: HeadFeatures = option(
         "What a head on pretrained weights reads: last (feature map, pooled), all (later stages too), or auto: all, "
-        "unless that is worse on the validation images.",
+        "where nothing else is trained and it is not worse on the validation images.",
         default="auto",
     )
     search: Literal["off", "auto"] = option(

@@ -17,11 +17,11 @@ from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.config import HeadFeatures
-from effnet.jobs.fit.head import HEAD, Head, Validation, fit_head, head_in_words, read_head
+from effnet.jobs.fit.head import HEAD, HEAD_ALONE, Head, Validation, fit_head, head_in_words, of_head, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.later_stages import LATER, Later, later_stages_, with_later_stages
 from effnet.jobs.fit.resume import Attempt
-from effnet.nn.network import Network, build
+from effnet.nn.network import build
 from effnet.planner.events import Listener, Said
 from effnet.planner.settings import epochs_in, finetune_recipe
 from effnet.planner.timetable import Pace, not_enough
@@ -157,12 +157,10 @@ def transfer(
             spec, attempt, dataset, weights=weights, model=model, folder=folder, left=left, listener=listener,
             pooled=pooled, reads=reads,
         )  # fmt: skip
-    state, facts, validation = done
-    spec = dataclasses.replace(spec, pooled=tuple(facts["pooled"]))
+    facts, figure = done[1], find_task(dataset.task).figure
+    spec = of_head(spec, done)
     left_out = tuple(filter(None, [facts.get("left_out")]))
-    listener(Said(text=head_in_words(facts, find_task(dataset.task).figure)))
-    network = build(spec)
-    load_arrays_(network, state, where=str(folder / HEAD))
+    listener(Said(text=head_in_words(facts, figure)))
     augmented = any((settings or {}).get(name) for name in _NOT_BY_HEAD)
     enough = (
         _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" and not augmented else ""
@@ -175,9 +173,12 @@ def transfer(
         listener(Said(text=late))
         left_out += (late,)
     if enough or late or attempt.strategy == "head":
-        return _head_alone(network, facts, validation, left_out)
+        alone = read_head(folder, HEAD_ALONE)
+        if alone is not None:
+            listener(Said(text=head_in_words(alone[1], figure)))
+        return _head_alone(spec, alone or done, left_out)
     found = _finetune(
-        network, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
+        spec, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
         listener=listener, ranks=ranks, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
     return dataclasses.replace(found, left_out=left_out)
@@ -211,10 +212,11 @@ def train_in(
     )
 
 
-def _head_alone(
-    network: Network, facts: Mapping[str, Any], validation: Validation, left_out: tuple[str, ...]
-) -> Learned:
+def _head_alone(spec: ArchSpec, head: Head, left_out: tuple[str, ...]) -> Learned:
     """Return a network of which only the head was fitted."""
+    state, facts, validation = head
+    network = build(of_head(spec, head))
+    load_arrays_(network, state, where="the head")
     training = TrainResult(
         model=network.eval(),
         history=(),
@@ -237,7 +239,7 @@ def _too_late(recipe: Recipe, spec: ArchSpec, dataset: Dataset, limit: _Limit, f
 
 
 def _finetune(
-    network: Network,
+    spec: ArchSpec,
     attempt: Attempt,
     dataset: Dataset,
     head: Head,
@@ -250,14 +252,14 @@ def _finetune(
     ranks: Ranks,
     checkpoint_seconds: float,
 ) -> Learned:
-    """Fine-tune the whole `network`, whose head is trained already."""
+    """Fine-tune the whole network of `spec`, whose head is trained already."""
     state, facts, _ = head
     spent = facts["seconds"]
     recipe = _recipe(
-        attempt, dataset, network, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder,
+        attempt, dataset, spec, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder,
         kept=ranks.size == 1,
     )  # fmt: skip
-    tuned = network_for(network.spec, recipe)
+    tuned = network_for(spec, recipe)
     load_arrays_(tuned, state, where=str(folder / HEAD))
     later = None
     if recipe.kept.views and ranks.size == 1:
@@ -310,7 +312,7 @@ def learned_seconds(folder: Path) -> float:
 def _recipe(
     attempt: Attempt,
     dataset: Dataset,
-    network: Network,
+    spec: ArchSpec,
     state: Arrays,
     *,
     epochs: int | None,
@@ -326,7 +328,7 @@ def _recipe(
     """
     path = folder / RECIPE
     if path.is_file():
-        recipe = read_recipe(path, network.spec)
+        recipe = read_recipe(path, spec)
         if epochs is None or epochs <= recipe.train.epochs:
             return recipe
         # More epochs are requested; everything else stays.
@@ -334,7 +336,6 @@ def _recipe(
         recipe = dataclasses.replace(recipe, train=train, kept=dataclasses.replace(kept_first, alone=False))
         write_text(path, json.dumps(recipe.to_dict()))
         return recipe
-    spec = network.spec
     timed = epochs is None
     if epochs is None:
         epochs = limit.epochs(spec, dataset, spent=spent)

@@ -32,7 +32,7 @@ from effnet.weights.adapt import Arrays
 from effnet.weights.catalog import entries
 from effnet.weights.pretrained import Pretrained, adapted, load_backbone
 
-HEAD = "head.safetensors"
+HEAD, HEAD_ALONE = "head.safetensors", "head_alone.safetensors"
 _CLASSIFIER = ("classifier.weight", "classifier.bias")
 _LOGITS, _INDICES = "validation.logits", "validation.indices"
 # A head is trained on this many views of a class's images if it has fewer images; with more images, views do not help.
@@ -69,7 +69,8 @@ def fit_head(
     """Return the network's state with its head trained, and the facts of that training; all is kept in `folder`.
 
     Random views that would not end in the seconds that `left` returns are left out. The head may read the stages
-    `pooled` as well: `reads` says whether it does; the facts' "pooled" are those that it reads.
+    `pooled` as well: `reads` says whether it does; the facts' "pooled" are those that it reads. By auto, one that does
+    is kept beside it as HEAD_ALONE, for a network of which nothing else is trained.
     """
     listener(Said(text=f"Training a head on {weights}", heading=True))
     started = time.monotonic()
@@ -109,19 +110,21 @@ def fit_head(
             own=own,
         )
 
-    chosen, head, also = _chosen(
-        found.spec, wide, head_of, reads if len(dataset.val) else "last", balance=balance, left=left
-    )
-    facts = origin | _facts(head, rows, val) | also | {"left_out": left_out, "seconds": time.monotonic() - started}
-    state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
-    # Calibration needs held-out images: training images say nothing about it.
-    held = val.values[: len(val.values) if len(dataset.val) else 0, : chosen.feature_channels]
-    validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
-    _write_head(folder, state, facts, validation)
-    return state, facts, validation
+    heads = _heads(found.spec, wide, head_of, reads if len(dataset.val) else "last", balance=balance, left=left)
+    made: list[Head] = []
+    for chosen, head, also in heads:
+        facts = origin | _facts(head, rows, val) | also | {"left_out": left_out, "seconds": time.monotonic() - started}
+        state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
+        # Calibration needs held-out images: training images say nothing about it.
+        held = val.values[: len(val.values) if len(dataset.val) else 0, : chosen.feature_channels]
+        validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
+        made.append((state, facts, validation))
+    for name, found_head in reversed(list(zip((HEAD, HEAD_ALONE), made, strict=False))):  # the first one says: all done
+        _write_head(folder / name, *found_head)
+    return made[0]
 
 
-def _chosen(
+def _heads(
     spec: ArchSpec,
     wide: ArchSpec,
     head_of: Callable[[ArchSpec], Linear],
@@ -129,22 +132,25 @@ def _chosen(
     *,
     balance: Balance,
     left: Callable[[], float],
-) -> tuple[ArchSpec, Linear, dict[str, Any]]:
-    """Return the network with the features that its head reads, the head, and the facts of the choice.
+) -> list[tuple[ArchSpec, Linear, dict[str, Any]]]:
+    """Return the head to fine-tune from and, if it is another one, that of a network of which nothing else is trained.
 
-    All features must not be worse in both figure and loss on the validation images: of few images, both are vague, and
-    in benchmarks/few_labels.py all features were better.
+    Each has its network and the facts on its features. Fine-tuning is worse from a head on all features, which fits a
+    few images too well. Alone, it is better (benchmarks/few_labels.py); of few validation images the figure and the
+    loss are vague, so it must not be worse in both.
     """
     if wide == spec or reads == "last":
-        return spec, head_of(spec), {"pooled": list(spec.pooled)}
+        return [(spec, head_of(spec), {"pooled": list(spec.pooled)})]
+    if reads == "all":
+        return [(wide, head_of(wide), {"pooled": list(wide.pooled)})]
     begun = time.monotonic()
-    last = None if reads == "all" else head_of(spec)
-    if last is not None and left() < 2 * (time.monotonic() - begun):
-        return spec, last, {"pooled": []}
-    head = head_of(wide)
-    if last is not None and head.score(balance)[0] < last.score(balance)[0] and head.val_loss > last.val_loss:
-        return spec, last, {"pooled": []}
-    return wide, head, {"pooled": list(wide.pooled), "last_figure": last and last.val_figure}
+    last = spec, head_of(spec), {"pooled": list[int]()}
+    if left() < 2 * (time.monotonic() - begun):
+        return [last]
+    head, before = head_of(wide), last[1]
+    if head.score(balance)[0] < before.score(balance)[0] and head.val_loss > before.val_loss:
+        return [last]
+    return [last, (wide, head, {"pooled": list(wide.pooled), "last_figure": before.val_figure})]
 
 
 def _facts(head: Linear, rows: Sequence[Features], val: Features) -> dict[str, Any]:
@@ -218,14 +224,19 @@ def _features(extractor: Extractor, split: Split, *, view: int, listener: Listen
     return over_clips(extract(extractor, split, view=view, progress=tell), split)
 
 
-def _write_head(folder: Path, state: Arrays, facts: Mapping[str, Any], validation: Validation) -> None:
+def _write_head(path: Path, state: Arrays, facts: Mapping[str, Any], validation: Validation) -> None:
     arrays = state | {_LOGITS: validation.logits, _INDICES: validation.indices}
-    write_arrays(arrays, folder / HEAD, metadata={"facts": json.dumps(dict(facts))})
+    write_arrays(arrays, path, metadata={"facts": json.dumps(dict(facts))})
 
 
-def read_head(folder: Path) -> Head | None:
+def of_head(spec: ArchSpec, head: Head | None) -> ArchSpec:
+    """Return the network whose classifier reads what a head does."""
+    return spec if head is None else dataclasses.replace(spec, pooled=tuple(head[1]["pooled"]))
+
+
+def read_head(folder: Path, name: str = HEAD) -> Head | None:
     """Return the head that an interrupted fit has saved: it needs neither the weights nor the features again."""
-    path = folder / HEAD
+    path = folder / name
     if not path.is_file():
         return None
     try:

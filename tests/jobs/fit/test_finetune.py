@@ -376,5 +376,5 @@ def test_a_kept_recipe_that_was_damaged_is_named(tmp_path, text):
     (tmp_path / RECIPE).write_text(text)
     network = build(effnet.scale(effnet.get_spec("b0", num_classes=2), phi=-20))
     with pytest.raises(InputError, match=re.escape(str(tmp_path / RECIPE))) as refused:
-        _recipe(None, None, network, {}, epochs=None, limit=None, settings={}, spent=0.0, folder=tmp_path)
+        _recipe(None, None, network.spec, {}, epochs=None, limit=None, settings={}, spent=0.0, folder=tmp_path)
     assert "\n" not in str(refused.value)

@@ -141,6 +141,12 @@ def test_fine_tuning_goes_on_with_all_stages(stripes, weights, tmp_path):
     assert len(again.report.training.epochs) == 2
 
 
+def test_by_auto_fine_tuning_starts_from_the_last_feature_map(stripes, weights, tmp_path):
+    found = fit(stripes, weights=weights, strategy="finetune", epochs=1, out=tmp_path / "out")
+    assert read_config(found.folder).arch.pooled == ()
+    assert found.report.training.head.pooled == []
+
+
 def test_pruning_a_network_that_reads_all_stages_keeps_its_features(stripes, weights, tmp_path):
     found = fit(stripes, weights=weights, head_features="all", out=tmp_path / "out")
     pruned = effnet.prune(found.folder, str(stripes), macs=0.6, steps=1, epochs=1, out=tmp_path / "pruned")

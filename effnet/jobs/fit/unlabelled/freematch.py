@@ -11,7 +11,7 @@ from effnet.data.datasets import Dataset
 from effnet.errors import InputError
 from effnet.jobs.fit.config import UnlabelledMethod
 from effnet.jobs.fit.finetune import Learned, train_in
-from effnet.jobs.fit.head import read_head
+from effnet.jobs.fit.head import of_head, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
 from effnet.jobs.fit.unlabelled.kept import PARTS, Kept, Learns
@@ -101,8 +101,8 @@ def learn_freely(
     limit its training.
     """
     assert isinstance(before.training.model, Network)
-    spec, classes = before.training.model.spec, len(dataset.class_names)
     head = read_head(root)
+    spec, classes = of_head(before.training.model.spec, head), len(dataset.class_names)
     state: Any = head and head[0]
     recipe = recipe_of(kept, attempt, dataset, spec, state, job, noisy=freematch_recipe)
     images = student_set(

@@ -13,7 +13,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.finetune import Learned, train_in
-from effnet.jobs.fit.head import HEAD, read_head
+from effnet.jobs.fit.head import HEAD, of_head, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
 from effnet.jobs.fit.unlabelled.kept import PARTS, Kept
@@ -105,8 +105,8 @@ def learn(
     teacher. `seconds` limit its training.
     """
     assert isinstance(teacher.training.model, Network)
-    spec = teacher.training.model.spec
     head = read_head(root)
+    spec = of_head(teacher.training.model.spec, head)
     first = recipe_of(kept, attempt, dataset, spec, head and head[0], job, noisy=noisy_recipe)
     images = student_set(
         dataset, job.unlabelled.split.sources, kept.pseudo,  # type: ignore[union-attr]
