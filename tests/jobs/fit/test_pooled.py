@@ -59,8 +59,9 @@ def test_more_features_must_keep_the_budget():
         assert pooled_stages(LITE0, candidate, job(**{f"max_{name}": enough})) == (3, 4, 5, 6)
         assert pooled_stages(LITE0, candidate, job(**{f"max_{name}": enough - 1})) == ()
     timed = dataclasses.replace(candidate, latency_ms=5.0)
-    assert pooled_stages(LITE0, timed, job(max_latency_ms=5.2)) == (3, 4, 5, 6)
-    assert pooled_stages(LITE0, timed, job(max_latency_ms=5.1)) == ()
+    assert pooled_stages(LITE0, timed, job(max_latency_ms=5.4)) == (3, 4, 5, 6)
+    assert pooled_stages(LITE0, timed, job(max_latency_ms=5.2)) == ()
+    assert pooled_stages(LITE0, candidate, job(strategy="finetune", weights="lite0.pth")) == ()
 
 
 def test_what_is_not_possible_is_said_if_it_is_requested():
