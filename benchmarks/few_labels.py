@@ -11,7 +11,6 @@ A run is one fit: its test answers are kept in --cache, and found again there.
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import read_dataset
 from effnet.jobs.fit.finetune import ENOUGH_A_CLASS
 from effnet.measurement.answers import right_answers
+from effnet.system.files import written_whole
 
 GOAL = 0.0
 SETTINGS = ("cifar:10", "cifar:20", "cifar:50", "fashion:10", "fashion:20", "fashion:50")
@@ -98,9 +98,8 @@ def _run(setting: str, draw: int, side: str, args: argparse.Namespace, scratch: 
         "head": f"head {100 * head.val_figure:.1f} % on validation, method {report.training.method}" if head else "",
         "seconds": report.seconds,
     }
-    beside = done.with_suffix(".part")
-    beside.write_text(json.dumps(found))
-    os.replace(beside, done)
+    with written_whole(done) as beside:
+        beside.write_text(json.dumps(found))
     shutil.rmtree(out)
     return found
 

@@ -119,16 +119,16 @@ def _minutes(record: Record) -> str:
     )
 
 
+def _gain(found: Record) -> str:
+    return f"{found['gain']:+.1f} ({found['interval'][0]:+.1f} to {found['interval'][1]:+.1f})"
+
+
 def _few_labels(record: Record) -> str:
     details = record["details"]
-
-    def gain(name: str) -> str:
-        found = details[name]
-        return f"{found['gain']:+.1f} ({found['interval'][0]:+.1f} to {found['interval'][1]:+.1f})"
-
     settings = [name.removesuffix(" all") for name in details if name.endswith(" all")]
     each = "; ".join(
-        f"{name.replace(':', ' ')} {gain(f'{name} all')}, fine-tuned {gain(f'{name} finetune')}" for name in settings
+        f"{name.replace(':', ' ')} {_gain(details[f'{name} all'])}, fine-tuned {_gain(details[f'{name} finetune'])}"
+        for name in settings
     )
     return (
         f"points of test accuracy over a plain head with few labels a class, {record['n']} draws, of a head on all "
@@ -139,10 +139,7 @@ def _few_labels(record: Record) -> str:
 def _unlabelled(record: Record) -> str:
     details = record["details"]
     rows = [(name, each) for name, each in details.items() if ":" in name]
-    each = "; ".join(
-        f"{name.replace(':', ' ')} {found['gain']:+.1f} ({found['interval'][0]:+.1f} to {found['interval'][1]:+.1f})"
-        for name, found in rows
-    )
+    each = "; ".join(f"{name.replace(':', ' ')} {_gain(found)}" for name, found in rows)
     length = f"{details['minutes']:g} minutes" if details["epochs"] is None else f"{details['epochs']} epochs"
     return (
         f"`effnet fit --unlabelled` against the same fit without it, {length} each, {record['n']} draws of labels, "

@@ -84,8 +84,10 @@ def fit_head(
         own = OwnHead(weight=weight, bias=bias, removed=read_config(found.source).balanced)
     found = adapted(found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution)
     wide = dataclasses.replace(found.spec, pooled=pooled or found.spec.pooled)
+    if own is not None and reads == "all":
+        listener(Said(text="The head reads what the weights' own does: they know these classes"))
     many = len(dataset.train) * wide.feature_channels > _MOST_FEATURES
-    if own is not None or (reads == "auto" and many):
+    if own is not None or (reads == "auto" and (many or not len(dataset.val))):
         wide = found.spec
     extractor = make_extractor(
         wide, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
@@ -110,17 +112,16 @@ def fit_head(
             own=own,
         )
 
-    heads = _heads(found.spec, wide, head_of, reads if len(dataset.val) else "last", balance=balance, left=left)
+    # Calibration needs held-out images: training images say nothing about it.
+    held = len(val.values) if len(dataset.val) else 0
     made: list[Head] = []
-    for chosen, head, also in heads:
+    for head, also in _heads(found.spec, wide, head_of, reads, balance=balance, left=left):
         facts = origin | _facts(head, rows, val) | also | {"left_out": left_out, "seconds": time.monotonic() - started}
         state = dict(found.state) | dict(zip(_CLASSIFIER, (head.weight, head.bias), strict=True))
-        # Calibration needs held-out images: training images say nothing about it.
-        held = val.values[: len(val.values) if len(dataset.val) else 0, : chosen.feature_channels]
-        validation = Validation(logits=held @ head.weight.T + head.bias, indices=val.indices[: len(held)])
-        made.append((state, facts, validation))
-    for name, found_head in reversed(list(zip((HEAD, HEAD_ALONE), made, strict=False))):  # the first one says: all done
-        _write_head(folder / name, *found_head)
+        logits = val.values[:held, : head.weight.shape[1]] @ head.weight.T + head.bias
+        made.append((state, facts, Validation(logits=logits, indices=val.indices[:held])))
+    for name, each in reversed(list(zip((HEAD, HEAD_ALONE), made, strict=False))):  # the first one says: all done
+        _write_head(folder / name, *each)
     return made[0]
 
 
@@ -132,25 +133,26 @@ def _heads(
     *,
     balance: Balance,
     left: Callable[[], float],
-) -> list[tuple[ArchSpec, Linear, dict[str, Any]]]:
+) -> list[tuple[Linear, dict[str, Any]]]:
     """Return the head to fine-tune from and, if it is another one, that of a network of which nothing else is trained.
 
-    Each has its network and the facts on its features. Fine-tuning is worse from a head on all features, which fits a
+    Each has the facts on its features. Fine-tuning is worse from a head on all features, which fits a
     few images too well. Alone, it is better (benchmarks/few_labels.py); of few validation images the figure and the
     loss are vague, so it must not be worse in both.
     """
     if wide == spec or reads == "last":
-        return [(spec, head_of(spec), {"pooled": list(spec.pooled)})]
+        return [(head_of(spec), {"pooled": list(spec.pooled)})]
     if reads == "all":
-        return [(wide, head_of(wide), {"pooled": list(wide.pooled)})]
+        return [(head_of(wide), {"pooled": list(wide.pooled)})]
     begun = time.monotonic()
-    last = spec, head_of(spec), {"pooled": list[int]()}
+    before = head_of(spec)
+    last = before, {"pooled": list[int]()}
     if left() < 2 * (time.monotonic() - begun):
         return [last]
-    head, before = head_of(wide), last[1]
+    head = head_of(wide)
     if head.score(balance)[0] < before.score(balance)[0] and head.val_loss > before.val_loss:
         return [last]
-    return [last, (wide, head, {"pooled": list(wide.pooled), "last_figure": before.val_figure})]
+    return [last, (head, {"pooled": list(wide.pooled), "last_figure": before.val_figure})]
 
 
 def _facts(head: Linear, rows: Sequence[Features], val: Features) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from effnet.training.speed import train_speed
 from effnet.training.transfer.kept import KeptMaps, keep, kept_learning, kept_recipe, map_bytes, tail_of
 
 # The boundary: the maps after the last stage of at most this stride are a quarter of the work behind them, and small.
-_STRIDE = 8
+STRIDE = 8
 # Views of each image, and the bytes of all maps on the disk.
 _VIEWS, _LEAST_VIEWS, _MOST_BYTES = 4, 2, 2 * 10**9
 # Epochs on the maps, and the fewest that are worth computing them.
@@ -71,7 +71,7 @@ def with_later_stages(
     """
     if pick_device().type != "cpu" or _needs_images(recipe) or seconds >= MOST_TUNING_EPOCHS * epoch_seconds:
         return recipe
-    stages = min(early_stages(spec, most=_STRIDE), len(spec.stages) - 1)
+    stages = min(early_stages(spec, most=STRIDE), len(spec.stages) - 1)
     later = train_speed(spec, kept_stages=stages)
     most = min(_MOST_BYTES, shutil.disk_usage(folder).free // 2)
     views = min(_VIEWS, most // (map_bytes(spec, stages) * num_train))

@@ -5,14 +5,13 @@ import dataclasses
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.later_stages import STRIDE
 from effnet.measurement.budget import LABELS
 from effnet.planner.dense_recipe import early_stages
 from effnet.planner.space import Candidate
 
-# The outputs of stages with larger feature maps are those that kept feature maps replace, and hold edges and colours.
-_STRIDE = 8
 # What the means, their concatenation and the longer rows of the classifier add to the latency at most: of Lite0 at 96
-# and 224 pixels 1 % in fp32, and 6 % in int8, whose means have scales of their own.
+# and 224 pixels 1 % in fp32, and 6 % in int8, whose means have scales of their own (measured once, no record).
 _SLOWER = 0.06
 
 
@@ -36,10 +35,11 @@ def _why_not(spec: ArchSpec, wide: ArchSpec, candidate: Candidate, job: Job) -> 
         return f"{spec.title} has no later stages"
     if job.assembles or candidate.whole is not None:
         return "the network is made smaller afterwards"
-    more = cost(wide).params - cost(spec).params
+    total = cost(wide)
+    more = total.params - cost(spec).params
     figures = candidate.figures | {
-        "params": cost(wide).params,
-        "macs": cost(wide).macs,
+        "params": total.params,
+        "macs": total.macs,
         "size_mb": candidate.size_mb + 4e-6 * more,
         "memory_mb": None if candidate.memory_mb is None else candidate.memory_mb + 8e-6 * more,
         "latency_ms": None if candidate.latency_ms is None else (1 + _SLOWER) * candidate.latency_ms,
@@ -49,6 +49,9 @@ def _why_not(spec: ArchSpec, wide: ArchSpec, candidate: Candidate, job: Job) -> 
 
 
 def with_pooled(spec: ArchSpec) -> ArchSpec:
-    """Return the network whose classifier reads the pooled outputs of all later stages as well."""
+    """Return the network whose classifier reads the pooled outputs of all later stages as well.
+
+    They are those that are trained on kept feature maps, which replace the stages before.
+    """
     number = len(spec.stages) if spec.head_channels else len(spec.stages) - 1
-    return dataclasses.replace(spec, pooled=tuple(range(early_stages(spec, most=_STRIDE), number)))
+    return dataclasses.replace(spec, pooled=tuple(range(early_stages(spec, most=STRIDE), number)))

@@ -26,7 +26,7 @@ from effnet.system.text import percent
 _MOST_MISSED = 6
 # A finalist may use this share of the margin that planning leaves: it was scaled to the margin by predictions.
 _MORE = 0.05
-# A finalist is scaled anew this many times at most, by what the measurement says of its prediction.
+# A finalist is scaled again this many times at most, by what the measurement says of its prediction.
 _RESCALED = 2
 
 Figures = Mapping[str, float]
