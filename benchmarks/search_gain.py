@@ -5,7 +5,8 @@ one thread. In turns `effnet search` and `effnet fit` with trials, each for the 
 and recipe; both deploy and verify a file, whose test accuracy counts. The figure is the difference at the tight budget,
 in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images.
 Else it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same
-command continues. `--seeds 1` does the runs of one seed, for processes beside each other that share the folder.
+command continues. `--seeds 1` does the runs of one seed, for processes beside each other that share the folder, and
+`--budgets 1 --minutes 60` those of one budget. The record holds every answer, and what it holds is not run again.
 """
 
 import argparse
@@ -18,7 +19,8 @@ import numpy as np
 
 import effnet
 from benchmarks.cifar import unpack
-from benchmarks.harness import finish, shared
+from benchmarks.harness import RECORDS, ROOT, finish, shared
+from benchmarks.record import commit
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import right_answers
 
@@ -34,10 +36,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/search_gain.json")
     parser.add_argument("--n", type=int, default=3, help="number of seeds")
     parser.add_argument("--seeds", type=int, nargs="+", help="do the runs of these seeds only, and compare nothing")
-    parser.add_argument("--minutes", type=float, default=40.0, help="minutes of each run")
-    parser.add_argument(
-        "--budgets", type=float, nargs=2, default=(0.5, 1.0), help="latencies in ms, the tight one first"
-    )
+    parser.add_argument("--budgets", type=float, nargs="+", default=(0.5, 1.0), help="latencies in ms, tight one first")
+    parser.add_argument("--minutes", type=float, nargs="+", default=(40.0, 60.0), help="minutes of each budget's runs")
     parser.add_argument("--cache", type=Path, help="folder that keeps finished runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -46,9 +46,9 @@ def main() -> None:
         if not images.is_dir():
             unpack(shared("data", "cifar10_12k.tar.gz"), images, _place)
         rows = [
-            _row(kind, budget, seed, args.minutes, images, cache)
+            _row(kind, budget, seed, minutes, images, cache)
             for seed in args.seeds or range(args.n)
-            for budget in args.budgets
+            for budget, minutes in zip(args.budgets, args.minutes, strict=True)
             for kind in (("search", "fit") if seed % 2 == 0 else ("fit", "search"))
         ]
     if args.seeds:
@@ -67,9 +67,7 @@ def main() -> None:
         details={
             "minutes": args.minutes,
             "gains": {f"{budget:g} ms": list(values) for budget, values in found.items()},
-            "networks": [row["network"] for row in rows],
-            "sentences": [row["sentence"] for row in rows if row["sentence"]],
-            "latency_ms": [row["latency_ms"] for row in rows],
+            "rows": [row | {"right": _packed(row["right"])} for row in rows],
         },
     )  # fmt: skip
 
@@ -85,8 +83,9 @@ def _row(kind: str, budget: float, seed: int, minutes: float, images: Path, cach
     """Return the result of a run, from `cache` if it is finished there."""
     name = f"{kind}-{budget:g}-{seed}"
     path, asked = cache / f"{name}.json", {"kind": kind, "budget": budget, "seed": seed, "minutes": minutes}
-    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))).items() >= asked.items():
-        return found
+    for found in (*_recorded(), *([json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else [])):
+        if found.items() >= asked.items():
+            return found
     options: dict[str, Any] = {
         "max_latency_ms": budget, "minutes": minutes, "seed": seed, "weights": "none", "precision": "fp32",
         "out": cache / name, "resume": (cache / name).is_dir(), "report_images": False,
@@ -101,11 +100,27 @@ def _row(kind: str, budget: float, seed: int, minutes: float, images: Path, cach
         "right": right_answers(result.model, read_dataset(images).test).tolist(),
         "network": report.network.title,
         "latency_ms": result.latency_ms,
+        "commit": commit(ROOT),
         "sentence": sentence,
     }
     path.write_text(json.dumps(row), encoding="utf-8")
     print(f"{name}: {report.network.title}, {100 * result.test_accuracy:.2f} %", flush=True)
     return row
+
+
+def _packed(right: list[bool]) -> str:
+    """Return the answers as hexadecimal digits, eight answers in two."""
+    return np.packbits(right).tobytes().hex()
+
+
+def _recorded() -> list[Row]:
+    """Return the runs that the record holds."""
+    path = RECORDS / "search_gain.json"
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))["details"]["rows"]
+    bits = [np.unpackbits(np.frombuffer(bytes.fromhex(row["right"]), np.uint8)) for row in rows]
+    return [row | {"right": each.astype(bool).tolist()} for row, each in zip(rows, bits, strict=True)]
 
 
 def _compare(rows: list[Row], budget: float) -> tuple[float, float, float]:
