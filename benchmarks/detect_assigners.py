@@ -7,17 +7,17 @@ have, minus that of the other in points, after both stages: the mean over both s
 """
 
 import dataclasses
-import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.harness import finish, options, shared
+from benchmarks.harness import cached, finish, options, shared
 from effnet.arch.decoders.usual import with_detector
 from effnet.bundle.weights import load_arrays_, state_arrays
 from effnet.data.annotated.objects import listing_of
@@ -44,7 +44,10 @@ def main() -> None:
     """Train with both assigners, in turn, and compare."""
     args = options(__doc__ or "", n=3, cache="finished draws")
     torch.set_num_threads(1)
-    rows = {name: [row_of(name, seed, args.cache) for seed in range(args.n)] for name in SETS}
+    rows = {
+        name: [cached(args.cache / f"{name}-{seed}.json", partial(row_of, name, seed)) for seed in range(args.n)]
+        for name in SETS
+    }
     samples = {
         f"{name}_{assigner}_{key}": [row[assigner][key] for row in found]
         for name, found in rows.items()
@@ -60,11 +63,8 @@ def main() -> None:
     )  # fmt: skip
 
 
-def row_of(name: str, seed: int, cache: Path) -> Row:
-    """Return the figures of each assigner in one draw, from the cache if it is finished there."""
-    path = cache / f"{name}-{seed}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+def row_of(name: str, seed: int) -> Row:
+    """Return the figures of each assigner in one draw."""
     source = str(shared("data", name))
     dataset = split_listing(listing_of(read_annotated(source), name=name, root=source), seed=seed)
     weights = load_pretrained(str(shared("weights", "tf_efficientnet_lite0_headless.safetensors")))
@@ -78,8 +78,6 @@ def row_of(name: str, seed: int, cache: Path) -> Row:
         chosen = with_values(recipe, {"boxes.assigner": assigner})
         row[assigner] = figures(made(weights, dataset, seed), kept, dataset, chosen, preprocess)
         print(name, seed, assigner, row[assigner], flush=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(row), encoding="utf-8")
     return row
 
 

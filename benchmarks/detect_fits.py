@@ -5,7 +5,6 @@ from the same pretrained backbone and have twice the minutes. Each finished run 
 """
 
 import argparse
-import json
 import resource
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 import effnet
 from benchmarks.detect_rivals import train_rival
-from benchmarks.harness import shared
+from benchmarks.harness import cached, shared
 from effnet.data.datasets import read_dataset
 from effnet.system.machine import usable_cores
 
@@ -55,18 +54,17 @@ def rows_of(name: str, args: argparse.Namespace) -> dict[str, list[Row]] | None:
 
 def row_of(name: str, kind: str, seed: int, args: argparse.Namespace) -> Row:
     """Return the result of one run on the set `name`, from the cache if it is finished there."""
-    path = args.cache / f"{name}-{kind}-{seed}.json"
     asked = {"minutes": args.minutes, "budget_ms": args.max_latency_ms, "cores": usable_cores()}
-    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))).items() >= asked.items():
-        return found
-    start = time.perf_counter()
-    run = _fitted if kind == "effnet" else _rival
-    row = asked | run(name, kind, seed, args)
-    row.setdefault("seconds", time.perf_counter() - start)
-    row["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    path.write_text(json.dumps(row), encoding="utf-8")
-    print(f"{path.stem}: {row}", flush=True)
-    return row
+
+    def make() -> Row:
+        start = time.perf_counter()
+        row = (_fitted if kind == "effnet" else _rival)(name, kind, seed, args)
+        row.setdefault("seconds", time.perf_counter() - start)
+        row["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{name}-{kind}-{seed}: {row}", flush=True)
+        return row
+
+    return cached(args.cache / f"{name}-{kind}-{seed}.json", make, asked=asked)
 
 
 def folder_of(name: str, seed: int, args: argparse.Namespace) -> Path:

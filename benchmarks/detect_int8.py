@@ -7,14 +7,14 @@ the correlation of the scores above 0.02 with those of fp32.
 """
 
 import argparse
-import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import effnet
-from benchmarks.harness import finish, shared
+from benchmarks.harness import cached, finish, shared
 from effnet.data.datasets import Split, loaded_image, read_dataset
 from effnet.data.eval_view import eval_decoding
 from effnet.data.preprocess import resize_and_crop
@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=3, help="number of seeds")
     parser.add_argument("--cache", type=Path, required=True, help="folder of benchmarks.detect_cards")
     args = parser.parse_args()
-    rows = [_row(seed, args.cache) for seed in range(args.n)]
+    files = [args.cache / f"cards-int8-{seed}.json" for seed in range(args.n)]
+    rows = [cached(file, partial(_row, seed, file.with_suffix(""))) for seed, file in enumerate(files)]
     samples = {f"{name}_loses_ap": [row[FP32]["ap"] - row[name]["ap"] for row in rows] for name in FORMATS}
     samples |= {f"{name}_correlation": [row[name]["correlation"] for row in rows] for name in FORMATS}
     losses = sorted(float(np.mean(samples[f"{name}_loses_ap"])) for name in FORMATS)
@@ -45,14 +46,11 @@ def main() -> None:
     finish("detect_int8", args, figure=losses[1], goal=GOAL, unit="points of AP", better="lower", samples=samples)
 
 
-def _row(seed: int, cache: Path) -> dict[str, dict[str, float]]:
-    done = cache / f"cards-int8-{seed}.json"
-    if done.is_file():
-        return json.loads(done.read_text(encoding="utf-8"))
-    data, folder = str(shared("data", "cards")), cache / f"cards-int8-{seed}"
+def _row(seed: int, folder: Path) -> dict[str, dict[str, float]]:
+    data = str(shared("data", "cards"))
     shutil.rmtree(folder, ignore_errors=True)
     test = read_dataset(data, seed=seed).test
-    effnet.export(cache / f"cards-effnet-{seed}", to=[FP32, *FORMATS], data=data, out=folder, max_drop=MAX_DROP)
+    effnet.export(folder.parent / f"cards-effnet-{seed}", to=[FP32, *FORMATS], data=data, out=folder, max_drop=MAX_DROP)
     reference = _scores(Predictor(folder, format=FP32), test)
     row = {}
     for name in (FP32, *FORMATS):
@@ -63,7 +61,6 @@ def _row(seed: int, cache: Path) -> dict[str, dict[str, float]]:
             "ap": 100 * evaluate(model, test).ap,
             "correlation": float(np.corrcoef(scores[either], reference[either])[0, 1]),
         }
-    done.write_text(json.dumps(row), encoding="utf-8")
     print(seed, row, flush=True)
     return row
 

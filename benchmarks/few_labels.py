@@ -10,21 +10,20 @@ A run is one fit: its test answers are kept in --cache, and found again there.
 """
 
 import argparse
-import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import effnet
-from benchmarks.harness import finish, shared
+from benchmarks.harness import cached, finish, shared
 from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import read_dataset
 from effnet.jobs.fit.finetune import ENOUGH_A_CLASS
 from effnet.measurement.answers import right_answers
-from effnet.system.files import written_whole
 
 GOAL = 0.0
 SETTINGS = ("cifar:10", "cifar:20", "cifar:50", "fashion:10", "fashion:20", "fashion:50")
@@ -53,7 +52,9 @@ def main() -> None:
             runs = {side: [] for side in SIDES}  # type: dict[str, list[dict[str, Any]]]
             for draw in range(args.n):
                 for side, found in runs.items():
-                    found.append(_run(setting, draw, side, args, Path(scratch)))
+                    done = args.cache / f"{setting.replace(':', '-')}-{args.minutes:g}m-{draw}-{side}.json"
+                    make = partial(_run, setting, draw, side, args, Path(scratch), done.with_suffix(""))
+                    found.append(cached(done, make))
                     right = 100 * float(np.mean(found[-1]["right"]))
                     samples.setdefault(f"{setting}_{side}", []).append(right)
                     print(setting, draw, side, f"{right:.2f} %", found[-1]["head"], flush=True)
@@ -70,14 +71,9 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _run(setting: str, draw: int, side: str, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+def _run(setting: str, draw: int, side: str, args: argparse.Namespace, scratch: Path, out: Path) -> dict[str, Any]:
     """Return the test answers of a fit; one that was interrupted is resumed."""
     data, labels = setting.split(":")
-    name = f"{data}-{labels}-{args.minutes:g}m-{draw}-{side}"
-    done, out = args.cache / f"{name}.json", args.cache / name
-    if done.is_file():
-        known: dict[str, Any] = json.loads(done.read_text())
-        return known
     folder = draw_labels(data, int(labels), draw, cache=args.cache, scratch=scratch)
     report = effnet.fit(
         folder / "data.csv",
@@ -98,8 +94,6 @@ def _run(setting: str, draw: int, side: str, args: argparse.Namespace, scratch: 
         "head": f"head {100 * head.val_figure:.1f} % on validation, method {report.training.method}" if head else "",
         "seconds": report.seconds,
     }
-    with written_whole(done) as beside:
-        beside.write_text(json.dumps(found))
     shutil.rmtree(out)
     return found
 

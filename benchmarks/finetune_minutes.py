@@ -9,7 +9,6 @@ A run is kept in --cache. It takes --minutes of as many cores as the process may
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import effnet
-from benchmarks.harness import ROOT, finish, options, shared
+from benchmarks.harness import ROOT, cached, finish, options, shared
 from benchmarks.label_draws import SIDES, draw_labels, gain_of, most_macs
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import right_answers
@@ -60,15 +59,12 @@ def main() -> None:
 def run_of(data: str, side: str, draw: int, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Return the test answers of a side, from the cache if it is finished there."""
     name = f"{data}-{side}-{draw}-{args.minutes:g}m"
-    done = args.cache / f"{name}.json"
-    if done.is_file():
-        return json.loads(done.read_text(encoding="utf-8"))
-    folder = draw_labels(data, LABELS, draw, cache=args.cache, scratch=scratch)
-    run = (timm if side == TIMM else ours)(data, side, draw, args, folder, args.cache / name)
-    beside = done.with_suffix(".part")
-    beside.write_text(json.dumps(run), encoding="utf-8")
-    os.replace(beside, done)
-    return run
+
+    def make() -> dict[str, Any]:
+        folder = draw_labels(data, LABELS, draw, cache=args.cache, scratch=scratch)
+        return (timm if side == TIMM else ours)(data, side, draw, args, folder, args.cache / name)
+
+    return cached(args.cache / f"{name}.json", make)
 
 
 def ours(data: str, side: str, draw: int, args: argparse.Namespace, folder: Path, out: Path) -> dict[str, Any]:

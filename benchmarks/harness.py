@@ -1,16 +1,18 @@
 """Code common to all benchmarks: options, last line, record."""
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.record import BenchmarkRecord, commit, rounded
+from effnet.system.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -65,6 +67,18 @@ def finish(
     print(f"{name}: {rounded(figure, digits=4)} {unit} (goal {least} {goal:g} {unit})")
     if args.check and not record.reached:
         sys.exit(1)
+
+
+def cached(path: Path, make: Callable[[], dict[str, Any]], *, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the finished run in the file `path`, if it has the values `asked`; else that of `make`, written there."""
+    asked = dict(asked or {})
+    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))).items() >= asked.items():
+        return found
+    found = make() | asked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as beside:
+        beside.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def command_line() -> str:

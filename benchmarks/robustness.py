@@ -10,10 +10,10 @@ shows, is given apart, and so is what int8 loses more on corrupted images than o
 fits: a run that was stopped goes on.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,9 @@ import numpy as np
 
 import effnet
 from benchmarks.cifar import unpack
-from benchmarks.harness import finish, options, shared
+from benchmarks.harness import cached, finish, options, shared
 from effnet.measurement.robustness.record import CLEAN, CorruptionScore
 from effnet.progress import EpochEnd, Step
-from effnet.system.files import written_whole
 
 GOAL, MOST_CLEAN_LOSS, MOST_TIME, EPOCHS = 4.0, 0.5, 1.3, 6
 UNLIKE = ("motion_blur", "pixelation")
@@ -44,7 +43,10 @@ def main() -> None:
         if not data.exists():
             make(data)
         for seed in range(args.n):
-            usual, robust = (_result(args.cache, name, data, seed, arm) for arm in ARMS)
+            usual, robust = (
+                cached(args.cache / f"{name}-{seed}-{arm}.json", partial(_result, args.cache, name, data, seed, arm))
+                for arm in ARMS
+            )
             for key, value in _compared(usual, robust).items():
                 samples.setdefault(f"{name}_{key}", []).append(value)
             print(name, seed, {key: round(values[-1], 2) for key, values in samples.items() if name in key}, flush=True)
@@ -95,11 +97,7 @@ def _cifar(folder: Path) -> None:
 
 
 def _result(cache: Path, name: str, data: Path, seed: int, arm: str) -> dict[str, Any]:
-    """Return accuracies and seconds of an arm, from the cache if it is there."""
-    path = cache / f"{name}-{seed}-{arm}.json"
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+    """Return accuracies and seconds of an arm."""
     out = cache / f"{name}-{seed}-{arm}"
     shutil.rmtree(out, ignore_errors=True)
     clock = _Clock()
@@ -119,8 +117,6 @@ def _result(cache: Path, name: str, data: Path, seed: int, arm: str) -> dict[str
     model = effnet.load(out, format="onnx")
     score = effnet.evaluate(model, data, corruptions=True)
     result = {"seconds": clock.seconds, "epochs": clock.epochs, "score": score.to_dict(), **_accuracies(score)}
-    with written_whole(path) as beside:
-        beside.write_text(json.dumps(result), encoding="utf-8")
     print(name, seed, arm, {key: round(result[key], 4) for key in ("clean", "corrupted", "seconds")}, flush=True)
     return result
 

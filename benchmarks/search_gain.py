@@ -12,6 +12,7 @@ command continues. `--seeds 1` does the runs of one seed, for processes beside e
 import argparse
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 import effnet
 from benchmarks.cifar import unpack
-from benchmarks.harness import RECORDS, ROOT, finish, shared
+from benchmarks.harness import RECORDS, ROOT, cached, finish, shared
 from benchmarks.record import commit
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import right_answers
@@ -46,7 +47,7 @@ def main() -> None:
         if not images.is_dir():
             unpack(shared("data", "cifar10_12k.tar.gz"), images, _place)
         rows = [
-            _row(kind, budget, seed, minutes, images, cache)
+            _row_of(kind, budget, seed, minutes, images, cache)
             for seed in args.seeds or range(args.n)
             for budget, minutes in zip(args.budgets, args.minutes, strict=True)
             for kind in (("search", "fit") if seed % 2 == 0 else ("fit", "search"))
@@ -79,16 +80,21 @@ def _place(part: str, number: int) -> str:
     return "val" if number <= _VAL_A_CLASS else "train"
 
 
-def _row(kind: str, budget: float, seed: int, minutes: float, images: Path, cache: Path) -> Row:
-    """Return the result of a run, from `cache` if it is finished there."""
+def _row_of(kind: str, budget: float, seed: int, minutes: float, images: Path, cache: Path) -> Row:
+    """Return the result of a run, from the record or from `cache` if it is finished there."""
     name = f"{kind}-{budget:g}-{seed}"
-    path, asked = cache / f"{name}.json", {"kind": kind, "budget": budget, "seed": seed, "minutes": minutes}
-    for found in (*_recorded(), *([json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else [])):
+    asked = {"kind": kind, "budget": budget, "seed": seed, "minutes": minutes}
+    for found in _recorded():
         if found.items() >= asked.items():
             return found
+    make = partial(_run, kind, budget, seed, minutes, images, cache / name)
+    return cached(cache / f"{name}.json", make, asked=asked)
+
+
+def _run(kind: str, budget: float, seed: int, minutes: float, images: Path, out: Path) -> Row:
     options: dict[str, Any] = {
         "max_latency_ms": budget, "minutes": minutes, "seed": seed, "weights": "none", "precision": "fp32",
-        "out": cache / name, "resume": (cache / name).is_dir(), "report_images": False,
+        "out": out, "resume": out.is_dir(), "report_images": False,
     }  # fmt: skip
     if kind == "search":
         result: Any = effnet.search(str(images), algorithm="surrogate", **options)
@@ -96,15 +102,14 @@ def _row(kind: str, budget: float, seed: int, minutes: float, images: Path, cach
     else:
         result, sentence = effnet.fit(str(images), trials=8, **options), ""
     report = result.report
-    row = asked | {
+    row = {
         "right": right_answers(result.model, read_dataset(images).test).tolist(),
         "network": report.network.title,
         "latency_ms": result.latency_ms,
         "commit": commit(ROOT),
         "sentence": sentence,
     }
-    path.write_text(json.dumps(row), encoding="utf-8")
-    print(f"{name}: {report.network.title}, {100 * result.test_accuracy:.2f} %", flush=True)
+    print(f"{out.name}: {report.network.title}, {100 * result.test_accuracy:.2f} %", flush=True)
     return row
 
 

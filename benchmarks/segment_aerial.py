@@ -9,7 +9,6 @@ latency, of one window in ONNX Runtime on one thread, measured in turns, must be
 
 import argparse
 import dataclasses
-import json
 import re
 import tempfile
 import time
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 import effnet
-from benchmarks.harness import finish, shared
+from benchmarks.harness import cached, finish, shared
 from effnet.arch.decoders.usual import with_segmenter
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_, state_arrays
@@ -65,7 +64,7 @@ def main() -> None:
     samples: dict[str, list[float]] = {f"{kind}_miou": [] for kind in kinds}
     for seed in range(args.n):
         for kind in kinds:
-            samples[f"{kind}_miou"].append(100 * kept(kind, dataset, seed, args))
+            samples[f"{kind}_miou"].append(100 * miou_of(kind, dataset, seed, args))
     if set(kinds) != set(KINDS):
         return
     samples |= latencies(dataset, args)
@@ -121,17 +120,13 @@ def network(kind: str, dataset: Dataset, side: int, seed: int) -> tuple[torch.nn
     return found, spec, preprocess
 
 
-def kept(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -> float:
+def miou_of(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -> float:
     """Return what `measured` does, or did for a finished run in `args.cache`."""
+    if not args.cache:
+        return measured(kind, dataset, seed, args)
     words = [kind, f"{args.minutes:g}", str(args.side), f"{args.scale:g}", str(seed), *args.set]
-    path = args.cache and args.cache / f"aerial-{'-'.join(words)}.json"
-    if path and path.exists():
-        return float(json.loads(path.read_text(encoding="utf-8"))[0])
-    found = measured(kind, dataset, seed, args)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([found]), encoding="utf-8")
-    return found
+    path = args.cache / f"aerial-{'-'.join(words)}.json"
+    return float(cached(path, lambda: {"miou": measured(kind, dataset, seed, args)})["miou"])
 
 
 def measured(kind: str, dataset: Dataset, seed: int, args: argparse.Namespace) -> float:

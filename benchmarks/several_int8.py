@@ -8,7 +8,6 @@ the draws.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 import effnet
 from benchmarks.fashion import OUTPUTS, draw, write_manifest
-from benchmarks.harness import finish
+from benchmarks.harness import cached, finish
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import predict_split
 from effnet.measurement.several.figures import output_scores
@@ -58,15 +57,16 @@ def _scores(seed: int, args: argparse.Namespace) -> Scores:
     test = read_dataset(manifest).test
     found: Scores = {}
     for runtime in ("fp32", *RUNTIMES):
-        done = args.cache / f"{seed}-{runtime}.json"
-        if not done.is_file():
+
+        def make(runtime: str = runtime) -> dict[str, float]:
             folder = bundle
             if runtime != "fp32":
                 folder = args.cache / f"{seed}-{runtime}"
                 effnet.quantize(bundle, manifest, runtime=runtime, max_drop=0.5, train=False, out=folder)
-            done.write_text(json.dumps(_scored(folder, test)) + "\n")
-            print(seed, runtime, done.read_text().strip(), flush=True)
-        found[runtime] = json.loads(done.read_text())
+            return _scored(folder, test)
+
+        found[runtime] = cached(args.cache / f"{seed}-{runtime}.json", make)
+        print(seed, runtime, found[runtime], flush=True)
     return found
 
 

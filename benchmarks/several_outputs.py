@@ -10,9 +10,9 @@ the year, in a network of all four on frozen features, is not below the median's
 """
 
 import argparse
-import json
 import resource
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 import effnet
 from benchmarks.fashion import OUTPUTS, draw, write_manifest
-from benchmarks.harness import finish, shared
+from benchmarks.harness import cached, finish, shared
 from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import read_dataset
 from effnet.data.several.outputs import placed
@@ -92,11 +92,17 @@ def draw_row(seed: int, args: argparse.Namespace, cache: Path) -> Row:
     chosen = draw(seed, train=args.train, val=300, test=args.test)
     rng = np.random.default_rng([seed, 1])
     hidden = rng.random((len(chosen), len(_CLASSES))) < HIDDEN
+    asked = {"options": [args.epochs, args.train, args.test]}
+
+    def one(name: str, outputs: tuple[str, ...], **others: Any) -> Row:
+        make = partial(_fitted, seed, name, chosen, outputs, args, cache, **others)
+        return cached(cache / f"{seed}-{name}.json", make, asked=asked)
+
     return {
-        "joint": _fitted(seed, "joint", chosen, _CLASSES, args, cache),
-        "hidden": _fitted(seed, "hidden", chosen, _CLASSES, args, cache, hidden=hidden),
-        "all": _fitted(seed, "all", chosen, OUTPUTS, args, cache, strategy="head"),
-        **{name: _fitted(seed, name, chosen, (name,), args, cache) for name in _CLASSES},
+        "joint": one("joint", _CLASSES),
+        "hidden": one("hidden", _CLASSES, hidden=hidden),
+        "all": one("all", OUTPUTS, strategy="head"),
+        **{name: one(name, (name,)) for name in _CLASSES},
     }
 
 
@@ -111,12 +117,8 @@ def _fitted(
     hidden: np.ndarray | None = None,
     strategy: Strategy = "finetune",
 ) -> Row:
-    """Fit one network, or read its finished result, and return whether it is right on each test image."""
+    """Fit one network and return whether it is right on each test image."""
     out = cache / f"{seed}-{name}"
-    done = out.with_suffix(".json")
-    options = [args.epochs, args.train, args.test]
-    if done.is_file() and (found := json.loads(done.read_text()))["options"] == options:
-        return found
     manifest = write_manifest(chosen, cache / f"{seed}-{name}.csv", outputs, hidden=hidden)
     begun = _processor_seconds()
     result = effnet.fit(
@@ -127,10 +129,8 @@ def _fitted(
     seconds = _processor_seconds() - begun
     test = read_dataset(write_manifest(chosen, cache / f"{seed}-{name}-test.csv", outputs)).test
     rows, indices = predict_split(result.model, test)
-    found = {"options": options, "seconds": seconds, **scored(result.model.config, rows, test.labels[indices], name)}
-    done.write_text(json.dumps(found) + "\n")
     print(f"draw {seed}, {name}: {seconds:.0f} s, {result.report.network.name}", flush=True)
-    return found
+    return {"seconds": seconds, **scored(result.model.config, rows, test.labels[indices], name)}
 
 
 def scored(config: ModelConfig, rows: np.ndarray, targets: np.ndarray, name: str) -> Row:

@@ -14,17 +14,16 @@ the process may use, and a minute more; all settings and 5 draws are 80 runs, at
 """
 
 import argparse
-import json
-import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import effnet
-from benchmarks.harness import finish, shared
+from benchmarks.harness import cached, finish, shared
 from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.measurement.answers import predict_split, right_answers
@@ -44,7 +43,7 @@ def main() -> None:
         for setting in args.settings.split(","):
             pairs, students, kept = [], [], 0
             for draw in range(args.n):
-                sides = [_run(setting, draw, learns, args, Path(scratch)) for learns in (False, True)]
+                sides = [_kept(setting, draw, learns, args, Path(scratch)) for learns in (False, True)]
                 pairs.append(tuple(np.array(side["right"], bool) for side in sides))
                 students.append(round(100 * float(np.mean(sides[1].get("student_right", sides[0]["right"]))), 2))
                 kept += "it is kept" in sides[1]["said"]
@@ -96,16 +95,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Return the test answers of a fit; one that was interrupted is resumed."""
-    data, labels, *rest = setting.split(":")
+def _kept(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Return the test answers of a fit, from the cache if it is finished there."""
     length = f"{args.minutes:g}m" if args.epochs is None else f"{args.epochs}e"
     kind = f"{setting.replace(':', '-')}-{length}-{args.strategy}-{args.most or 'all'}"
     name = f"{kind}-{draw}-{f'with-{args.method}' if learns else 'without'}"
-    done, out = args.cache / f"{name}.json", args.cache / name
-    if done.is_file():
-        found: dict[str, Any] = json.loads(done.read_text())
-        return found
+    make = partial(_run, setting, draw, learns, args, scratch, args.cache / name)
+    return cached(args.cache / f"{name}.json", make)
+
+
+def _run(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratch: Path, out: Path) -> dict[str, Any]:
+    """Return the test answers of a fit; one that was interrupted is resumed."""
+    data, labels, *rest = setting.split(":")
     folder = draw_labels(data, int(labels), draw, cache=args.cache, scratch=scratch)
     others = shared("data", "photos7") if rest else folder / "unlabelled"
     if args.most:
@@ -126,9 +127,6 @@ def _run(setting: str, draw: int, learns: bool, args: argparse.Namespace, scratc
     said = "" if report.training.unlabelled is None else "; ".join(report.training.unlabelled.sentences[1:])
     found = {"right": right.astype(int).tolist(), "said": said, "seconds": report.seconds, "name": report.network.name}
     found |= _judged(out, dataset)
-    beside = done.with_suffix(".part")
-    beside.write_text(json.dumps(found))
-    os.replace(beside, done)
     shutil.rmtree(out)
     return found
 

@@ -56,6 +56,22 @@ def test_the_last_line_and_the_record_hold_figure_and_goal(tmp_path, monkeypatch
     assert record["samples"] == {"ours": [1.0, 2.0, 3.0], "theirs": [4.0, 5.0, 6.0]}
 
 
+def test_a_finished_run_is_found_again_and_one_with_other_settings_is_run(tmp_path):
+    made = []
+
+    def run(seconds):
+        return harness.cached(
+            tmp_path / "new" / "run.json", lambda: {"number": made.append(0) or len(made)}, asked={"seconds": seconds}
+        )
+
+    assert [run(3), run(3), run(4), run(4)] == [
+        {"number": 1, "seconds": 3},
+        {"number": 1, "seconds": 3},
+        {"number": 2, "seconds": 4},
+        {"number": 2, "seconds": 4},
+    ]
+
+
 @pytest.mark.parametrize(("figure", "better"), [(2.5, "lower"), (1.5, "higher")])
 def test_a_missed_goal_exits_with_1_only_when_checked(tmp_path, monkeypatch, figure, better):
     finish(tmp_path, monkeypatch, figure=figure, better=better)
