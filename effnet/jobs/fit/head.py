@@ -76,19 +76,11 @@ def fit_head(
     started = time.monotonic()
     found = load_backbone(weights, model=model)
     origin = origin_facts(found)
-    seed, balance = attempt.recipe.train.seed, attempt.recipe.balance
-    knows = found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by) and len(dataset.val) > 0
-    own = None
-    if knows:
-        weight, bias = (found.state[name] for name in _CLASSIFIER)
-        own = OwnHead(weight=weight, bias=bias, removed=read_config(found.source).balanced)
+    balance, own = attempt.recipe.balance, _own_head(found, dataset, seed=attempt.recipe.train.seed)
     found = adapted(found, num_classes=spec.num_classes, in_channels=spec.in_channels, resolution=spec.resolution)
-    wide = dataclasses.replace(found.spec, pooled=pooled or found.spec.pooled)
     if own is not None and reads == "all":
         listener(Said(text="The head reads what the weights' own does: they know these classes"))
-    many = len(dataset.train) * wide.feature_channels > _MOST_FEATURES
-    if own is not None or (reads == "auto" and (many or not len(dataset.val))):
-        wide = found.spec
+    wide = found.spec if own is not None else _widest(found.spec, dataset, pooled=pooled, reads=reads)
     extractor = make_extractor(
         wide, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )
@@ -123,6 +115,21 @@ def fit_head(
     for name, each in reversed(list(zip((HEAD, HEAD_ALONE), made, strict=False))):  # the first one says: all done
         _write_head(folder / name, *each)
     return made[0]
+
+
+def _own_head(found: Pretrained, dataset: Dataset, *, seed: int) -> OwnHead | None:
+    """Return the head of weights that know these classes, if validation images can say which head is better."""
+    if not len(dataset.val) or not found.knows(dataset.class_names, split_seed=seed, group_by=dataset.group_by):
+        return None
+    weight, bias = (found.state[name] for name in _CLASSIFIER)
+    return OwnHead(weight=weight, bias=bias, removed=read_config(found.source).balanced)
+
+
+def _widest(spec: ArchSpec, dataset: Dataset, *, pooled: tuple[int, ...], reads: HeadFeatures) -> ArchSpec:
+    """Return the network with all features of which a head may read some."""
+    wide = dataclasses.replace(spec, pooled=pooled or spec.pooled)
+    many = len(dataset.train) * wide.feature_channels > _MOST_FEATURES
+    return spec if reads == "auto" and (many or not len(dataset.val)) else wide
 
 
 def _heads(
