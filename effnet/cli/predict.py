@@ -61,7 +61,6 @@ def predict(
     threads: Threads = 1,
 ) -> None:
     """Classify images, answer with several outputs, find objects or segment. Exit code 2 if any could not be read."""
-    from effnet.data.clips.record import is_video
     from effnet.runtimes.predictor import load
 
     model = load(bundle, threads=threads, format=use)
@@ -81,29 +80,30 @@ def predict(
             f"--out, --draw, --annotations, coco, yolo and png are for objects and masks; the task of {bundle} is "
             f"{model.config.task}"
         )
-    least, answer = model.chosen_threshold(threshold), model.config.task_record.answer
+    least = model.chosen_threshold(threshold)
     if not model.config.specs:
         model.must_classify()
     _ = model.engine  # fail for a model that does not match its config before any image is prepared
     bad: list[str] = []
-
-    def results() -> Iterator[tuple[str, Any]]:
-        for name, row in _rows():
-            yield name, answer(row, model.config.class_names, top=top, threshold=least)
-
-    def _rows() -> Iterator[tuple[str, Any]]:
-        for clips, some in groupby(expand(images, videos=True), is_video):
-            if clips:
-                yield from each(some, model.clip_outputs, bad=bad)
-                continue
-            for names, pixels in chunks(some, model.prepare, bad=bad):
-                yield from zip(names, model.outputs(pixels, scored=True), strict=True)
-
+    answer, names = model.config.task_record.answer, model.config.class_names
+    results = ((path, answer(row, names, top=top, threshold=least)) for path, row in _outputs(model, images, bad=bad))
     if model.config.specs:
-        print_answers(results(), model.config.specs, as_csv=output is Rows.csv, as_json=output is Rows.json)
+        print_answers(results, model.config.specs, as_csv=output is Rows.csv, as_json=output is Rows.json)
     else:
-        _print_predictions(results(), output)
+        _print_predictions(results, output)
     end_with(bad)
+
+
+def _outputs(model: Any, images: list[str], *, bad: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the path of each image and video with the network's output; those that cannot be read go to `bad`."""
+    from effnet.data.clips.record import is_video
+
+    for clips, some in groupby(expand(images, videos=True), is_video):
+        if clips:
+            yield from each(some, model.clip_outputs, bad=bad)
+            continue
+        for names, pixels in chunks(some, model.prepare, bad=bad):
+            yield from zip(names, model.outputs(pixels, scored=True), strict=True)
 
 
 def _print_predictions(results: Iterator[tuple[str, Any]], output: Rows) -> None:

@@ -13,7 +13,7 @@ def method_sentence(report: Report) -> str:
     """Return a line on the training method of the report's network."""
     training = report.training
     epochs, best = len(training.epochs), training.best_epoch
-    passes = f"{epochs} epoch{'s' if epochs != 1 else ''}"
+    passes = _epochs(epochs)
     head = f"head on the frozen features of {weights_name(report)}"
     kept = f"; the weights of epoch {best} were kept" if best else ""
     if training.start is not None:
@@ -27,6 +27,10 @@ def method_sentence(report: Report) -> str:
     return f"{found}{_students(training)}{_changes(training)}"
 
 
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'s' if number != 1 else ''}"
+
+
 def _tuned(training: TrainingFacts, passes: str, kept: str) -> str:
     """Return what was trained after a head; `kept` says which epoch's weights count, empty for those before it."""
     first, none = training.later, "; none was better than the head alone, which was kept"
@@ -35,8 +39,8 @@ def _tuned(training: TrainingFacts, passes: str, kept: str) -> str:
     what = f"what follows stage {first.stages}, on kept feature maps of {first.views} views of each image"
     if training.recipe and training.recipe["kept"]["alone"]:
         return f"{what}, for {passes}{kept or none}"
-    before = "; none was better than before, and those weights were kept"
-    return f"{what}, for {first.epochs} epochs, then the whole network for {passes}{kept or before}"
+    before = "; none was better than before, and those weights were kept" if first.best_epoch else none
+    return f"{what}, for {_epochs(first.epochs)}, then the whole network for {passes}{kept or before}"
 
 
 def _students(training: TrainingFacts) -> str:

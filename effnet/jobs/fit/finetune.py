@@ -172,8 +172,8 @@ def transfer(
     if late:
         listener(Said(text=late))
         left_out += (late,)
+    alone = read_head(folder, HEAD_ALONE)
     if enough or late or attempt.strategy == "head":
-        alone = read_head(folder, HEAD_ALONE)
         if alone is not None:
             listener(Said(text=head_in_words(alone[1], figure)))
         return _head_alone(spec, alone or done, left_out)
@@ -181,7 +181,15 @@ def transfer(
         spec, attempt, dataset, done, epochs=epochs, limit=limit, settings=settings or {}, folder=folder,
         listener=listener, ranks=ranks, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
+    if alone is not None and _is_its_head(found):
+        training = dataclasses.replace(found.training, model=_head_alone(spec, alone, ()).training.model)
+        found = dataclasses.replace(found, training=training, head=alone[1], validation=alone[2])
     return dataclasses.replace(found, left_out=left_out)
+
+
+def _is_its_head(found: Learned) -> bool:
+    """Return whether no epoch was better than the head that it began with."""
+    return not found.training.best_epoch and (found.later is None or not found.later.training.best_epoch)
 
 
 def train_in(

@@ -20,7 +20,7 @@ from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.pooled import pooled_stages, with_pooled
 from effnet.planner.events import Said
 from effnet.planner.space import only_candidate
-from effnet.report.provenance import origin_rows
+from effnet.report.provenance import method_sentence, origin_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 fit = functools.partial(procedures.fit, procedure=procedures.UNTIMED, strategy="head")
@@ -146,6 +146,32 @@ def test_by_auto_fine_tuning_starts_from_the_last_feature_map(stripes, weights, 
     found = fit(stripes, weights=weights, strategy="finetune", epochs=1, out=tmp_path / "out")
     assert read_config(found.folder).arch.pooled == ()
     assert found.report.training.head.pooled == []
+
+
+@pytest.mark.parametrize("kept", [{}, {"kept.views": 2, "kept.stages": 3, "kept.epochs": 1}])
+def test_the_head_on_all_stages_stays_if_fine_tuning_is_no_better(stripes, weights, tmp_path, monkeypatch, kept):
+    monkeypatch.setattr("effnet.jobs.fit.finetune._why_no_more", lambda *args: "")
+    monkeypatch.setattr("effnet.jobs.fit.head._heads", both_heads)
+    settings = {"train.lr": 1e-30, **kept}
+    found = fit(stripes, weights=weights, strategy="auto", epochs=1, settings=settings, out=tmp_path / "out")
+    training = found.report.training
+    assert (training.method, training.best_epoch, len(training.epochs)) == ("finetune", 0, 1)
+    assert read_config(found.folder).arch.pooled == tuple(training.head.pooled) == (3, 4, 5, 6)
+    val = read_dataset(str(stripes)).val
+    assert effnet.evaluate(effnet.load(found.folder), val).accuracy == training.head.val_figure
+    text = method_sentence(found.report)
+    assert "none was better than the head alone, which was kept" in text
+    # Fine-tuning goes on from the head on the last feature map.
+    again = fit(
+        stripes, weights=weights, strategy="auto", epochs=2, settings=settings, out=tmp_path / "out", resume=True
+    )
+    assert read_config(again.folder).arch.pooled == (3, 4, 5, 6)
+    assert len(again.report.training.epochs) == 2
+
+
+def both_heads(spec, wide, head_of, reads, **others):
+    """Return both heads, whichever is better."""
+    return [(head_of(each), {"pooled": list(each.pooled)}) for each in (spec, wide)]
 
 
 def test_pruning_a_network_that_reads_all_stages_keeps_its_features(stripes, weights, tmp_path):
