@@ -4,7 +4,8 @@ CIFAR-10 at 96 px and fashion's articleType at 128 px, 100 labels a class, a rea
 same minutes, draws of labels and test images: `effnet fit` as it is, the same with the whole network fine-tuned from
 the start (kept.views=0), and a fine-tuning script of timm (benchmarks.timm_minutes). The figure is the smaller of the
 gains over the second, in percentage points; the 95 % intervals are bootstraps over draws and test images together.
-A run is kept in --cache. It takes --minutes of as many cores as the process may use, and half a minute more.
+A run is kept in --cache. It takes --minutes of as many cores as the process may use, and half a minute more; with
+--draws two processes of one core each share the draws.
 """
 
 import argparse
@@ -31,21 +32,23 @@ USUAL, WHOLE, TIMM = "usual", "whole", "timm"
 
 def main() -> None:
     """Run what is missing, in turns, and compare."""
-    args = options(__doc__ or "", n=5, cache="finished runs, and those under way", minutes=4.0)
+    args = options(__doc__ or "", n=5, cache="finished runs, and those under way", minutes=4.0, draws=True)
     samples: dict[str, list[float]] = {}
     details: dict[str, Any] = {"minutes": args.minutes, "labels_a_class": LABELS}
     with tempfile.TemporaryDirectory() as scratch:
         for data in SIDES:
             found: dict[str, list[np.ndarray]] = {USUAL: [], WHOLE: [], TIMM: []}
-            for draw in range(args.n):
+            for draw in args.draws or range(args.n):
                 for side, rows in found.items():
                     run = run_of(data, side, draw, args, Path(scratch))
                     rows.append(np.array(run["right"], bool))
                     samples.setdefault(f"{data}_{side}", []).append(100 * float(rows[-1].mean()))
                     samples.setdefault(f"{data}_{side}_seconds", []).append(float(run["seconds"]))
                     print(data, side, draw, f"{rows[-1].mean():.2%}", run["said"], flush=True)
-            for side in (WHOLE, TIMM):
+            for side in (WHOLE, TIMM) if not args.draws else ():
                 details[f"{data}_over_{side}"] = gain_of(list(zip(found[side], found[USUAL], strict=True)))
+    if args.draws:
+        return
     gains = {data: details[f"{data}_over_{WHOLE}"]["gain"] for data in SIDES}
     over = {data: details[f"{data}_over_{TIMM}"]["gain"] for data in SIDES}
     finish(

@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for setting in args.settings.split(","):
             pairs, students, kept = [], [], 0
-            for draw in range(args.n):
+            for draw in args.draws or range(args.n):
                 sides = [_kept(setting, draw, learns, args, Path(scratch)) for learns in (False, True)]
                 pairs.append(tuple(np.array(side["right"], bool) for side in sides))
                 students.append(round(100 * float(np.mean(sides[1].get("student_right", sides[0]["right"]))), 2))
@@ -51,8 +51,12 @@ def main() -> None:
                     samples.setdefault(f"{setting}_{name}", []).append(100 * float(np.mean(side["right"])))
                 accuracies = " ".join(f"{right.mean():.2%}" for right in pairs[-1])
                 print(setting, draw, accuracies, f"student {students[-1]}%", sides[1]["said"], flush=True)
+            if args.draws:
+                continue
             details[setting] = gain_of(pairs) | {"students": students, "kept": kept}
             print(f"{setting}: {details[setting]['gain']:+.2f} pp, 95 % {details[setting]['interval']}", flush=True)
+    if args.draws:
+        return
     figure = details.get("cifar:20", details[args.settings.split(",")[0]])["gain"]
     finish(
         "unlabelled", args, figure=figure, goal=GOAL, unit="pp", better="higher", samples=samples, details=details,
@@ -85,6 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/unlabelled.json")
     parser.add_argument("--n", type=int, default=5, help="number of label draws")
+    parser.add_argument("--draws", type=int, nargs="+", help="run these draws, and compare nothing")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR", help="finished runs, and those under way")
     parser.add_argument("--minutes", type=float, default=15.0, help="of each fit")
     parser.add_argument("--epochs", type=int, help="instead of --minutes: those of teacher and student each")
