@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from effnet.nas.space import Genome, Space
 
@@ -15,6 +15,7 @@ class Trained:
     (stopped trainings have less than 1). `accuracy` and `nll` are those of the validation images, `loss` the mean
     training loss of the last epoch; `rungs` are the scores at which it might have been stopped. `figures` are the
     network's costs by the names of the budget, and `predicted` names those that were predicted rather than measured.
+    `network` is what was trained, as data, if measurements gave it another width than the space does.
     """
 
     genome: Genome
@@ -29,6 +30,7 @@ class Trained:
     rungs: tuple[float, ...] = ()
     figures: Mapping[str, float] | None = None
     predicted: tuple[str, ...] = ()
+    network: Mapping[str, Any] | None = None
 
 
 class Propose(Protocol):

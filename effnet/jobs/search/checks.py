@@ -52,7 +52,8 @@ def check_search(job: Job) -> None:
             check_whole(what, number, least=least, most=most)
     if config.exponent is not None and not (is_number(config.exponent) and _LEAST_EXPONENT <= config.exponent <= 0):
         raise InputError(f"fit.exponent must lie in {_LEAST_EXPONENT:g}..0; got {brief(config.exponent)}")
-    rows_of(get_spec(config.base))
+    if config.base != "auto":
+        rows_of(get_spec(config.base))
     if config.algorithm in ("assemble", "supernet") and config.storage is not None:
         raise InputError(f"--algorithm {config.algorithm} runs on one machine; leave out --storage")
     if config.algorithm == "supernet" and not job.procedure.search.device:

@@ -49,4 +49,7 @@ class SearchConfig(DeviceConfig):
     )  # fmt: skip
     trainings: int | None = option("Networks to train; by default as many as --minutes allow.")
     images: int | None = option("Training images of a short training; by default as many as --minutes allow.")
-    base: str = option("Network whose stages the search changes.", default="b0", metavar="NAME")
+    base: str = option(
+        "Network whose stages the search changes; auto: of the family that is best in short trainings.", default="auto",
+        metavar="auto|NAME",
+    )  # fmt: skip

@@ -1,7 +1,6 @@
 """The final of a search: its best networks are measured, then trained again beside the best scaled one."""
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,29 +8,19 @@ import numpy as np
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split
-from effnet.jobs.fit.measuring import measured_figures, measuring
+from effnet.jobs.fit.measuring import measuring
 from effnet.jobs.fit.short_training import Brief, train_briefly
+from effnet.jobs.search.widths import Figures, Measured, as_wide_as_allowed, meets
 from effnet.jobs.search.worker import Worker
-from effnet.measurement.timing import Timing
 from effnet.nas.finals import Finalist, ranked
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome
 from effnet.nas.study import seed_of
-from effnet.nas.width import LEAST_SHARE
 from effnet.planner.events import Counted
-from effnet.planner.space import Candidate, in_precision, only_candidate
 from effnet.system.text import percent
 
 # This many networks that exceed the budget when measured are replaced by the next ones.
 _MOST_MISSED = 6
-# A finalist may use this share of the margin that planning leaves: it was scaled to the margin by predictions.
-_MORE = 0.05
-# A finalist is scaled again this many times at most, by what the measurement says of its prediction.
-_RESCALED = 2
-
-Figures = Mapping[str, float]
-Measured = tuple[ArchSpec, Figures]
-"""A network with its measured figures, by the keys of the budget."""
 
 
 def choose_finalists(worker: Worker, history: Sequence[Trained]) -> dict[Genome, Measured]:
@@ -51,13 +40,14 @@ def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, 
     budget, finalists = worker.job.budget.with_margin(), worker.job.procedure.search.finalists
     kept: dict[bool, list[tuple[Genome, ArchSpec, Figures]]] = {True: [], False: []}
     missed: list[tuple[float, Genome, ArchSpec, Figures]] = []
+    known = {row.genome: (worker.spec(row.genome), row.figures) for row in history if row.network and row.figures}
     with measuring(worker.job) as measure:
         for genome in ranked(history):
             kind = genome in worker.scaled
             if len(kept[kind]) >= (1 if kind else finalists) or len(missed) >= _MOST_MISSED:
                 continue
-            spec, figures = _as_wide_as_allowed(worker, genome, measure)
-            if _meets(worker, figures):
+            spec, figures = known.get(genome) or as_wide_as_allowed(worker, genome, measure)
+            if meets(worker, figures):
                 kept[kind].append((genome, spec, figures))
             else:
                 missed.append((budget.share(figures), genome, spec, figures))
@@ -65,37 +55,6 @@ def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, 
             total = finalists + 1 + len(missed)
             worker.job.listener(Counted(label="finalists measured", done=done, total=total))
     return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
-
-
-def _meets(worker: Worker, figures: Figures) -> bool:
-    """Return whether a finalist's measured figures meet the budget."""
-    share = worker.job.budget.with_margin().share(figures)
-    return share <= 1 + _MORE and not worker.job.budget.exceeded(figures)
-
-
-def _as_wide_as_allowed(worker: Worker, genome: Genome, measure: Callable[[Candidate], Timing]) -> Measured:
-    """Return a network with its measured figures, wider or narrower than predictions made it if these were wrong.
-
-    It is the one nearest to the budget of those that meet it, or else of all that were measured.
-    """
-    found, tried = worker.spec(genome), list[Measured]()
-    while True:
-        candidate = in_precision(only_candidate(found), worker.plan.precision)
-        tried.append((found, measured_figures(candidate, measure(candidate))))
-        budget, space = worker.job.budget.with_margin(), worker.space
-        if len(tried) > _RESCALED or LEAST_SHARE <= budget.share(tried[-1][1]) <= 1:
-            break
-        # A network of other objectives has the width that it was scored with, a reference that of its family.
-        if space.width is not None or genome in worker.references:
-            break
-        predicted = space.figures(found)
-        limits = {name: limit * predicted[name] / tried[-1][1][name] for name, limit in budget.asked().items()}
-        wider = space.at(dataclasses.replace(budget, **limits)).network(genome)  # type: ignore[arg-type]
-        if wider is None or wider in dict(tried):
-            break
-        found = wider
-    good = [each for each in tried if _meets(worker, each[1])]
-    return max(good or tried, key=lambda each: budget.share(each[1]) * (1 if good else -1))
 
 
 def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:

@@ -2,46 +2,42 @@
 
 import dataclasses
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effnet.arch.codec import spec_from_dict
-from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import BudgetError, InputError, WeightsError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.reading import Source, check_recipe, read_data
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import check_device, earlier_plan, fit_data
-from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
 from effnet.jobs.search.final import choose_finalists, hold_final
-from effnet.jobs.search.plan import Plan, check_images, make_plan, slowness_of, space_of
+from effnet.jobs.search.measured import figures_of, space_of
+from effnet.jobs.search.plan import Plan, check_images, make_plan, slowness_of
 from effnet.jobs.search.scoring import objective_of
+from effnet.jobs.search.trainings import around_best, search_space, train_references, value_of
+from effnet.jobs.search.widths import trained_network
 from effnet.jobs.search.worker import Worker
-from effnet.nas.algorithms import find_algorithm
 from effnet.nas.finals import decide
-from effnet.nas.generations import Generations, is_behind, run_generations, trained_from
-from effnet.nas.history import Propose, Trained
+from effnet.nas.generations import Generations
 from effnet.nas.objective import published_search_cost
-from effnet.nas.space import Genome, Space
+from effnet.nas.space import Genome
 from effnet.nas.storage import Waiting
 from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
-from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.pretrained import LEAST_SIDE
-from effnet.planner.space import title_of
 from effnet.planner.timetable import UNLIMITED, deadline_of
 from effnet.report.searched import Searched
 from effnet.system.lock import alone_in, sweep
 from effnet.system.records import from_data, to_data
-from effnet.system.text import percent
 from effnet.tasks.registry import find_task
 
-# The units before the search: its plan, and the generation of the references.
-_PLAN, _REFERENCES = Unit(-2, 0), -1
+# The unit of the plan, before the short trainings.
+_PLAN = Unit(-2, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +118,7 @@ def _worker(job: Job, source: Source, study: Study, key: str) -> Worker:
         references=references,
         scaled={*space.baselines, *references},
         slowness=slowness_of(plan.timed),
+        measured=dict(map(figures_of, plan.measured)),
         extent=Generations(key=f"{job.seed} {key}", total=plan.trainings, size=plan.size),
     )
 
@@ -131,7 +128,9 @@ def _go(worker: Worker, started: float) -> Found:
     import torch
 
     torch.set_num_threads(worker.plan.threads)  # the number of threads changes sums in their last bits
-    worker = dataclasses.replace(worker, objective=objective_of(worker, lambda spec, seed: _value(worker, spec, seed)))
+    worker = dataclasses.replace(
+        worker, objective=objective_of(worker, lambda spec, seed: value_of(worker, spec, seed))
+    )
     job = worker.job
     algorithm = algorithm_of(job)
     unit = worker.after(2)
@@ -141,13 +140,17 @@ def _go(worker: Worker, started: float) -> Found:
     most = worker.plan.trainings
     what = "one network" if most == 1 else f"up to {most} networks"
     job.say(f"Searching: training {what} briefly ({algorithm})", heading=True)
-    history = [*_train_references(worker), *_search(worker, algorithm)]
-    spent = published_search_cost(history, budget=worker.space.budget)
+    references = train_references(worker)
+    worker = around_best(worker, references)
+    history = [*references, *search_space(worker, algorithm)]
+    spent = published_search_cost(history, budget=worker.space.budget) if config_of(job).strict_paper else ""
     if spent:
         job.say(spent)
+    trained = {row.genome: trained_network(worker, row) for row in history}
+    worker = dataclasses.replace(worker, rescaled=trained)
     chosen = choose_finalists(worker, history)
     searched_of = worker.spec
-    worker = dataclasses.replace(worker, rescaled={genome: spec for genome, (spec, _) in chosen.items()})
+    worker = dataclasses.replace(worker, rescaled=trained | {genome: spec for genome, (spec, _) in chosen.items()})
     measured = {genome: figures for genome, (_, figures) in chosen.items()}
     finalists = hold_final(worker, history, list(measured))
     verdict = decide(finalists, seed=seed_of(worker.extent.key))
@@ -175,106 +178,6 @@ def algorithm_of(job: Job) -> str:
     """Return the algorithm of a search."""
     asked = config_of(job).algorithm
     return "surrogate" if asked == "auto" else asked
-
-
-def _train_references(worker: Worker) -> list[Trained]:
-    """Return the short trainings of the networks that `fit` would choose from."""
-    units = {Unit(_REFERENCES, slot): genome for slot, genome in enumerate(worker.references)}
-
-    def do(unit: Unit) -> Mapping[str, Any]:
-        seed = seed_of(worker.extent.key, *unit)
-        place = {"genome": units[unit], "generation": unit.generation, "slot": unit.slot, "seed": seed}
-        whole: Mapping[str, Any] = to_data(Trained(**{**_train(worker, units[unit], seed, ()), **place}))
-        return whole
-
-    found = [
-        trained_from(row)
-        for row in worker.study.in_turn(list(units), do, score="score", late=lambda: _no_time(worker)).values()
-    ]
-    for trained in found:
-        _tell(worker, trained, "Scaled network")
-    return found
-
-
-def _search(worker: Worker, algorithm: str) -> list[Trained]:
-    """Return the history of the search itself."""
-    if algorithm == "supernet":
-        from effnet.jobs.search.elastic import search_supernet  # torch
-
-        return search_supernet(worker)
-    return run_generations(
-        worker.study,
-        worker.space,
-        _scaled_first(find_algorithm(algorithm), _first(worker)),
-        worker.extent,
-        train=lambda genome, seed, history: _train(worker, genome, seed, history),
-        listener=lambda trained: _tell(worker, trained, "Network"),
-        late=lambda: _no_time(worker),
-    )
-
-
-def _first(worker: Worker) -> list[Genome]:
-    """Return the scaled networks with which the search begins."""
-    found = [genome for genome in worker.space.baselines if worker.space.network(genome) is not None]
-    return found[: worker.job.procedure.search.scaled]
-
-
-def _no_time(worker: Worker) -> bool:
-    """Return whether the time for short trainings is over."""
-    return worker.late(worker.plan.deciding + worker.plan.fitting)
-
-
-def _tell(worker: Worker, trained: Trained, what: str) -> None:
-    number = trained.slot + 1 + max(0, trained.generation) * worker.extent.size
-    stopped = "" if trained.share == 1 else f", stopped after {trained.share:.0%} of its epochs"
-    title = title_of(worker.spec(trained.genome), worker.plan.precision)
-    worker.job.say(f"{what} {number}: {title}, {percent(trained.accuracy, 1)}{stopped}")
-
-
-def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]) -> dict[str, Any]:
-    """Train a network briefly, and stop it if it falls behind the completed generations."""
-    spec = worker.spec(genome)
-    best, rungs = float("-inf"), list[float]()
-
-    def heard(epoch: int, value: float) -> bool:
-        nonlocal best
-        best = max(best, value)
-        if epoch in RUNGS:
-            rungs.append(best)
-            return not is_behind(best, history, rung=len(rungs) - 1)
-        return True
-
-    dataset, report = worker.source.dataset, worker.source.report
-    views = worker.views(spec, worker.plan.images, ROUNDS)
-    found = train_briefly(spec, worker.job, dataset, report, **views, seed=seed, heard=heard)
-    figures = worker.figures(spec)
-    return {
-        "score": worker.objective.score(found.best, figures=figures, nll=found.nll),
-        "accuracy": found.best,
-        "nll": found.nll,
-        "loss": found.loss,
-        "rungs": tuple(rungs),
-        "share": len(found.values) / views["epochs"],
-        "figures": figures,
-        "predicted": tuple(name for name in ("latency_ms", "memory_mb") if name in figures),
-    }
-
-
-def _value(worker: Worker, spec: ArchSpec, seed: int) -> float:
-    """Return the task's figure of a network after a short training."""
-    dataset, report = worker.source.dataset, worker.source.report
-    views = worker.views(spec, worker.plan.images, ROUNDS)
-    return train_briefly(spec, worker.job, dataset, report, **views, seed=seed).best
-
-
-def _scaled_first(propose: Propose, baselines: Sequence[Genome]) -> Propose:
-    """Return an algorithm whose first generation begins with scaled networks of its space."""
-
-    def call(history: Sequence[Trained], space: Space, *, number: int, seed: int) -> list[Genome]:
-        found = propose(history, space, number=number, seed=seed)
-        return found if history else list(dict.fromkeys([*baselines, *found]))[:number]
-
-    return call
 
 
 def _fit(worker: Worker, winner: Genome, facts: Searched) -> Mapping[str, Any]:

@@ -23,9 +23,9 @@ class Worker:
     """A worker: the job and its data, the shared study and plan, and the space with its `references`.
 
     `references` are the scaled networks that `fit` would choose from; no algorithm sees the genomes that they have
-    here. `scaled` are all uniformly scaled networks, `rescaled` the finalists as wide as measurements allow. `slowness`
-    is that of a network's training, relative to the usual. `extent` says how far the search goes, and its key seeds it;
-    `objective` scores a network.
+    here. `scaled` are all uniformly scaled networks, `rescaled` those as wide as measurements allow; `measured` are the
+    networks that the plan measured, with their figures. `slowness` is that of a network's training, relative to the
+    usual. `extent` says how far the search goes, and its key seeds it; `objective` scores a network.
     """
 
     job: Job
@@ -39,9 +39,10 @@ class Worker:
     extent: Generations
     objective: Objective = OBJECTIVE
     rescaled: Mapping[Genome, ArchSpec] = field(default_factory=dict)
+    measured: Mapping[ArchSpec, Mapping[str, float]] = field(default_factory=dict)
 
     def spec(self, genome: Genome) -> ArchSpec:
-        """Return the network of a genome, of a reference, or of a finalist."""
+        """Return the network of a genome or of a reference, as wide as measurements allow if that is known."""
         found = self.rescaled.get(genome) or self.references.get(genome) or self.space.network(genome)
         assert found is not None
         return found
