@@ -29,7 +29,7 @@ class Policy:
     most: int = 200
     scaled: int = 3
     references: int = 3
-    finalists: int = 2
+    finalists: int = 3
     seeds: int = 2
     final_epochs: int | None = None
     most_images: int = 4000
@@ -37,9 +37,9 @@ class Policy:
     least_train: int = 1000
     least_val: int = 150
     least_views: int = 20_000
-    searching: float = 0.20
-    deciding: float = 0.20
-    fitting: float = 0.53
+    searching: float = 0.18
+    deciding: float = 0.24
+    fitting: float = 0.51
     timed: int = 8
     phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
     measured: tuple[int, ...] = (8, 8, 8)
