@@ -13,13 +13,15 @@ class Policy:
 
     A short training has at most `most_images` images, since more change no order, and at least `least_images`, since
     fewer rank nothing. A data set needs `least_train` training and `least_val` validation images. Each training of the
-    final sees at least `least_views` images: after 7,200 the best network was not the best in the end, in three
-    searches of four (CIFAR-10, 0.5 ms; no record).
+    final sees at least `least_views` images, and the last training this share, `least_worth`, of those worthwhile.
 
     Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
-    rest is planning's. Where the last training needs less, the others get it. Trainings that are compared take equal
-    time: `timed` networks are timed, to predict that of the others. The networks that latencies are predicted from are
-    the base scaled by `phis`, then random ones of the space in rounds of `measured`, until predictions are good.
+    rest is planning's. A training of the final has a fifth of the last one's time: in three searches (CIFAR-10 at
+    0.5 ms, benchmarks/search_gain.py) networks that led after 20,000 images, a thirtieth, were overtaken after 80,000 to
+    120,000, and were 2 to 4 points behind in the end. Where the last training needs less, the others get it. Trainings
+    that are compared take equal time: `timed` networks are timed, to predict that of the others. The networks that
+    latencies are predicted from are the base scaled by `phis`, then random ones of the space in rounds of `measured`,
+    until predictions are good.
 
     A supernet is trained on `device`, by default on CUDA alone.
     """
@@ -37,9 +39,10 @@ class Policy:
     least_train: int = 1000
     least_val: int = 150
     least_views: int = 20_000
-    searching: float = 0.18
-    deciding: float = 0.24
-    fitting: float = 0.51
+    least_worth: float = 0.25
+    searching: float = 0.12
+    deciding: float = 0.51
+    fitting: float = 0.30
     timed: int = 8
     phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
     measured: tuple[int, ...] = (8, 8, 8)

@@ -29,6 +29,8 @@ from effnet.system.text import percent
 
 # A short training has this many epochs; after one and three of them it may be stopped.
 ROUNDS, RUNGS = 9, (1, 3)
+# This many larger networks of the best trial's kind are measured.
+_LARGER = 4
 # Candidates that are proposed at a time.
 _SIZE = 4
 _MEASURED = ("latency_ms", "memory_mb", "size_mb")
@@ -102,7 +104,8 @@ def run_trials(
     """Return the table with the best of the trials taken, and `trial_accuracy` of each that was trained.
 
     The candidates that the plan measured to fit come first, then those that the surrogate of a search proposes from the
-    rest; one that exceeds the budget when measured is not trained. Those behind at the same round are stopped.
+    rest; one that exceeds the budget when measured is not trained. Those behind at the same round are stopped. In the
+    end the largest network of the best one's kind that meets the budget is taken.
     `folder` keeps the trials, and an interrupted search with the same `key` resumes from them. `clock` counts seconds.
     """
     running = _Trials(list(table), budget, measure, score, listener)
@@ -231,6 +234,34 @@ class _Trials:
         for i, candidate in enumerate(self.table):
             if candidate.status == "taken" and i != best:
                 self.table[i] = dataclasses.replace(candidate, status="fits", reason="meets every budget; not tried")
+        return self._with_larger(best)
+
+    def _with_larger(self, best: int) -> list[Candidate]:
+        """Take the largest network of the best trial's kind that meets the budget, if it was not tried.
+
+        A trial tells which kind is best; within a kind, more of the budget is better.
+        """
+
+        def kind(found: Candidate) -> list[Any]:
+            axes = [read(found) for name, read in _AXES if name != "phi"]
+            return [*axes, found.spec.total_stride, len(found.spec.stages)]
+
+        tried, open_ = self.table[best], ("unmeasured", "fits")
+        larger = [i for i, c in enumerate(self.table) if c.cost.macs > tried.cost.macs and kind(c) == kind(tried)]
+        for i in sorted(larger, key=lambda i: self.table[i].cost.macs)[:_LARGER]:
+            candidate = self.table[i]
+            if candidate.status not in open_ or candidate.trial_accuracy is not None:
+                break
+            candidate = self._known(i)
+            if candidate.status == "rejected" or self._failures(candidate):
+                break
+            before = self.table[best]
+            if before.trial_accuracy is None:
+                before = dataclasses.replace(before, reason=f"meets every budget, smaller than {candidate.title}")
+            self.table[best] = dataclasses.replace(before, status="fits")
+            reason = f"meets every budget; the largest like {tried.title}, the best of the trials"
+            self.table[i] = dataclasses.replace(candidate, status="taken", reason=reason)
+            best = i
         return self.table
 
 

@@ -53,11 +53,38 @@ def taken(table):
 
 
 def test_the_best_of_the_trials_is_taken_and_says_so(planned, tmp_path):
-    best = taken(run(planned, tmp_path, Trainer()))
+    table = [c for c in planned if c.status != "unmeasured"]
+    best = taken(run(table, tmp_path, Trainer()))
     assert best.family == "lite0"
     assert best.trial_accuracy == pytest.approx(0.8)
     assert best.reason == "meets every budget; 80.0% after 9 of 9 rounds of trials"
     assert best.latency_ms <= 1.8
+
+
+def test_the_largest_of_the_best_kind_is_taken_though_it_was_not_tried(planned, tmp_path):
+    """The plan has measured few networks of a kind, so the best of the trials may leave much of the budget."""
+    trained, measured = Trainer(), []
+
+    def ask(found):
+        measured.append(found.spec)
+        return measure(found)
+
+    trials = Trials(number=2, seconds=600.0)
+    table = run_trials(
+        planned, Budget(latency_ms=2.0), trials, measure=ask, score=trained, folder=tmp_path, key="one", listener=ignore
+    )  # fmt: skip
+    best, winner = taken(table), max((c for c in table if c.trial_accuracy), key=lambda c: c.trial_accuracy)
+
+    def kind(c):
+        return c.family, c.precision, c.spec.resolution, c.spec.total_stride, len(c.spec.stages)
+
+    within = [c for c in table if kind(c) == kind(winner) and c.cost.macs * 1e-7 <= 1.8]
+    assert best.cost.macs == max(c.cost.macs for c in within) > winner.cost.macs
+    assert best.latency_ms == pytest.approx(best.cost.macs * 1e-7)
+    assert best.trial_accuracy is None
+    assert best.reason == f"meets every budget; the largest like {winner.title}, the best of the trials"
+    assert winner.status == "fits"
+    assert len([spec for spec in measured if spec not in trained.rounds]) <= 4
 
 
 def test_trials_end_with_their_time_and_not_by_the_clock_on_the_wall(planned, tmp_path):

@@ -154,7 +154,7 @@ def _order(table: list[Candidate], fallbacks: int) -> list[int]:
     taken = next(i for i, c in enumerate(table) if c.status == "taken")
     # Weights other than the taken ones have not been downloaded, and may not be available.
     usable = [i for i, c in enumerate(table) if c.status == "fits" and c.weights == table[taken].weights]
-    if table[taken].trial_accuracy is None:
+    if all(c.trial_accuracy is None for c in table):
         usable = [i for i in usable if i > taken]
     else:  # results of trials precede expectations
         usable.sort(key=lambda i: (-table[i].trial_rounds, -(table[i].trial_accuracy or 0.0)))

@@ -80,11 +80,14 @@ def make_plan(job: Job, source: Source) -> Plan:
     views = searching * seen / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
     views = deciding * seen / ((policy.finalists + 1) * policy.seeds)
-    if not (config.trainings and config.images) and views < policy.least_views:
+    least = int(policy.least_worth * most_epochs(train) * train)
+    short = max(policy.least_views / max(views, 1.0), least / max(fitting * seen, 1.0))
+    if not (config.trainings and config.images) and short > 1:
         raise InputError(
-            f"a search needs time to train each network of its final on at least {policy.least_views:,} images, about "
-            f"{math.ceil(minutes * policy.least_views / max(views, 1.0))} minutes here; got {minutes:g}: what is best "
-            "after fewer is not so in the end. Give more --minutes, or use effnet fit, which searches nothing"
+            f"a search needs time to train each network of its final on at least {policy.least_views:,} images and the "
+            f"last one on {least:,}, about {math.ceil(minutes * short)} minutes here; got {minutes:g}: the networks "
+            "that learn fastest are not the best in the end. Give more --minutes, or use effnet fit, which searches "
+            "nothing"
         )
     final_images = min(train, max(images, int(views / ROUNDS)))
     final_epochs = max(ROUNDS, min(most_epochs(final_images), int(views / final_images)))

@@ -108,6 +108,11 @@ def test_slowness_is_relative_to_the_usual_network_and_bounded():
     assert slowness_of(())(specs[0]) == 1.0
 
 
+def test_a_training_of_the_final_has_a_fifth_of_the_time_of_the_last():
+    policy = Policy()
+    assert policy.deciding / ((policy.finalists + 1) * policy.seeds) >= 0.2 * policy.fitting
+
+
 def test_the_last_training_gets_its_share_or_what_all_its_epochs_need():
     policy = Policy()
     assert _shares(policy, 2.0) == pytest.approx((policy.searching, policy.deciding, policy.fitting))

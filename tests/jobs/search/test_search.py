@@ -165,11 +165,16 @@ def test_too_little_time_is_refused_before_anything_is_trained(tmp_path):
 
 
 def test_a_final_too_short_to_decide_is_refused(tmp_path):
-    policy = {"least_views": 10**9, "fewest": 1, "least_images": 1}
-    with pytest.raises(
-        InputError, match=r"each network of its final on at least 1,000,000,000 images, about [\d,]+ min"
+    least = r"each network of its final on at least {} images and the last one on {}, about {} minutes here; got 5"
+    for policy, words in (
+        ({"least_views": 10**9, "least_worth": 0.0}, least.format("1,000,000,000", "0", r"\d+")),
+        ({"least_views": 1, "least_worth": 1000.0}, least.format("1", r"[\d,]{9,}", r"\d+")),
     ):
-        run(tmp_path / "out", policy=policy, trainings=None, images=None, epochs=None, minutes=5)
+        with pytest.raises(InputError, match=words):
+            run(
+                tmp_path / "out", policy=policy | {"fewest": 1, "least_images": 1}, trainings=None, images=None,
+                epochs=None, minutes=5,
+            )  # fmt: skip
 
 
 def test_a_budget_far_above_every_network_is_refused_before_memory_is_full(tmp_path):
