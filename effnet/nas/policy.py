@@ -17,7 +17,7 @@ class Policy:
 
     Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
     rest is planning's. A training of the final has a fifth of the last one's time: in three searches (CIFAR-10 at
-    0.5 ms, benchmarks/search_gain.py) networks that led after 20,000 images, a thirtieth, were overtaken after 80,000 to
+    0.5 ms, benchmarks/search_gain.py) networks that led after 20,000 images, a thirtieth, were overtaken by
     120,000, and were 2 to 4 points behind in the end. Where the last training needs less, the others get it. Trainings
     that are compared take equal time: `timed` networks are timed, to predict that of the others. The networks that
     latencies are predicted from are the base scaled by `phis`, then random ones of the space in rounds of `measured`,
