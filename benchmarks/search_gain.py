@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=3, help="number of seeds")
     parser.add_argument("--seeds", type=int, nargs="+", help="do the runs of these seeds only, and compare nothing")
     parser.add_argument("--budgets", type=float, nargs="+", default=(0.5, 1.0), help="latencies in ms, tight one first")
-    parser.add_argument("--minutes", type=float, nargs="+", default=(40.0, 60.0), help="minutes of each budget's runs")
+    parser.add_argument("--minutes", type=float, nargs="+", default=(80.0, 120.0), help="minutes of each budget's runs")
     parser.add_argument("--cache", type=Path, help="folder that keeps finished runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
