@@ -72,6 +72,7 @@ def _networks(axes: Any, searched: Searched, report: Report, figure: Figure) -> 
             if points:
                 told = label if whole else f"{label}, stopped early"
                 axes.scatter(*zip(*points, strict=True), s=26, facecolors=face, edgecolors=colour, label=told, zorder=3)
+    how = ", predicted" if any(name in row.predicted for row in rows) else ""
     final = [
         (row.figures[name], _value(row.mean, figure), row.winner) for row in searched.finals if name in row.figures
     ]
@@ -79,7 +80,8 @@ def _networks(axes: Any, searched: Searched, report: Report, figure: Figure) -> 
         colour = VERMILLION if winner else MUTED
         axes.scatter([cost], [value], marker="D", s=36, color=colour, zorder=4)
     if final:
-        axes.scatter([], [], marker="D", s=36, color=MUTED, label="final (measured), taken in red")
+        measured = " (measured)" if how else ""
+        axes.scatter([], [], marker="D", s=36, color=MUTED, label=f"final{measured}, taken in red")
         front = pareto([(cost, value) for cost, value, _ in final])
         axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1.0, drawstyle="steps-post", zorder=2)
     limit = getattr(report.budget, name)
@@ -87,7 +89,6 @@ def _networks(axes: Any, searched: Searched, report: Report, figure: Figure) -> 
         axes.axvline(limit, color=INK, linewidth=0.9, linestyle=":")
     what = "The networks that were recovered a little" if searched.scored else "Every network that was trained"
     axes.set_title(what, loc="left", fontsize=9, fontweight="bold")
-    how = "" if searched.scored else ", predicted"
     axes.set_xlabel(LABELS[name] + (f" (ms){how}; dotted: the budget" if name == "latency_ms" else ""))
     axes.set_ylabel(f"validation {figure.title}")
     if name == "macs":
