@@ -93,10 +93,13 @@ class Searched:
             f"{len(self.finals[0].values)} trainings each"
         )
         if self.found:
-            return f"{trained} and found one that is better than the best scaled network ({beside})."
+            return (
+                f"{trained} and found one that was better in the final than the best scaled network ({beside}); none "
+                "was trained to its end there."
+            )
         return (
-            f"{trained} and found none that is better than the best scaled network beyond noise ({beside}); the scaled "
-            "network was taken."
+            f"{trained} and found none that was better in the final than the best scaled network beyond noise "
+            f"({beside}); the scaled network was taken."
         )
 
 
