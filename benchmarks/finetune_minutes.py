@@ -37,7 +37,7 @@ def main() -> None:
     details: dict[str, Any] = {"minutes": args.minutes, "labels_a_class": LABELS}
     with tempfile.TemporaryDirectory() as scratch:
         for data in SIDES:
-            found: dict[str, list[np.ndarray]] = {USUAL: [], WHOLE: [], TIMM: []}
+            found: dict[str, list[np.ndarray]] = {side: [] for side in (USUAL, WHOLE, TIMM)}
             for draw in args.draws or range(args.n):
                 for side, rows in found.items():
                     run = run_of(data, side, draw, args, Path(scratch))
@@ -45,7 +45,7 @@ def main() -> None:
                     samples.setdefault(f"{data}_{side}", []).append(100 * float(rows[-1].mean()))
                     samples.setdefault(f"{data}_{side}_seconds", []).append(float(run["seconds"]))
                     print(data, side, draw, f"{rows[-1].mean():.2%}", run["said"], flush=True)
-            for side in (WHOLE, TIMM) if not args.draws else ():
+            for side in (WHOLE, TIMM):
                 details[f"{data}_over_{side}"] = gain_of(list(zip(found[side], found[USUAL], strict=True)))
     if args.draws:
         return

@@ -222,7 +222,7 @@ def _search_gain(record: Record) -> str:
     )
     return (
         f"`effnet search` from scratch against `effnet fit` with trials in the same time, test accuracy on CIFAR-10, "
-        f"{record['n']} seeds each: {each}, before the final was made longer: the interval's upper end"
+        f"{record['n']} seeds each: {each}: the interval's upper end"
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,10 @@ class MacroSpace:
     def figures(self, spec: ArchSpec) -> dict[str, float]:
         """Return the figures of a network that the budget limits."""
         return figures_of(spec, budget=self.budget, predictors=self.predictors, precision=self.precision)
+
+    def without(self, genomes: Collection[Genome]) -> "MacroSpace":
+        """Return the space in which these genomes have no network."""
+        return dataclasses.replace(self, _networks=self._networks | dict.fromkeys(genomes)) if genomes else self
 
     def at(self, budget: Budget) -> "MacroSpace":
         """Return the same choices around another budget, to which networks are scaled."""

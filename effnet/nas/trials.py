@@ -23,6 +23,7 @@ from effnet.nas.storage import Waiting
 from effnet.nas.study import open_study
 from effnet.nas.surrogate import propose_surrogate
 from effnet.planner.events import Listener, Measured, Said
+from effnet.planner.predict import MEASURED
 from effnet.planner.space import Candidate, Status
 from effnet.system.lock import SCRATCH
 from effnet.system.text import percent
@@ -33,7 +34,6 @@ ROUNDS, RUNGS = 9, (1, 3)
 _LARGER = 4
 # Candidates that are proposed at a time.
 _SIZE = 4
-_MEASURED = ("latency_ms", "memory_mb", "size_mb")
 # The axes of the table; a candidate has one value of each.
 _AXES: tuple[tuple[str, Callable[[Candidate], Any]], ...] = (
     ("family", lambda c: c.family if c.spec.decoder is None else f"{c.family}, {c.spec.lineage.note}"),
@@ -155,7 +155,7 @@ class _Trials:
     def train(self, genome: Genome, seed: int, history: Sequence[Trained]) -> Mapping[str, Any]:
         """Measure a candidate if it has not been, and train it if it meets the budget."""
         candidate = self._known(self.space.places[genome])
-        figures = {name: value for name in _MEASURED if (value := getattr(candidate, name)) is not None}
+        figures = {name: value for name in MEASURED if (value := getattr(candidate, name)) is not None}
         if candidate.status == "rejected":
             return {"score": 0.0, "share": 0.0, "figures": figures}
         best, rungs, done = 0.0, list[float](), 0
@@ -176,7 +176,7 @@ class _Trials:
     def _known(self, index: int) -> Candidate:
         """Return a candidate with the figures of its measurement."""
         candidate = self.table[index]
-        if candidate.latency_ms is not None or not any(name in self.budget.asked() for name in _MEASURED):
+        if candidate.latency_ms is not None or not any(name in self.budget.asked() for name in MEASURED):
             return candidate
         try:
             timing = self._measure(candidate)

@@ -21,7 +21,7 @@ from effnet.jobs.fit.head import HEAD, HEAD_ALONE, Head, Validation, fit_head, h
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.later_stages import LATER, Later, later_stages_, with_later_stages
 from effnet.jobs.fit.resume import Attempt
-from effnet.nn.network import build
+from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
 from effnet.planner.settings import epochs_in, finetune_recipe
 from effnet.planner.timetable import Pace, not_enough
@@ -182,7 +182,7 @@ def transfer(
         listener=listener, ranks=ranks, checkpoint_seconds=checkpoint_seconds,
     )  # fmt: skip
     if alone is not None and _is_its_head(found):
-        training = dataclasses.replace(found.training, model=_head_alone(spec, alone, ()).training.model)
+        training = dataclasses.replace(found.training, model=_with_head(spec, alone))
         found = dataclasses.replace(found, training=training, head=alone[1], validation=alone[2])
     return dataclasses.replace(found, left_out=left_out)
 
@@ -222,11 +222,9 @@ def train_in(
 
 def _head_alone(spec: ArchSpec, head: Head, left_out: tuple[str, ...]) -> Learned:
     """Return a network of which only the head was fitted."""
-    state, facts, validation = head
-    network = build(of_head(spec, head))
-    load_arrays_(network, state, where="the head")
+    _, facts, validation = head
     training = TrainResult(
-        model=network.eval(),
+        model=_with_head(spec, head),
         history=(),
         best_epoch=0,
         stopped="fitted the head on frozen features",
@@ -234,6 +232,13 @@ def _head_alone(spec: ArchSpec, head: Head, left_out: tuple[str, ...]) -> Learne
         device="cpu",
     )
     return Learned(method="head", training=training, recipe=None, head=facts, validation=validation, left_out=left_out)
+
+
+def _with_head(spec: ArchSpec, head: Head) -> Network:
+    """Return the network with a fitted head."""
+    network = build(of_head(spec, head))
+    load_arrays_(network, head[0], where="the head")
+    return network.eval()
 
 
 def _too_late(recipe: Recipe, spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:

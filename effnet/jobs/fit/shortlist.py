@@ -31,6 +31,7 @@ from effnet.planner.dense import input_sizes, list_dense, named_dense
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed
 from effnet.planner.plan import make_plan
+from effnet.planner.predict import MEASURED
 from effnet.planner.pretrained import LEAST_SIDE, Change, Offer, changes_of, list_offers, list_pretrained, offer_of
 from effnet.planner.search import TrainingNeed, TrainsTooSlowly
 from effnet.planner.settings import (
@@ -192,7 +193,7 @@ def _choose_fresh(job: Job, dataset: Dataset, report: DataReport) -> list[Candid
 def _found(candidate: Candidate, searched: Searched) -> Candidate:
     """Return the network that a search found, with its measurements there."""
     row = next(row for row in searched.finals if row.winner)
-    figures = {name: row.figures[name] for name in ("latency_ms", "memory_mb", "size_mb") if name in row.figures}
+    figures = {name: row.figures[name] for name in MEASURED if name in row.figures}
     found = dataclasses.replace(candidate, **figures)  # type: ignore[arg-type]
     return dataclasses.replace(
         found, status="taken", reason=f"the best {'scaled' if row.scaled else 'searched'} network of the search"

@@ -40,7 +40,9 @@ def search_facts(
         algorithm=algorithm,
         objective=objective,
         seconds=seconds,
-        networks=tuple(_row(searched_of, trained, scaled=trained.genome in scaled) for trained in history),
+        networks=tuple(
+            _row(searched_of, trained, scaled=trained.genome in scaled) for trained in history if trained.share
+        ),
         finals=tuple(
             FinalRow(
                 **_names(spec_of, each.genome),

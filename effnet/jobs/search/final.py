@@ -8,7 +8,6 @@ import numpy as np
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split
-from effnet.jobs.fit.measuring import measuring
 from effnet.jobs.fit.short_training import Brief, train_briefly
 from effnet.jobs.search.widths import Figures, Measured, as_wide_as_allowed, meets
 from effnet.jobs.search.worker import Worker
@@ -41,19 +40,18 @@ def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, 
     kept: dict[bool, list[tuple[Genome, ArchSpec, Figures]]] = {True: [], False: []}
     missed: list[tuple[float, Genome, ArchSpec, Figures]] = []
     known = {row.genome: (worker.spec(row.genome), row.figures) for row in history if row.network and row.figures}
-    with measuring(worker.job) as measure:
-        for genome in ranked(history):
-            kind = genome in worker.scaled
-            if len(kept[kind]) >= (1 if kind else finalists) or len(missed) >= _MOST_MISSED:
-                continue
-            spec, figures = known.get(genome) or as_wide_as_allowed(worker, genome, measure)
-            if meets(worker, figures):
-                kept[kind].append((genome, spec, figures))
-            else:
-                missed.append((budget.share(figures), genome, spec, figures))
-            done = len(kept[True] + kept[False]) + len(missed)
-            total = finalists + 1 + len(missed)
-            worker.job.listener(Counted(label="finalists measured", done=done, total=total))
+    for genome in ranked(history):
+        kind = genome in worker.scaled
+        if len(kept[kind]) >= (1 if kind else finalists) or len(missed) >= _MOST_MISSED:
+            continue
+        spec, figures = known.get(genome) or as_wide_as_allowed(worker, genome)
+        if meets(worker, figures):
+            kept[kind].append((genome, spec, figures))
+        else:
+            missed.append((budget.share(figures), genome, spec, figures))
+        done = len(kept[True] + kept[False]) + len(missed)
+        total = finalists + 1 + len(missed)
+        worker.job.listener(Counted(label="finalists measured", done=done, total=total))
     return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
 
 

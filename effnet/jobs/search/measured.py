@@ -15,7 +15,7 @@ from effnet.bundle.formats import Precision
 from effnet.errors import BudgetError
 from effnet.jobs.fit.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.measuring import measured_figures, measuring
+from effnet.jobs.fit.measuring import measured_figures
 from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.checks import config_of
 from effnet.measurement.budget import Budget, say
@@ -26,8 +26,9 @@ from effnet.nas.genomes import generator, sample
 from effnet.nas.macro import MacroSpace, macro_space
 from effnet.nas.width import Predictor
 from effnet.planner.events import Counted
+from effnet.planner.predict import MEASURED
 from effnet.planner.refusal import enough
-from effnet.planner.space import in_precision, list_candidates, only_candidate, weights_mb
+from effnet.planner.space import Candidate, in_precision, list_candidates, only_candidate, weights_mb
 
 # Predictions of networks that miss by less in the median need no more measurements.
 _GOOD_ERROR = 0.04
@@ -112,36 +113,37 @@ def _weights_mb(spec: ArchSpec, precision: Precision) -> float:
     return weights_mb(in_precision(only_candidate(spec), precision))
 
 
-def measure_networks(job: Job, source: Source, precision: Precision) -> tuple[Mapping[str, Any], ...]:
+def measure_networks(
+    job: Job, source: Source, precision: Precision, measure: Callable[[Candidate], Timing]
+) -> tuple[Mapping[str, Any], ...]:
     """Return networks with their measured latency and memory: scaled ones around the budget, then random ones."""
-    asked = [key for key in ("latency_ms", "memory_mb", "size_mb") if key in job.budget.asked()]
+    asked = [key for key in MEASURED if key in job.budget.asked()]
     if not asked or device_of(job) is not None:
         return ()
     job.say(f"Measuring networks in {job.target.runtime}, to predict others", heading=True)
     rows, policy = list[Mapping[str, Any]](), job.procedure.search
     total = len(policy.phis) + sum(policy.measured)
-    with measuring(job) as measure:
 
-        def add(spec: ArchSpec) -> Mapping[str, float]:
-            rows.append(_row(spec, measure(in_precision(only_candidate(spec), precision))))
-            job.listener(Counted(label="networks measured", done=len(rows), total=total))
-            return figures_of(rows[-1])[1]
+    def add(spec: ArchSpec) -> Mapping[str, float]:
+        rows.append(_row(spec, measure(in_precision(only_candidate(spec), precision))))
+        job.listener(Counted(label="networks measured", done=len(rows), total=total))
+        return figures_of(rows[-1])[1]
 
-        macs = _measure_scaled(job, source, precision, add)
-        # Networks of equal MACs are the first that tell what else costs time.
-        try:
-            equal = _space(job, source, precision, Budget(macs=macs), {})
-        except BudgetError as refused:
-            raise BudgetError(_too_tight(job, rows)) from refused
-        for spec in drawn(equal, policy.measured[0], seed=job.seed, number=0):
-            add(spec)
-        for number, count in enumerate(policy.measured[1:], 1):
-            space = space_of(job, source, precision, rows)
-            specs = drawn(space, count, seed=job.seed, number=number)
-            predicted = [space.predictors[asked[0]](spec) for spec in specs]
-            error = median_error(predicted, [add(spec)[asked[0]] for spec in specs])
-            if error < _GOOD_ERROR:
-                break
+    macs = _measure_scaled(job, source, precision, add)
+    # Networks of equal MACs are the first that tell what else costs time.
+    try:
+        equal = _space(job, source, precision, Budget(macs=macs), {})
+    except BudgetError as refused:
+        raise BudgetError(_too_tight(job, rows)) from refused
+    for spec in drawn(equal, policy.measured[0], seed=job.seed, number=0):
+        add(spec)
+    for number, count in enumerate(policy.measured[1:], 1):
+        space = space_of(job, source, precision, rows)
+        specs = drawn(space, count, seed=job.seed, number=number)
+        predicted = [space.predictors[asked[0]](spec) for spec in specs]
+        error = median_error(predicted, [add(spec)[asked[0]] for spec in specs])
+        if error < _GOOD_ERROR:
+            break
     what = {"latency_ms": "latencies", "memory_mb": "memory", "size_mb": "sizes"}[asked[0]]
     job.say(
         f"The {what} of {len(rows)} networks were measured; those of the last {count} had been predicted to {error:.1%}"
@@ -196,7 +198,11 @@ def figures_of(row: Mapping[str, Any]) -> tuple[ArchSpec, dict[str, float]]:
 
 
 def references_of(
-    job: Job, source: Source, precision: Precision, measured: Sequence[Mapping[str, Any]]
+    job: Job,
+    source: Source,
+    precision: Precision,
+    measured: Sequence[Mapping[str, Any]],
+    measure: Callable[[Candidate], Timing],
 ) -> tuple[list[ArchSpec], tuple[Mapping[str, Any], ...]]:
     """Return the networks that `fit` finds most promising within the budget, and the rows of those measured for it.
 
@@ -210,24 +216,25 @@ def references_of(
         short_side=source.report.median_short_side,
         precisions=(precision,),
     )
+    if measured:
+        job.say("Measuring the networks that fit would choose")
     found: dict[tuple[str, int], ArchSpec] = {}
     # The predicted share of the budget that a kind of network may have, mended by each measurement.
     limits, rows, budget = dict[tuple[str, int], float](), list[Mapping[str, Any]](), job.budget.with_margin()
-    with measuring(job) as measure:
-        for candidate in table:
-            kind = (candidate.family, candidate.spec.total_stride)
-            share = space.share(candidate.spec)
-            if kind in found or share > limits.get(kind, _DOUBTFUL if measured else 1.0):
+    for candidate in table:
+        kind = (candidate.family, candidate.spec.total_stride)
+        share = space.share(candidate.spec)
+        if kind in found or share > limits.get(kind, _DOUBTFUL if measured else 1.0):
+            continue
+        if measured:
+            timing = measure(in_precision(candidate, precision))
+            rows.append(_row(candidate.spec, timing))
+            if (used := budget.share(measured_figures(candidate, timing))) > 1:
+                limits[kind] = share * max(_CLOSER / used, _LEAST_STEP)
                 continue
-            if measured:
-                timing = measure(in_precision(candidate, precision))
-                rows.append(_row(candidate.spec, timing))
-                if (used := budget.share(measured_figures(candidate, timing))) > 1:
-                    limits[kind] = share * max(_CLOSER / used, _LEAST_STEP)
-                    continue
-            found[kind] = candidate.spec
-            if len(found) == job.procedure.search.references:
-                break
+        found[kind] = candidate.spec
+        if len(found) == job.procedure.search.references:
+            break
     return list(found.values()), tuple(rows)
 
 

@@ -4,7 +4,7 @@ One worker makes it; the others take it over, so that all of them propose and tr
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,12 +18,14 @@ from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import drawn, measure_networks, references_of, space_of
 from effnet.measurement.profile.table import fit_latency
+from effnet.measurement.timing import Timing
 from effnet.nas.macro import MacroSpace
 from effnet.nas.policy import Policy
 from effnet.nas.trials import ROUNDS
 from effnet.nas.width import Predictor
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import most_epochs
+from effnet.planner.space import Candidate
 
 DEFAULT_MINUTES = 60.0
 # A training from scratch spends about this share of its time on steps.
@@ -61,15 +63,15 @@ class Plan:
     timed: tuple[Mapping[str, Any], ...] = ()
 
 
-def make_plan(job: Job, source: Source) -> Plan:
-    """Return the plan; raise InputError if images or minutes are too few for a search."""
+def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) -> Plan:
+    """Return the plan; `measure` measures networks. Raises InputError if minutes are too few for a search."""
     import torch
 
     config, policy = config_of(job), job.procedure.search
     minutes = config.minutes or 0.0
     precision = job.target.precisions(job.budget)[0]
-    measured = measure_networks(job, source, precision)
-    references, more = references_of(job, source, precision, measured)
+    measured = measure_networks(job, source, precision, measure)
+    references, more = references_of(job, source, precision, measured, measure)
     measured += more
     space = space_of(job, source, precision, measured)
     timed = _timed(space, references, policy.timed, seed=job.seed)
@@ -80,15 +82,8 @@ def make_plan(job: Job, source: Source) -> Plan:
     views = searching * seen / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
     views = deciding * seen / ((policy.finalists + 1) * policy.seeds)
-    least = int(policy.least_worth * most_epochs(train) * train)
-    short = max(policy.least_views / max(views, 1.0), least / max(fitting * seen, 1.0))
-    if not (config.trainings and config.images) and short > 1:
-        raise InputError(
-            f"a search needs time to train each network of its final on at least {policy.least_views:,} images and the "
-            f"last one on {least:,}, about {math.ceil(minutes * short)} minutes here; got {minutes:g}: the networks "
-            "that learn fastest are not the best in the end. Give more --minutes, or use effnet fit, which searches "
-            "nothing"
-        )
+    if not (config.trainings and config.images):
+        _check_time(policy, train, final=views, last=fitting * seen, minutes=minutes)
     final_images = min(train, max(images, int(views / ROUNDS)))
     final_epochs = max(ROUNDS, min(most_epochs(final_images), int(views / final_images)))
     return Plan(
@@ -105,6 +100,19 @@ def make_plan(job: Job, source: Source) -> Plan:
         measured=measured,
         timed=() if config.images else timed,  # as many as requested, whatever the network
     )
+
+
+def _check_time(policy: Policy, train: int, *, final: float, last: float, minutes: float) -> None:
+    """Raise InputError if a training of the final, or the last one, sees too few images."""
+    least = int(policy.least_worth * most_epochs(train) * train)
+    short = max(policy.least_views / max(final, 1.0), least / max(last, 1.0))
+    if short > 1:
+        raise InputError(
+            f"a search needs time to train each network of its final on at least {policy.least_views:,} images and the "
+            f"last one on {least:,}, about {math.ceil(minutes * short)} minutes here; got {minutes:g}: the networks "
+            "that learn fastest are not the best in the end. Give more --minutes, or use effnet fit, which searches "
+            "nothing"
+        )
 
 
 def _shares(policy: Policy, needed: float) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,20 @@ from effnet.arch.codec import spec_from_dict
 from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import BudgetError, InputError, WeightsError
 from effnet.jobs.fit.job import Job
+from effnet.jobs.fit.measuring import measuring
 from effnet.jobs.fit.reading import Source, check_recipe, read_data
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import check_device, earlier_plan, fit_data
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
 from effnet.jobs.search.final import choose_finalists, hold_final
-from effnet.jobs.search.measured import figures_of, space_of
+from effnet.jobs.search.measured import space_of
 from effnet.jobs.search.plan import Plan, check_images, make_plan, slowness_of
 from effnet.jobs.search.scoring import objective_of
 from effnet.jobs.search.trainings import around_best, search_space, train_references, value_of
 from effnet.jobs.search.widths import trained_network
 from effnet.jobs.search.worker import Worker
+from effnet.measurement.timing import Timing
 from effnet.nas.finals import decide
 from effnet.nas.generations import Generations
 from effnet.nas.objective import published_search_cost
@@ -30,6 +32,7 @@ from effnet.nas.space import Genome
 from effnet.nas.storage import Waiting
 from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.planner.pretrained import LEAST_SIDE
+from effnet.planner.space import Candidate
 from effnet.planner.timetable import UNLIMITED, deadline_of
 from effnet.report.searched import Searched
 from effnet.system.lock import alone_in, sweep
@@ -76,8 +79,9 @@ def _work(job: Job) -> Found:
     key = fingerprint(source.dataset)
     begun = False
     try:
-        with open_study(storage, waiting=Waiting(say=job.say, clock=clock), options=job.options, key=key) as study:
-            worker = _worker(job, source, study, key)
+        waiting = Waiting(say=job.say, clock=clock)
+        with open_study(storage, waiting=waiting, options=job.options, key=key) as study, measuring(job) as measure:
+            worker = _worker(job, source, study, key, measure)
             begun = True
             return _go(worker, started)
     finally:
@@ -103,9 +107,9 @@ def _assembled(job: Job, source: Source, started: float) -> Found | None:
     return Found(folder=job.out, host=socket.gethostname())
 
 
-def _worker(job: Job, source: Source, study: Study, key: str) -> Worker:
+def _worker(job: Job, source: Source, study: Study, key: str, measure: Callable[[Candidate], Timing]) -> Worker:
     """Return the worker, with the plan that it made or that another had made before."""
-    done = study.in_turn([_PLAN], lambda _: to_data(make_plan(job, source)))[_PLAN]
+    done = study.in_turn([_PLAN], lambda _: to_data(make_plan(job, source, measure)))[_PLAN]
     plan: Plan = from_data(Plan, done, where="the plan of the search")
     space = space_of(job, source, plan.precision, plan.measured)
     references: dict[Genome, Any] = {(-1, n): spec_from_dict(dict(data)) for n, data in enumerate(plan.references)}
@@ -118,7 +122,7 @@ def _worker(job: Job, source: Source, study: Study, key: str) -> Worker:
         references=references,
         scaled={*space.baselines, *references},
         slowness=slowness_of(plan.timed),
-        measured=dict(map(figures_of, plan.measured)),
+        measure=measure,
         extent=Generations(key=f"{job.seed} {key}", total=plan.trainings, size=plan.size),
     )
 

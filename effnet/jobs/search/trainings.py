@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effnet.arch.codec import spec_from_dict
 from effnet.arch.spec import ArchSpec
-from effnet.errors import EffnetError
+from effnet.errors import BudgetError, InputError
 from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import space_of
-from effnet.jobs.search.widths import network_of, trained_network
+from effnet.jobs.search.widths import meets, network_of, trained_network
 from effnet.jobs.search.worker import Worker
 from effnet.nas.algorithms import find_algorithm
 from effnet.nas.generations import is_behind, run_generations, trained_from
 from effnet.nas.history import Propose, Trained
-from effnet.nas.space import Genome, Space
+from effnet.nas.macro import MacroSpace
+from effnet.nas.space import Genome
 from effnet.nas.study import Unit, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.space import title_of
@@ -54,7 +54,8 @@ def around_best(worker: Worker, references: Sequence[Trained]) -> Worker:
     name = worker.references[best.genome].lineage.base
     try:
         space = space_of(worker.job, worker.source, plan.precision, plan.measured, base=name)
-    except EffnetError:  # its smallest network is above the budget
+    except (BudgetError, InputError) as error:
+        worker.job.say(f"The search changes the stages of {worker.space.base.name}, not of {name}: {error}")
         return worker
     worker.job.say(
         f"The search changes the stages of {name}, which was best in short trainings of what fit would choose"
@@ -92,15 +93,20 @@ def _no_time(worker: Worker) -> bool:
 
 def _tell(worker: Worker, trained: Trained, what: str) -> None:
     number = trained.slot + 1 + max(0, trained.generation) * worker.extent.size
-    stopped = "" if trained.share == 1 else f", stopped after {trained.share:.0%} of its epochs"
     title = title_of(trained_network(worker, trained), worker.plan.precision)
-    worker.job.say(f"{what} {number}: {title}, {percent(trained.accuracy, 1)}{stopped}")
+    stopped = "" if trained.share == 1 else f", stopped after {trained.share:.0%} of its epochs"
+    found = f"{percent(trained.accuracy, 1)}{stopped}" if trained.share else "above the budget, so not trained"
+    worker.job.say(f"{what} {number}: {title}, {found}")
 
 
 def _train(worker: Worker, genome: Genome, seed: int, history: Sequence[Trained]) -> dict[str, Any]:
-    """Train a network briefly, and stop it if it falls behind the completed generations."""
-    made = network_of(worker, genome)
-    spec = spec_from_dict(dict(made["network"])) if made["network"] else worker.spec(genome)
+    """Train a network briefly, and stop it if it falls behind the completed generations.
+
+    One that exceeds the budget when it is measured, at every width, is not trained.
+    """
+    spec, made = network_of(worker, genome)
+    if made.get("network") and not meets(worker, made["figures"]):
+        return made | {"score": 0.0, "share": 0.0}
     best, rungs = float("-inf"), list[float]()
 
     def heard(epoch: int, value: float) -> bool:
@@ -132,10 +138,15 @@ def value_of(worker: Worker, spec: ArchSpec, seed: int) -> float:
 
 
 def _scaled_first(propose: Propose, baselines: Sequence[Genome]) -> Propose:
-    """Return an algorithm whose first generation begins with scaled networks of its space."""
+    """Return an algorithm whose first generation begins with scaled networks of its space.
 
-    def call(history: Sequence[Trained], space: Space, *, number: int, seed: int) -> list[Genome]:
-        found = propose(history, space, number=number, seed=seed)
+    Networks that were above the budget, and so not trained, teach it nothing, and are none to it.
+    """
+
+    def call(history: Sequence[Trained], space: MacroSpace, *, number: int, seed: int) -> list[Genome]:
+        known = [trained for trained in history if trained.share]
+        left = space.without({trained.genome for trained in history} - {trained.genome for trained in known})
+        found = propose(known, left, number=number, seed=seed)
         return found if history else list(dict.fromkeys([*baselines, *found]))[:number]
 
     return call

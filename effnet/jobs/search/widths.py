@@ -2,19 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
-from effnet.jobs.fit.device import device_of
-from effnet.jobs.fit.measuring import measured_figures, measuring
+from effnet.jobs.fit.measuring import measured_figures
+from effnet.jobs.search.measured import figures_of
 from effnet.jobs.search.worker import Worker
-from effnet.measurement.timing import Timing
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome
 from effnet.nas.width import LEAST_SHARE
-from effnet.planner.space import Candidate, in_precision, only_candidate
+from effnet.planner.space import in_precision, only_candidate
 
 # A measured network may use this share of the margin that planning leaves.
 _MORE = 0.05
@@ -26,24 +25,27 @@ _LEAST_POWER, _MOST_POWER = 0.3, 3.0
 Figures = Mapping[str, float]
 Measured = tuple[ArchSpec, Figures]
 """A network with its measured figures, by the keys of the budget."""
-Measure = Callable[[Candidate], Timing]
 
 
-def network_of(worker: Worker, genome: Genome) -> dict[str, Any]:
-    """Return the network to train for a genome as fields of Trained: itself, its figures, and what was predicted."""
+def network_of(worker: Worker, genome: Genome) -> tuple[ArchSpec, dict[str, Any]]:
+    """Return the network to train for a genome, and fields of Trained: itself as data, its figures, those predicted.
+
+    Where the plan measured networks, it is measured too, and as wide as that allows.
+    """
     spec = worker.spec(genome)
     figures = worker.figures(spec)
-    predicted = tuple(name for name in ("latency_ms", "memory_mb") if name in figures)
-    known = worker.measured.get(spec) if genome in worker.references else None
-    if known is not None:
-        figures |= {name: value for name, value in known.items() if name in figures}
-    elif predicted and device_of(worker.job) is None and worker.space.width is None:
-        with measuring(worker.job) as measure:
-            spec, found = as_wide_as_allowed(worker, genome, measure)
-        figures = worker.figures(spec) | {name: found[name] for name in figures if name in found}
+    if not worker.plan.measured or worker.space.width is not None:
+        return spec, {
+            "figures": figures,
+            "predicted": tuple(name for name in figures if name in worker.space.predictors),
+        }
+    known = dict(map(figures_of, worker.plan.measured)) if genome in worker.references else {}
+    if spec in known:
+        found: Figures = known[spec]
     else:
-        return {"network": None, "figures": figures, "predicted": predicted}
-    return {"network": spec_to_dict(spec), "figures": figures, "predicted": ()}
+        spec, found = as_wide_as_allowed(worker, genome)
+    figures = worker.figures(spec) | {name: found[name] for name in figures if name in found}
+    return spec, {"figures": figures, "network": spec_to_dict(spec)}
 
 
 def trained_network(worker: Worker, trained: Trained) -> ArchSpec:
@@ -57,7 +59,7 @@ def meets(worker: Worker, figures: Figures) -> bool:
     return share <= 1 + _MORE and not worker.job.budget.exceeded(figures)
 
 
-def as_wide_as_allowed(worker: Worker, genome: Genome, measure: Measure) -> Measured:
+def as_wide_as_allowed(worker: Worker, genome: Genome) -> Measured:
     """Return a network with its measured figures, wider or narrower than predictions made it if these were wrong.
 
     It is the one nearest to the budget of those that meet it, or else of all that were measured.
@@ -66,7 +68,7 @@ def as_wide_as_allowed(worker: Worker, genome: Genome, measure: Measure) -> Meas
     scale, shares = 1.0, dict[float, float]()
     while True:
         candidate = in_precision(only_candidate(found), worker.plan.precision)
-        tried.append((found, measured_figures(candidate, measure(candidate))))
+        tried.append((found, measured_figures(candidate, worker.measure(candidate))))
         shares[scale] = max(budget.share(tried[-1][1]), 1e-9)
         if len(tried) == _MOST or LEAST_SHARE <= shares[scale] <= 1:
             break

@@ -9,11 +9,13 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.plan import Plan
+from effnet.measurement.timing import Timing
 from effnet.nas.generations import Generations
 from effnet.nas.macro import MacroSpace
 from effnet.nas.objective import Objective
 from effnet.nas.space import Genome
 from effnet.nas.study import Study, Unit
+from effnet.planner.space import Candidate
 
 OBJECTIVE = Objective()
 
@@ -23,9 +25,9 @@ class Worker:
     """A worker: the job and its data, the shared study and plan, and the space with its `references`.
 
     `references` are the scaled networks that `fit` would choose from; no algorithm sees the genomes that they have
-    here. `scaled` are all uniformly scaled networks, `rescaled` those as wide as measurements allow; `measured` are the
-    networks that the plan measured, with their figures. `slowness` is that of a network's training, relative to the
-    usual. `extent` says how far the search goes, and its key seeds it; `objective` scores a network.
+    here. `scaled` are all uniformly scaled networks, `rescaled` those as wide as measurements allow; `measure` measures
+    one. `slowness` is that of a network's training, relative to the usual. `extent` says how far the search goes, and
+    its key seeds it; `objective` scores a network.
     """
 
     job: Job
@@ -36,10 +38,10 @@ class Worker:
     references: dict[Genome, ArchSpec]
     scaled: Collection[Genome]
     slowness: Callable[[ArchSpec], float]
+    measure: Callable[[Candidate], Timing]
     extent: Generations
     objective: Objective = OBJECTIVE
     rescaled: Mapping[Genome, ArchSpec] = field(default_factory=dict)
-    measured: Mapping[ArchSpec, Mapping[str, float]] = field(default_factory=dict)
 
     def spec(self, genome: Genome) -> ArchSpec:
         """Return the network of a genome or of a reference, as wide as measurements allow if that is known."""

@@ -29,14 +29,14 @@ def space():
     )  # fmt: skip
 
 
-def worker(**changes):
+def worker(measure=None, **changes):
     made = space()
     job = SimpleNamespace(budget=BUDGET, config=SearchConfig("unread", max_latency_ms=1.0, **changes))
     source = SimpleNamespace(dataset=SimpleNamespace(train=range(5000)))
     plan = SimpleNamespace(precision="fp32")
     return Worker(
         job=job, source=source, study=None, plan=plan, space=made, references={}, scaled=(), extent=None,
-        slowness=lambda spec: spec.resolution / 32,
+        slowness=lambda spec: spec.resolution / 32, measure=measure,
     )  # fmt: skip
 
 
@@ -47,14 +47,15 @@ def genome_of(found):
 
 @pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.3])
 def test_a_finalist_is_as_wide_as_its_measured_latency_allows(factor):
-    found = worker()
-    genome, measured = genome_of(found), []
+    measured = []
 
     def measure(candidate):
         measured.append(candidate.spec)
         return timing(factor * candidate.cost.macs * 1e-7)
 
-    spec, figures = as_wide_as_allowed(found, genome, measure)
+    found = worker(measure)
+    genome = genome_of(found)
+    spec, figures = as_wide_as_allowed(found, genome)
     share = BUDGET.with_margin().share(figures)
     assert 0.9 <= share <= 1.05
     assert figures["latency_ms"] == pytest.approx(factor * cost(spec).macs * 1e-7)
@@ -67,9 +68,9 @@ def test_a_finalist_is_as_wide_as_its_measured_latency_allows(factor):
 
 
 def test_a_network_whose_latency_does_not_follow_its_width_stays_within_the_budget():
-    found = worker()
-    genome, answers = genome_of(found), iter((0.5, 1.2, 1.1, 1.0))
-    _, figures = as_wide_as_allowed(found, genome, lambda candidate: timing(next(answers)))
+    answers = iter((0.5, 1.2, 1.1, 1.0))
+    found = worker(lambda candidate: timing(next(answers)))
+    _, figures = as_wide_as_allowed(found, genome_of(found))
     assert figures["latency_ms"] == 0.5
 
 
@@ -77,12 +78,10 @@ def test_a_network_whose_latency_does_not_follow_its_width_stays_within_the_budg
 @pytest.mark.parametrize("factor", [0.3, 1.0, 2.5])
 def test_predictions_that_are_far_off_are_mended_by_a_few_measurements(power, factor):
     """A search uses nearly all of its budget, though latencies grow otherwise with the width than predicted."""
-    found, shares = worker(), []
+    found, shares = worker(lambda candidate: timing(factor * (candidate.cost.macs * 1e-7) ** power)), []
     genomes = [sample(found.space.decisions, rng=generator(1, 0, slot)) for slot in range(30)]
     for genome in [each for each in genomes if found.space.network(each) is not None][:6]:
-        _, figures = as_wide_as_allowed(
-            found, genome, lambda candidate: timing(factor * (candidate.cost.macs * 1e-7) ** power)
-        )
+        _, figures = as_wide_as_allowed(found, genome)
         shares.append(BUDGET.with_margin().share(figures))
     assert all(0.6 < share <= 1.05 for share in shares)
     assert np.median(shares) > 0.93

@@ -26,6 +26,7 @@ from effnet.jobs.search.trainings import around_best
 from effnet.jobs.search.worker import Worker
 from effnet.nas.history import Trained
 from effnet.nas.policy import Policy
+from effnet.planner.events import Said
 from effnet.report.model import load_report
 
 BUDGET_MS = 0.3
@@ -204,11 +205,15 @@ def test_references_are_measured_as_fit_measures_them(tmp_path):
         return cost(spec).macs * (1e-6 if spec.lineage.base == "b0" else 3e-7)
 
     options = OPTIONS | {"out": tmp_path / "out", "max_latency_ms": 1.0}
-    procedure = dataclasses.replace(device(references=3), oracle=lambda found, *_, **__: timing(ms(found.spec)))
+    procedure = device(references=3)
     job = dataclasses.replace(job_of(SearchConfig(images(), **options)), procedure=procedure)
     source = read_data(job)
-    rows = measured.measure_networks(job, source, "fp32")
-    specs, more = measured.references_of(job, source, "fp32", rows)
+
+    def measure(candidate):
+        return timing(ms(candidate.spec))
+
+    rows = measured.measure_networks(job, source, "fp32", measure)
+    specs, more = measured.references_of(job, source, "fp32", rows, measure)
     known = dict(map(measured.figures_of, more))
     assert {spec.lineage.base for spec in specs} - {"b0"}
     for spec in specs:
@@ -216,6 +221,24 @@ def test_references_are_measured_as_fit_measures_them(tmp_path):
         assert ms(spec) <= 0.9
     space = measured.space_of(job, source, "fp32", rows)
     assert any(space.share(spec) > 1.2 for spec in specs), "predictions alone would leave it out"
+
+
+def test_a_network_above_the_budget_at_every_width_is_not_trained(tmp_path):
+    """Here searched networks with attention in their first stage are slow, whatever their width."""
+
+    def ms(found):
+        slow = any(block.se_channels or block.eca_kernel for block in found.spec.stages[0])
+        return 2 * BUDGET_MS if slow and "searched" in found.spec.name else found.cost.macs * 1e-6
+
+    said = []
+    procedure = dataclasses.replace(device(), oracle=lambda found, *_, **__: timing(ms(found)))
+    found = effnet.search(
+        images(), out=tmp_path / "out", procedure=procedure, listener=said.append, **OPTIONS | {"trainings": 8}
+    )
+    text = " ".join(event.text for event in said if isinstance(event, Said))
+    assert "above the budget, so not trained" in text
+    assert len(found.searched.networks) < 1 + 8
+    assert all(row.share and row.figures["latency_ms"] <= BUDGET_MS for row in found.searched.networks)
 
 
 @pytest.mark.parametrize("better", ["b0", "v2_b0"])
@@ -230,6 +253,7 @@ def test_the_space_is_around_the_family_that_was_best_in_short_trainings(tmp_pat
         worker = Worker(
             job=job, source=source, study=None, plan=SimpleNamespace(precision="fp32", measured=rows), space=space,
             references=references, scaled={*space.baselines, *references}, slowness=lambda spec: 1.0, extent=None,
+            measure=None,
         )  # fmt: skip
         scores = [0.5 if spec.lineage.base == name else 0.3 for spec in references.values()]
         trained = [
