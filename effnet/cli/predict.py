@@ -30,33 +30,39 @@ class Rows(StrEnum):
     png = "png"
 
 
+_Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, globs; - reads a list of paths.")
+]
+_Top = Annotated[int, typer.Option(min=1, help="Number of classes to print.")]
+_Rows = Annotated[
+    Rows, typer.Option("--format", help="How to print the result; coco and yolo: of objects; png: of masks.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Of objects or masks: the file to write, or the folder of yolo and png."),
+]
+_Draw = Annotated[Path | None, typer.Option(metavar="DIR", help="Write each image there with its objects or its mask.")]
+_Annotations = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="COCO file whose numbers of images and classes --format coco takes."),
+]
+_Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P", help='Answer "unknown" below this probability; default: the bundle\'s threshold; 0: never.'
+    ),
+]
+
+
 def predict(
     bundle: Bundle,
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Files, folders, globs; - reads a list of paths.")
-    ],
-    top: Annotated[int, typer.Option(min=1, help="Number of classes to print.")] = 5,
-    output: Annotated[
-        Rows,
-        typer.Option("--format", help="How to print the result; coco and yolo: of objects; png: of masks."),
-    ] = Rows.table,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Of objects or masks: the file to write, or the folder of yolo and png."),
-    ] = None,
-    draw: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write each image there with its objects or its mask.")
-    ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="COCO file whose numbers of images and classes --format coco takes."),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="P", help='Answer "unknown" below this probability; default: the bundle\'s threshold; 0: never.'
-        ),
-    ] = None,
+    images: _Images,
+    top: _Top = 5,
+    output: _Rows = Rows.table,
+    out: _Out = None,
+    draw: _Draw = None,
+    annotations: _Annotations = None,
+    threshold: _Threshold = None,
     use: Use = None,
     threads: Threads = 1,
 ) -> None:

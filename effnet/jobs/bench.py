@@ -103,16 +103,9 @@ def bench(
     chosen = None if data is None else choose_images(data, folder=folder, config=config)
     failed: dict[str, str] = {}
     paths = _whole(Path(folder), present, failed)
-    stopwatch, steps = stopwatch or Stopwatch(), count(1)
-    total = len(threads) * len(batches) * rounds * len(present)
-    timings: list[tuple[str, Timing]] = []
-    for number, batch in product(threads, batches):
-        taken = stopwatch.in_turns(
-            paths, threads=number, batch=batch, rounds=rounds, seconds=seconds,
-            progress=lambda: progress(next(steps), total) if progress else None,
-        )  # fmt: skip
-        failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
-        timings += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
+    timings = _timings(
+        stopwatch or Stopwatch(), paths, failed, threads, batches, rounds=rounds, seconds=seconds, progress=progress
+    )
     usable = [name for name in paths if name not in failed]
     qualities, outside = _kept(folder), None
     if chosen is not None and config.task_record.whole is None:
@@ -138,6 +131,30 @@ def bench(
         scored=chosen.sentence if chosen else "",
         outside_ms=outside,
     )
+
+
+def _timings(
+    stopwatch: Stopwatch,
+    paths: dict[str, Path],
+    failed: dict[str, str],
+    threads: Sequence[int],
+    batches: Sequence[int],
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress | None,
+) -> list[tuple[str, Timing]]:
+    """Return the timings of each format; the reasons of those that could not be measured go to `failed`."""
+    steps, total = count(1), len(threads) * len(batches) * rounds * len(paths)
+    found: list[tuple[str, Timing]] = []
+    for number, batch in product(threads, batches):
+        taken = stopwatch.in_turns(
+            paths, threads=number, batch=batch, rounds=rounds, seconds=seconds,
+            progress=lambda: progress(next(steps), total) if progress else None,
+        )  # fmt: skip
+        failed |= {name: str(result) for name, result in taken.items() if isinstance(result, BundleError)}
+        found += [(name, result) for name, result in taken.items() if isinstance(result, Timing)]
+    return found
 
 
 def _whole(folder: Path, present: Sequence[Format], failed: dict[str, str]) -> dict[str, Path]:

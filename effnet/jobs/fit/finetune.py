@@ -161,13 +161,7 @@ def transfer(
     spec = of_head(spec, done)
     left_out = tuple(filter(None, [facts.get("left_out")]))
     listener(Said(text=head_in_words(facts, figure)))
-    augmented = any((settings or {}).get(name) for name in _NOT_BY_HEAD)
-    enough = (
-        _why_no_more(facts, dataset, attempt.recipe.balance) if attempt.strategy == "auto" and not augmented else ""
-    )
-    if enough:
-        advice = "--set fit.strategy=finetune trains the whole network nevertheless"
-        listener(Said(text=f"The head is enough: {enough}; {advice}"))
+    enough = _is_enough(facts, attempt, dataset, settings or {}, listener)
     late = "" if enough or attempt.strategy == "head" else _too_late(attempt.recipe, spec, dataset, limit, folder)
     if late:
         listener(Said(text=late))
@@ -185,6 +179,19 @@ def transfer(
         training = dataclasses.replace(found.training, model=_with_head(spec, alone))
         found = dataclasses.replace(found, training=training, head=alone[1], validation=alone[2])
     return dataclasses.replace(found, left_out=left_out)
+
+
+def _is_enough(
+    facts: Mapping[str, Any], attempt: Attempt, dataset: Dataset, settings: Mapping[str, Any], listener: Listener
+) -> bool:
+    """Return whether nothing but the head is trained, which is said with its reason; only by the strategy auto."""
+    if attempt.strategy != "auto" or any(settings.get(name) for name in _NOT_BY_HEAD):
+        return False
+    reason = _why_no_more(facts, dataset, attempt.recipe.balance)
+    if reason:
+        advice = "--set fit.strategy=finetune trains the whole network nevertheless"
+        listener(Said(text=f"The head is enough: {reason}; {advice}"))
+    return bool(reason)
 
 
 def _is_its_head(found: Learned) -> bool:
