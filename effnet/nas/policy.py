@@ -30,7 +30,7 @@ class Policy:
     fewest: int = 10
     most: int = 200
     scaled: int = 3
-    references: int = 3
+    references: int = 6
     finalists: int = 3
     seeds: int = 2
     final_epochs: int | None = None

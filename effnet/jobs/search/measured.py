@@ -221,20 +221,23 @@ def references_of(
     found: dict[tuple[str, int], ArchSpec] = {}
     # The predicted share of the budget that a kind of network may have, mended by each measurement.
     limits, rows, budget = dict[tuple[str, int], float](), list[Mapping[str, Any]](), job.budget.with_margin()
-    for candidate in table:
-        kind = (candidate.family, candidate.spec.total_stride)
-        share = space.share(candidate.spec)
-        if kind in found or share > limits.get(kind, _DOUBTFUL if measured else 1.0):
-            continue
-        if measured:
-            timing = measure(in_precision(candidate, precision))
-            rows.append(_row(candidate.spec, timing))
-            if (used := budget.share(measured_figures(candidate, timing))) > 1:
-                limits[kind] = share * max(_CLOSER / used, _LEAST_STEP)
+    for first in (True, False):  # first a network of each family, since the table may begin with many of one
+        for candidate in table:
+            kind = (candidate.family, candidate.spec.total_stride)
+            if len(found) == job.procedure.search.references:
+                break
+            if kind in found or (first and any(family == candidate.family for family, _ in found)):
                 continue
-        found[kind] = candidate.spec
-        if len(found) == job.procedure.search.references:
-            break
+            share = space.share(candidate.spec)
+            if share > limits.get(kind, _DOUBTFUL if measured else 1.0):
+                continue
+            if measured:
+                timing = measure(in_precision(candidate, precision))
+                rows.append(_row(candidate.spec, timing))
+                if (used := budget.share(measured_figures(candidate, timing))) > 1:
+                    limits[kind] = share * max(_CLOSER / used, _LEAST_STEP)
+                    continue
+            found[kind] = candidate.spec
     return list(found.values()), tuple(rows)
 
 

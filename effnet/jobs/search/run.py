@@ -169,13 +169,20 @@ def _go(worker: Worker, started: float) -> Found:
         scaled=worker.scaled,
         measured=measured,
         searched_of=searched_of,
-        notes=[spent] if spent else [],
+        notes=[note for note in (_final_length(worker) if finalists[0].right else "", spent) if note],
     )
     job.say(facts.sentence)
     told = worker.study.in_turn([unit], lambda _: _fit(worker, verdict.winner, facts))[unit]
     if told["error"]:
         raise BudgetError(told["error"])
     return Found(folder=Path(told["folder"]), host=told["host"])
+
+
+def _final_length(worker: Worker) -> str:
+    """Return how long the final's networks were trained, in words."""
+    plan = worker.plan
+    equal = ", or as many as take equal time" if plan.timed and not config_of(worker.job).strict_paper else ""
+    return f"A training of the final had {plan.final_epochs} epochs of {plan.final_images:,} images{equal}"
 
 
 def algorithm_of(job: Job) -> str:

@@ -215,7 +215,7 @@ def test_references_are_measured_as_fit_measures_them(tmp_path):
     rows = measured.measure_networks(job, source, "fp32", measure)
     specs, more = measured.references_of(job, source, "fp32", rows, measure)
     known = dict(map(measured.figures_of, more))
-    assert {spec.lineage.base for spec in specs} - {"b0"}
+    assert {spec.lineage.base for spec in specs} == {"b0", "lite0", "v2_b0"}, "one of each family"
     for spec in specs:
         assert known[spec]["latency_ms"] == pytest.approx(ms(spec))
         assert ms(spec) <= 0.9
