@@ -143,11 +143,13 @@ def test_a_worker_of_another_machine_is_taken_over_when_it_is_silent(tmp_path):
         assert study.results() == {Unit(0, 0): {"score": 1.0}}
 
 
-def test_a_training_is_behind_if_it_is_below_the_best_third():
-    history = [Trained(genome=(i,), generation=0, slot=i, seed=0, score=0.0, rungs=(i / 10,)) for i in range(9)]
-    assert [is_behind(value, history, rung=0) for value in (0.0, 0.5, 0.6, 0.9)] == [True, True, False, False]
+def test_a_training_is_behind_if_it_is_below_the_best_two_thirds_and_later_below_the_best_third():
+    history = [Trained(genome=(i,), generation=0, slot=i, seed=0, score=0.0, rungs=(i / 10,) * 2) for i in range(9)]
+    values = (0.0, 0.2, 0.3, 0.5, 0.6, 0.9)
+    assert [is_behind(value, history, rung=0) for value in values] == [True, True, False, False, False, False]
+    assert [is_behind(value, history, rung=1) for value in values] == [True, True, True, True, False, False]
     assert not is_behind(0.0, history[:2], rung=0)
-    assert not is_behind(0.0, history, rung=1)
+    assert not is_behind(0.0, history, rung=2)
 
 
 def test_seeds_differ_and_are_the_same_everywhere():

@@ -85,25 +85,8 @@ def fit_head(
         wide, found.state, attempt.preprocess, folder / "backbone.onnx", mirror=attempt.recipe.augment.flip
     )
     rows, left_out = _views(extractor, dataset, left=left, listener=listener)
-    val_split = dataset.val if len(dataset.val) else dataset.train
-    val = _features(extractor, val_split, view=0, listener=listener)
-    values, targets = (
-        np.concatenate(parts)
-        for parts in ([row.values for row in rows], [dataset.train.labels[row.indices] for row in rows])
-    )
-
-    def head_of(spec: ArchSpec) -> Linear:
-        width = spec.feature_channels
-        return learning_of(dataset).fit_head(
-            values[:, :width],
-            targets,
-            dataset=dataset,
-            val_features=val.values[:, :width],
-            val_targets=val_split.labels[val.indices],
-            balance=balance,
-            own=own,
-        )
-
+    val = _features(extractor, dataset.val if len(dataset.val) else dataset.train, view=0, listener=listener)
+    head_of = _trainer(dataset, rows, val, balance=balance, own=own)
     # Calibration needs held-out images: training images say nothing about it.
     held = len(val.values) if len(dataset.val) else 0
     made: list[Head] = []
@@ -115,6 +98,29 @@ def fit_head(
     for name, each in reversed(list(zip((HEAD, HEAD_ALONE), made, strict=False))):  # the first one says: all done
         _write_head(folder / name, *each)
     return made[0]
+
+
+def _trainer(
+    dataset: Dataset, rows: Sequence[Features], val: Features, *, balance: Balance, own: OwnHead | None
+) -> Callable[[ArchSpec], Linear]:
+    """Return what trains the head of a network, whose features are the first of those given."""
+    values = np.concatenate([row.values for row in rows])
+    targets = np.concatenate([dataset.train.labels[row.indices] for row in rows])
+    val_targets = (dataset.val if len(dataset.val) else dataset.train).labels[val.indices]
+
+    def head_of(spec: ArchSpec) -> Linear:
+        width = spec.feature_channels
+        return learning_of(dataset).fit_head(
+            values[:, :width],
+            targets,
+            dataset=dataset,
+            val_features=val.values[:, :width],
+            val_targets=val_targets,
+            balance=balance,
+            own=own,
+        )
+
+    return head_of
 
 
 def _own_head(found: Pretrained, dataset: Dataset, *, seed: int) -> OwnHead | None:
