@@ -1,5 +1,6 @@
 """The final of a search: its best networks are measured, then trained again beside the best scaled one."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Split
 from effnet.jobs.fit.short_training import Brief, train_briefly
+from effnet.jobs.search.plan import slowness_of, timed_row
 from effnet.jobs.search.widths import Figures, Measured, as_wide_as_allowed, meets
 from effnet.jobs.search.worker import Worker
 from effnet.nas.finals import Finalist, ranked
@@ -59,6 +61,7 @@ def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Gen
     """Train the finalists, or this worker's part of them, and return all; those without time are left out."""
     job, seeds = worker.job, worker.job.procedure.search.seeds
     job.say(f"The final: {len(genomes)} networks, trained again with {seeds} seeds each", heading=True)
+    worker = _timed(worker, genomes)
     units = {worker.after(1, slot): genomes[slot % len(genomes)] for slot in range(len(genomes) * seeds)}
     done = worker.study.in_turn(
         list(units),
@@ -76,6 +79,15 @@ def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Gen
             kind = " (scaled)" if found[-1].scaled else ""
             job.say(f"{worker.spec(genome).title}{kind}: {percent(found[-1].mean, 1)}")
     return found or [_without_final(worker, history, genomes)]
+
+
+def _timed(worker: Worker, genomes: Sequence[Genome]) -> Worker:
+    """Return a worker that knows how fast these networks train, so that their trainings take equal time."""
+    if not worker.plan.timed:
+        return worker
+    unit = worker.after(0, 1)
+    found = worker.study.in_turn([unit], lambda _: {"timed": [timed_row(worker.spec(each)) for each in genomes]})
+    return dataclasses.replace(worker, slowness=slowness_of(worker.plan.timed, found[unit]["timed"]))
 
 
 def _finalist(worker: Worker, genome: Genome, rows: Sequence[Mapping[str, Any]]) -> Finalist:

@@ -129,16 +129,23 @@ def _timed(
     specs = dict.fromkeys([*references, *drawn(space, count, seed=seed, number=_TIMED)])
     if not specs:
         raise BundleError("the space has no network")
-    return tuple({"spec": spec_to_dict(spec), "ms": 1000 / training_speed(spec)} for spec in specs)
+    return tuple(map(timed_row, specs))
 
 
-def slowness_of(timed: Sequence[Mapping[str, Any]]) -> Predictor:
-    """Return what predicts how long a network trains on an image, relative to the median of the `timed` ones."""
+def timed_row(spec: ArchSpec) -> dict[str, Any]:
+    """Return a network with its training milliseconds an image, which are measured."""
+    return {"spec": spec_to_dict(spec), "ms": 1000 / training_speed(spec)}
+
+
+def slowness_of(timed: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]] = ()) -> Predictor:
+    """Return what predicts how long a network trains on an image, relative to the median of the `timed` ones.
+
+    Networks that were timed later, `more`, are known as well.
+    """
     if not timed:
         return lambda spec: 1.0
-    times = [row["ms"] for row in timed]
-    known = dict(zip((spec_from_dict(row["spec"]) for row in timed), times, strict=True))
-    predict, usual = fit_latency(list(known), times).predict, median(times)
+    known = {spec_from_dict(row["spec"]): row["ms"] for row in (*timed, *more)}
+    predict, usual = fit_latency(list(known), list(known.values())).predict, median(row["ms"] for row in timed)
 
     def slowness(spec: ArchSpec) -> float:
         found = (known[spec] if spec in known else predict(spec)) / usual

@@ -105,6 +105,10 @@ def test_slowness_is_relative_to_the_usual_network_and_bounded():
     assert slowness(specs[0]) < slowness(specs[1]) < 1 < slowness(specs[3])
     assert slowness(effnet.scale("b0", phi=8, resolution=32)) == 3.0
     assert slowness_of(())(specs[0]) == 1.0
+    other = effnet.scale("v2_b0", phi=-4, resolution=32)
+    more = [{"spec": spec_to_dict(other), "ms": 2.5 * timed[2]["ms"]}]
+    assert slowness_of(timed, more)(other) == pytest.approx(2.5), "one that was timed later is known, too"
+    assert slowness_of(timed, more)(specs[2]) == 1.0
 
 
 def test_a_training_of_the_final_has_a_fifth_of_the_time_of_the_last():
