@@ -8,20 +8,19 @@ class Policy:
     """The extent and the shares of a search; the defaults are production's.
 
     A generation has `size` networks, and a search `fewest` to `most` of them. It begins with `scaled` networks of its
-    own space and `references`, which fit would choose from; its final has `finalists` beside the best scaled network,
-    each trained with `seeds` seeds for as long as there is time, but at most `final_epochs` epochs.
+    own space and `references`, which fit would choose from; its final has at most `finalists` beside the best scaled
+    network, each trained with at most `seeds` seeds, for at most `final_epochs` epochs.
 
     A short training has at most `most_images` images, since more change no order, and at least `least_images`, since
-    fewer rank nothing. A data set needs `least_train` training and `least_val` validation images. Each training of the
-    final sees at least `least_views` images, and the last training this share, `least_worth`, of those worthwhile.
+    fewer rank nothing. A data set needs `least_train` training and `least_val` validation images.
 
-    Short trainings take the share `searching` of the minutes, the final `deciding`, the last training `fitting`; the
-    rest is planning's. A training of the final has a fifth of the last one's time: in three searches (CIFAR-10 at
-    0.5 ms, benchmarks/search_gain.py) networks that led after 20,000 images, a thirtieth, were overtaken by
-    120,000, and were 2 to 4 points behind in the end. Where the last training needs less, the others get it. Trainings
-    that are compared take equal time: `timed` networks are timed, to predict that of the others. The networks that
-    latencies are predicted from are the base scaled by `phis`, then random ones of the space in rounds of `measured`,
-    until predictions are good.
+    Short trainings take the share `searching` of the minutes, the final `deciding`, the proof of the bundle `proving`;
+    the rest is planning's. The winner's training in the final is its last one, and each has at least the share
+    `least_worth` of the worthwhile epochs: in searches with shorter finals (CIFAR-10 at 0.5 ms,
+    benchmarks/search_gain.py), networks that led after 20,000 or 90,000 images were overtaken later. Trainings that are
+    compared take equal time: `timed` networks are timed, to predict that of the others. The networks that latencies are
+    predicted from are the base scaled by `phis`, then random ones of the space in rounds of `measured`, until
+    predictions are good.
 
     A supernet is trained on `device`, by default on CUDA alone.
     """
@@ -38,11 +37,10 @@ class Policy:
     least_images: int = 800
     least_train: int = 1000
     least_val: int = 150
-    least_views: int = 20_000
     least_worth: float = 0.25
     searching: float = 0.12
-    deciding: float = 0.51
-    fitting: float = 0.30
+    deciding: float = 0.78
+    proving: float = 0.04
     timed: int = 8
     phis: tuple[float, ...] = (-16.0, -10.0, -7.0, -5.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0)
     measured: tuple[int, ...] = (8, 8, 8)

@@ -87,16 +87,13 @@ class Searched:
         trained = f"The search ({self.algorithm}) trained {own} networks of its own and {scaled} scaled ones"
         if self.gain is None or self.interval is None:
             return f"{trained}; it cannot say whether its best one is better than a scaled network."
-        low, high = self.interval
+        (low, high), count = self.interval, len(self.finals[0].values)
         beside = (
             f"{100 * self.gain:+.1f} percentage points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, over "
-            f"{len(self.finals[0].values)} trainings each"
+            f"{count} training{'s' if count > 1 else ''} each"
         )
         if self.found:
-            return (
-                f"{trained} and found one that was better in the final than the best scaled network ({beside}); none "
-                "was trained to its end there."
-            )
+            return f"{trained} and found one that was better in the final than the best scaled network ({beside})."
         return (
             f"{trained} and found none that was better in the final than the best scaled network beyond noise "
             f"({beside}); the scaled network was taken."

@@ -54,6 +54,7 @@ from effnet.tasks.task import activated
 from effnet.training.checkpoint import trained_seconds
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
+from effnet.training.loop import TrainResult
 from effnet.training.recipe.schema import Balance
 from effnet.training.state import network_for
 from effnet.weights.labels import split_record
@@ -307,16 +308,23 @@ def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: 
         return learn_in_images(
             spec, attempt, dataset, weights=candidate.weights, seconds=seconds, folder=folder, job=job
         )
-    recipe = attempt.recipe
-    if recipe.kept.views:
+    if attempt.recipe.kept.views:
         job.say("No feature maps are kept: there are no pretrained weights, and all stages must be trained")
+    write_recipe(attempt.recipe, job.out)
+    training = train_fresh(spec, attempt, dataset, folder=folder, seconds=seconds, job=job)
+    return Learned(method="scratch", training=training, recipe=attempt.recipe)
+
+
+def train_fresh(
+    spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, seconds: float | None, job: Job
+) -> TrainResult:
+    """Train a network from random weights in `folder`, or resume that; a finished training is found again."""
+    recipe = attempt.recipe
     job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
-    write_recipe(recipe, job.out)
     model = network_for(spec, recipe)
     if recipe.model.zero_classifier:
         zero_classifier_(model)
-    training = train_in(folder, model, dataset, recipe, attempt=attempt, job=job, seconds=seconds)
-    return Learned(method="scratch", training=training, recipe=recipe)
+    return train_in(folder, model, dataset, recipe, attempt=attempt, job=job, seconds=seconds)
 
 
 def _calibrated(

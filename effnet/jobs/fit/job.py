@@ -51,8 +51,8 @@ class Job:
 
     `config` is complete: paths are texts, and what other options or the data imply is in it. `dataset` is None if
     `config.data` is a path or a name, and `network` None if the network is to be found; `searched` is the
-    search that found it. With `assembles` a pretrained network is fine-tuned, whatever it costs, and then made smaller
-    from alternatives of its blocks. The running job sets its
+    search that found it, which may have trained it already, for `trained_epochs`. With `assembles` a pretrained network
+    is fine-tuned, whatever it costs, and then made smaller from alternatives of its blocks. The running job sets its
     deadline, that of its planning, the speed of this machine, and the `unlabelled` images once they are read.
     """
 
@@ -65,6 +65,7 @@ class Job:
     dataset: Dataset | MapStyle | None = None
     network: ArchSpec | None = None
     searched: Searched | None = None
+    trained_epochs: int = 0
     assembles: bool = False
     ranks: Ranks = ALONE
     deadline: Deadline = UNLIMITED

@@ -129,9 +129,11 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
         job.say(busy)
     order = _order(table, job.procedure.fallbacks)
     rough = None
-    if job.deadline.limited and not table[order[0]].weights and table[order[0]].spec.decoder is None:
+    if job.trained_epochs:
+        rough = job.trained_epochs
+    elif job.deadline.limited and not table[order[0]].weights and table[order[0]].spec.decoder is None:
         rough = epochs_left(job, dataset, table[order[0]])  # each attempt counts its own when it begins
-    attempts = [_attempt(job, dataset, report, index, table[index], epochs=rough) for index in order]
+    attempts = [attempt_at(job, dataset, report, index, table[index], epochs=rough) for index in order]
     plan = Plan(
         task=dataset.task,
         options=job.options,
@@ -161,7 +163,7 @@ def _order(table: list[Candidate], fallbacks: int) -> list[int]:
     return [taken, *usable[:fallbacks]]
 
 
-def _attempt(
+def attempt_at(
     job: Job, dataset: Dataset, report: DataReport, index: int, candidate: Candidate, *, epochs: int | None
 ) -> Attempt:
     """Return the attempt at a candidate; `epochs` are those that fit before a deadline."""

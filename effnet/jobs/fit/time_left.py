@@ -88,7 +88,7 @@ def with_epochs_left(job: Job, plan: Plan, dataset: Dataset) -> Plan:
     attempts = list(plan.attempts)
     number = len(plan.failed)
     attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
-    if not job.deadline.limited or candidate.weights or candidate.spec.decoder:  # these find their own
+    if not job.deadline.limited or job.trained_epochs or candidate.weights or candidate.spec.decoder:  # known, or found
         return plan
     from effnet.training.speed import run_speed
 

@@ -1,25 +1,36 @@
-"""The final of a search: its best networks are measured, then trained again beside the best scaled one."""
+"""The final of a search: its best networks are measured, then trained to their end beside the best scaled one."""
 
 import dataclasses
+import shutil
+import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
+from effnet.bundle.names import RUN
 from effnet.data.datasets import Split
-from effnet.jobs.fit.short_training import Brief, train_briefly
-from effnet.jobs.search.plan import slowness_of, timed_row
+from effnet.data.preprocess import Preprocess
+from effnet.jobs.fit.attempt import train_fresh
+from effnet.jobs.fit.run import attempt_at
+from effnet.jobs.search.plan import length_of, slowness_of, timed_row
 from effnet.jobs.search.widths import Figures, Measured, as_wide_as_allowed, meets
 from effnet.jobs.search.worker import Worker
 from effnet.nas.finals import Finalist, ranked
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome
-from effnet.nas.study import seed_of
+from effnet.nas.study import Unit, seed_of
 from effnet.planner.events import Counted
+from effnet.planner.space import in_precision, only_candidate
 from effnet.system.text import percent
+from effnet.tasks.registry import find_task
+from effnet.training.checkpoint import trained_seconds
 
+FINAL = "final"
+"""The folder of the final's trainings in that of the run."""
 # This many networks that exceed the budget when measured are replaced by the next ones.
 _MOST_MISSED = 6
 
@@ -38,7 +49,7 @@ def choose_finalists(worker: Worker, history: Sequence[Trained]) -> dict[Genome,
 
 def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, ArchSpec, Figures]]:
     """Return the best networks that meet the budget when they are measured; if none does, the nearest to it."""
-    budget, finalists = worker.job.budget.with_margin(), worker.job.procedure.search.finalists
+    budget, finalists = worker.job.budget.with_margin(), worker.plan.finalists
     kept: dict[bool, list[tuple[Genome, ArchSpec, Figures]]] = {True: [], False: []}
     missed: list[tuple[float, Genome, ArchSpec, Figures]] = []
     known = {row.genome: (worker.spec(row.genome), row.figures) for row in history if row.network and row.figures}
@@ -57,37 +68,81 @@ def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, 
     return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
 
 
-def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> list[Finalist]:
-    """Train the finalists, or this worker's part of them, and return all; those without time are left out."""
-    job, seeds = worker.job, worker.job.procedure.search.seeds
-    job.say(f"The final: {len(genomes)} networks, trained again with {seeds} seeds each", heading=True)
-    worker = _timed(worker, genomes)
-    units = {worker.after(1, slot): genomes[slot % len(genomes)] for slot in range(len(genomes) * seeds)}
-    done = worker.study.in_turn(
-        list(units),
-        lambda unit: _trained(worker, units[unit], seed=seed_of(worker.extent.key, *unit)),
-        late=lambda: worker.late(worker.plan.fitting),
-    )
-    trained = {genome: [row for unit, row in done.items() if units[unit] == genome] for genome in genomes}
+def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> tuple[list[Finalist], int]:
+    """Train the finalists, or this worker's part of them; return all for which there was time, and the epochs of each.
+
+    The epochs are those of a network that trains as fast as usual; 0 if there was no time for any.
+    """
+    job = worker.job
+    job.say(f"The final: {len(genomes)} networks, trained to their end", heading=True)
+    worker = _settled(worker, genomes)
+    plan = worker.plan
+    done: dict[Genome, list[Mapping[str, Any]]] = {genome: [] for genome in genomes}
+    for number in range(plan.seeds):
+        # A training with another seed is not begun where there is no time for all of it.
+        share = plan.proving + (plan.deciding / (len(genomes) * plan.seeds) if number else 0.0)
+        units = {_unit(worker, genomes, genome, number): genome for genome in genomes}
+        found = worker.study.in_turn(
+            list(units),
+            lambda unit: _trained(worker, units[unit], unit, number),  # noqa: B023
+            late=lambda: worker.late(share),  # noqa: B023
+        )
+        for unit, row in found.items():
+            done[units[unit]].append(row)
     # Means of unequal numbers of trainings are not compared: if time ran out, the last seeds do not count.
-    equal = max(1, min(map(len, trained.values())))
-    found = []
-    for genome in genomes:
-        rows = trained[genome][:equal]
-        if rows:
-            found.append(_finalist(worker, genome, rows))
-            kind = " (scaled)" if found[-1].scaled else ""
-            job.say(f"{worker.spec(genome).title}{kind}: {percent(found[-1].mean, 1)}")
-    return found or [_without_final(worker, history, genomes)]
+    equal = max(1, min(map(len, done.values())))
+    finalists = [_finalist(worker, genome, rows[:equal]) for genome, rows in done.items() if rows]
+    for finalist in finalists:
+        kind = " (scaled)" if finalist.scaled else ""
+        job.say(f"{worker.spec(finalist.genome).title}{kind}: {percent(finalist.mean, 1)}")
+    return (finalists, plan.final_epochs) if finalists else ([_without_final(worker, history, genomes)], 0)
 
 
-def _timed(worker: Worker, genomes: Sequence[Genome]) -> Worker:
-    """Return a worker that knows how fast these networks train, so that their trainings take equal time."""
-    if not worker.plan.timed:
-        return worker
-    unit = worker.after(0, 1)
-    found = worker.study.in_turn([unit], lambda _: {"timed": [timed_row(worker.spec(each)) for each in genomes]})
-    return dataclasses.replace(worker, slowness=slowness_of(worker.plan.timed, found[unit]["timed"]))
+def _unit(worker: Worker, genomes: Sequence[Genome], genome: Genome, number: int) -> Unit:
+    """Return the unit of a finalist's training with a seed."""
+    return worker.after(1, number * len(genomes) + genomes.index(genome))
+
+
+def take_training(worker: Worker, genomes: Sequence[Genome], winner: Genome) -> tuple[int, bool]:
+    """Make the winner's first training in the final that of the first attempt; return its epochs, and if it is here.
+
+    The epochs are 0 if there was no time for it, or other ones were requested. Another worker may have trained it, on
+    another machine.
+    """
+    row = worker.study.results().get(_unit(worker, genomes, winner, 0))
+    if row is None or worker.job.config.epochs not in (None, row["epochs"]):
+        return 0, False
+    folder, attempt = Path(row["folder"]), worker.job.out / RUN / "attempt-1"
+    if not attempt.exists() and folder.is_dir() and row["host"] == socket.gethostname():
+        beside = attempt.with_name(f"{attempt.name}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(folder, beside)
+        beside.replace(attempt)
+    return row["epochs"], attempt.exists()
+
+
+def _settled(worker: Worker, genomes: Sequence[Genome]) -> Worker:
+    """Return a worker that knows how fast the finalists train, and how long, so that they take equal time.
+
+    Where there are minutes, the final has all that are left but the proof's: the search may have taken less or more
+    than planned.
+    """
+    plan, deadline, unit = worker.plan, worker.job.deadline, worker.after(0, 1)
+
+    def settle() -> Mapping[str, Any]:
+        timed = [timed_row(worker.spec(each)) for each in genomes] if plan.timed else []
+        epochs, seeds = plan.final_epochs, plan.seeds
+        if deadline.limited:
+            left = deadline.left() - plan.proving * deadline.seconds
+            most = worker.job.procedure.search.seeds
+            epochs, seeds = length_of(
+                left / plan.epoch_seconds, networks=len(genomes), most=plan.most_epochs, seeds=most
+            )
+        return {"timed": timed, "epochs": epochs, "seeds": seeds}
+
+    found = worker.study.in_turn([unit], lambda _: settle())[unit]
+    plan = dataclasses.replace(plan, final_epochs=found["epochs"], seeds=found["seeds"])
+    return dataclasses.replace(worker, plan=plan, slowness=slowness_of(plan.timed, found["timed"]))
 
 
 def _finalist(worker: Worker, genome: Genome, rows: Sequence[Mapping[str, Any]]) -> Finalist:
@@ -107,19 +162,30 @@ def _without_final(worker: Worker, history: Sequence[Trained], genomes: Sequence
     return Finalist(genome=best, scaled=best in worker.scaled, values=(trained.accuracy,), nlls=(trained.nll or 0.0,))
 
 
-def _trained(worker: Worker, genome: Genome, *, seed: int) -> Mapping[str, Any]:
-    found = train_briefly(
-        worker.spec(genome),
-        worker.job,
-        worker.source.dataset,
-        worker.source.report,
-        **worker.views(worker.spec(genome), worker.plan.final_images, worker.plan.final_epochs),
-        seed=seed,
-    )
-    return {"value": found.best, "nll": found.nll, "right": _right(found, worker.source.dataset.val)}
+def _trained(worker: Worker, genome: Genome, unit: Unit, number: int) -> Mapping[str, Any]:
+    """Train a finalist as fit trains a network, so that the winner's training need not be repeated."""
+    job, dataset, spec = worker.job, worker.source.dataset, worker.spec(genome)
+    job = job if not number else dataclasses.replace(job, seed=seed_of(worker.extent.key, *unit))
+    candidate, epochs = in_precision(only_candidate(spec), worker.plan.precision), worker.final_epochs(spec)
+    attempt = attempt_at(job, dataset, worker.source.report, 0, candidate, epochs=epochs)
+    folder, seconds = job.out / RUN / FINAL / str(unit.slot), None
+    if job.deadline.limited:
+        left = job.deadline.left() - worker.plan.proving * job.deadline.seconds
+        seconds = trained_seconds(folder) + max(1.0, left)
+    found = train_fresh(spec, attempt, dataset, folder=folder, seconds=seconds, job=job)
+    figure = find_task(dataset.task).selected_by(balanced=bool(attempt.recipe.balance.removed))
+    best = found.history[found.best_epoch - 1]
+    return {
+        "value": figure.better(best[f"val_{figure.key}"]),
+        "nll": best["val_loss"],
+        "right": _right(found.model, attempt.preprocess, dataset.val),
+        "epochs": epochs,
+        "folder": str(folder.absolute()),
+        "host": socket.gethostname(),
+    }
 
 
-def _right(found: Brief, val: Split) -> str:
+def _right(model: Any, preprocess: Preprocess, val: Split) -> str:
     """Return for each validation image whether the network's answer is right, "1" or "0"."""
     import torch
 
@@ -127,9 +193,9 @@ def _right(found: Brief, val: Split) -> str:
     from effnet.training.input.batches import eval_batches
 
     device, marks = pick_device(), []
-    found.model.to(device).eval()
+    model.to(device).eval()
     with torch.no_grad():
-        for images, indices in eval_batches(val, found.preprocess):
-            answers = found.model(to_input(images, found.preprocess, device)).argmax(1).cpu().numpy()
+        for images, indices in eval_batches(val, preprocess):
+            answers = model(to_input(images, preprocess, device)).argmax(1).cpu().numpy()
             marks.append(np.equal(answers, val.labels[indices]))
     return "".join("1" if mark else "0" for mark in np.concatenate(marks))

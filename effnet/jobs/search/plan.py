@@ -32,6 +32,8 @@ DEFAULT_MINUTES = 60.0
 TRAINING_SHARE = 0.7
 # Trainings of networks that train this many times as slow or as fast as others still see enough images to be compared.
 _MOST_SLOWNESS = 3.0
+# The networks of the smallest final: the best scaled one and a searched one.
+_LEAST_NETWORKS = 2
 # The number of the drawing of networks whose training is timed.
 _TIMED = 100
 
@@ -40,24 +42,28 @@ _TIMED = 100
 class Plan:
     """The extent of a search.
 
-    `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images; the finalists for
-    `final_epochs` on `final_images`. That is for a network that trains as fast as the median of `timed`, networks with
-    their training milliseconds an image, if there are any; others get as many as take the same time. `deciding` and
-    `fitting` are the shares of the minutes for the final and for the last training. `threads` are those of training,
-    `precision` that of the deployed file. `measured` are networks with their latency in ms and memory in MB, which
-    predictions are fitted to.
-    `references` are the networks that `fit` would choose from, as the best scaled ones.
+    `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images. The final has
+    `finalists` beside the best scaled network, each trained with `seeds` seeds on all images for `final_epochs`. That
+    is for a network that trains as fast as the median of `timed`, networks with their training milliseconds an image,
+    if there are any, for which an epoch takes `epoch_seconds`; others get as many as take the same time, `most_epochs`
+    at most. `deciding` and `proving` are the shares of the minutes for the final and for the proof of the bundle.
+    `threads` are those of training, `precision` that of the deployed file. `measured` are networks with their latency
+    in ms and memory in MB, which predictions are fitted to. `references` are the networks that `fit` would choose from,
+    as the best scaled ones.
     """
 
     trainings: int
     size: int
     images: int
-    final_images: int
+    finalists: int
+    seeds: int
     final_epochs: int
+    most_epochs: int
+    epoch_seconds: float
     threads: int
     precision: Precision
     deciding: float
-    fitting: float
+    proving: float
     references: tuple[Mapping[str, Any], ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
     timed: tuple[Mapping[str, Any], ...] = ()
@@ -76,50 +82,72 @@ def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) 
     space = space_of(job, source, precision, measured)
     timed = _timed(space, references, policy.timed, seed=job.seed)
     train = len(source.dataset.train)
-    # Images that training could see in all the time.
-    seen = 60 * minutes * TRAINING_SHARE * 1000 / median(row["ms"] for row in timed)
-    searching, deciding, fitting = _shares(policy, most_epochs(train) * train / max(seen, 1.0))
+    epoch = train * median(row["ms"] for row in timed) / 1000 / TRAINING_SHARE
+    seen = train * 60 * minutes / epoch  # images that training could see in all the time
+    most = min(most_epochs(train), config.epochs or math.inf, policy.final_epochs or math.inf)
+    searching, deciding = _shares(policy, (policy.finalists + 1) * policy.seeds * most * train / max(seen, 1.0))
     views = searching * seen / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
-    views = deciding * seen / ((policy.finalists + 1) * policy.seeds)
-    if not (config.trainings and config.images):
-        _check_time(policy, train, final=views, last=fitting * seen, minutes=minutes)
-    final_images = min(train, max(images, int(views / ROUNDS)))
-    final_epochs = max(ROUNDS, min(most_epochs(final_images), int(views / final_images)))
+    check = not (config.trainings and config.images)
+    final = _final(policy, deciding * seen / train, most=int(most), minutes=minutes, worth=policy.least_worth * check)
     return Plan(
         trainings=number,
         size=policy.size,
         images=images,
-        final_images=final_images,
-        final_epochs=min(final_epochs, policy.final_epochs or final_epochs),
+        finalists=final.networks - 1,
+        seeds=final.seeds,
+        final_epochs=final.epochs,
+        most_epochs=int(most),
+        epoch_seconds=epoch,
         threads=torch.get_num_threads(),
         precision=precision,
         deciding=deciding,
-        fitting=fitting,
+        proving=policy.proving,
         references=tuple(map(spec_to_dict, references)),
         measured=measured,
         timed=() if config.images else timed,  # as many as requested, whatever the network
     )
 
 
-def _check_time(policy: Policy, train: int, *, final: float, last: float, minutes: float) -> None:
-    """Raise InputError if a training of the final, or the last one, sees too few images."""
-    least = int(policy.least_worth * most_epochs(train) * train)
-    short = max(policy.least_views / max(final, 1.0), least / max(last, 1.0))
-    if short > 1:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Final:
+    """A final: so many `networks`, each trained with so many `seeds` for so many `epochs`."""
+
+    networks: int
+    seeds: int
+    epochs: int
+
+
+def _final(policy: Policy, epochs: float, *, most: int, worth: float, minutes: float) -> _Final:
+    """Return the final that has time for so many epochs in all, of which a training needs `most` at most.
+
+    First there are as many networks as can each be trained for the share `worth` of these, then longer trainings, then
+    more seeds. Raises InputError if there is no time for two networks.
+    """
+    least = max(1.0, worth * most)
+    networks = min(policy.finalists + 1, int(epochs / least))
+    if networks < _LEAST_NETWORKS and worth:
+        needed = math.ceil(minutes * _LEAST_NETWORKS * least / max(epochs, 1e-9))
         raise InputError(
-            f"a search needs time to train each network of its final on at least {policy.least_views:,} images and the "
-            f"last one on {least:,}, about {math.ceil(minutes * short)} minutes here; got {minutes:g}: the networks "
-            "that learn fastest are not the best in the end. Give more --minutes, or use effnet fit, which searches "
-            "nothing"
+            f"a search needs time to train the best scaled network and a searched one for {math.ceil(least)} epochs "
+            f"each, about {needed} minutes here; got {minutes:g}: the networks that learn fastest are not the best in "
+            "the end. Give more --minutes, or use effnet fit, which searches nothing"
         )
+    networks = networks if worth else policy.finalists + 1
+    each, seeds = length_of(epochs, networks=networks, most=most, seeds=policy.seeds)
+    return _Final(networks=networks, seeds=seeds, epochs=each)
 
 
-def _shares(policy: Policy, needed: float) -> tuple[float, float, float]:
-    """Return the shares of searching, of the final and of the last training, which needs a share for all its epochs."""
-    fitting = min(policy.fitting, needed)
-    grown = 1 + (policy.fitting - fitting) / (policy.searching + policy.deciding)
-    return grown * policy.searching, grown * policy.deciding, fitting
+def length_of(epochs: float, *, networks: int, most: int, seeds: int) -> tuple[int, int]:
+    """Return the epochs of each training of a final that has time for so many in all, and with how many seeds."""
+    each = max(1, min(most, int(epochs / networks)))
+    return each, max(1, min(seeds, int(epochs / (networks * each))))
+
+
+def _shares(policy: Policy, needed: float) -> tuple[float, float]:
+    """Return the shares of searching and of the final; what the final does not need, searching has."""
+    deciding = min(policy.deciding, needed)
+    return policy.searching + policy.deciding - deciding, deciding
 
 
 def _timed(

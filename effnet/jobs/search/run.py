@@ -1,8 +1,9 @@
 """The driver of a search: plan, search, the final, and the winner's fit; each of them units that workers share."""
 
 import dataclasses
+import shutil
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import check_device, earlier_plan, fit_data
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
-from effnet.jobs.search.final import choose_finalists, hold_final
+from effnet.jobs.search.final import FINAL, choose_finalists, hold_final, take_training
 from effnet.jobs.search.measured import space_of
 from effnet.jobs.search.plan import Plan, check_images, make_plan, slowness_of
 from effnet.jobs.search.scoring import objective_of
@@ -156,7 +157,7 @@ def _go(worker: Worker, started: float) -> Found:
     searched_of = worker.spec
     worker = dataclasses.replace(worker, rescaled=trained | {genome: spec for genome, (spec, _) in chosen.items()})
     measured = {genome: figures for genome, (_, figures) in chosen.items()}
-    finalists = hold_final(worker, history, list(measured))
+    finalists, epochs = hold_final(worker, history, list(measured))
     verdict = decide(finalists, seed=seed_of(worker.extent.key))
     facts = search_facts(
         worker.spec,
@@ -169,20 +170,23 @@ def _go(worker: Worker, started: float) -> Found:
         scaled=worker.scaled,
         measured=measured,
         searched_of=searched_of,
-        notes=[note for note in (_final_length(worker) if finalists[0].right else "", spent) if note],
+        notes=[note for note in (_final_length(worker, epochs), spent) if note],
     )
     job.say(facts.sentence)
-    told = worker.study.in_turn([unit], lambda _: _fit(worker, verdict.winner, facts))[unit]
+    told = worker.study.in_turn([unit], lambda _: _fit(worker, list(measured), verdict.winner, facts))[unit]
+    shutil.rmtree(job.out / RUN / FINAL, ignore_errors=True)
     if told["error"]:
         raise BudgetError(told["error"])
     return Found(folder=Path(told["folder"]), host=told["host"])
 
 
-def _final_length(worker: Worker) -> str:
-    """Return how long the final's networks were trained, in words."""
-    plan = worker.plan
-    equal = ", or as many as take equal time" if plan.timed and not config_of(worker.job).strict_paper else ""
-    return f"A training of the final had {plan.final_epochs} epochs of {plan.final_images:,} images{equal}"
+def _final_length(worker: Worker, epochs: int) -> str:
+    """Return how long the final's networks were trained, in words; nothing without a final."""
+    if not epochs:
+        return ""
+    equal = ", or as many as take equal time" if worker.plan.timed and not config_of(worker.job).strict_paper else ""
+    length = f"{epochs} epochs" if epochs > 1 else "one epoch"
+    return f"A training of the final had {length}{equal}; the winner's is that of the model"
 
 
 def algorithm_of(job: Job) -> str:
@@ -191,12 +195,14 @@ def algorithm_of(job: Job) -> str:
     return "surrogate" if asked == "auto" else asked
 
 
-def _fit(worker: Worker, winner: Genome, facts: Searched) -> Mapping[str, Any]:
-    """Fit the winner into this worker's `out`, in the rest of the time."""
-    job = dataclasses.replace(worker.job, network=worker.spec(winner), searched=facts)
-    if job.config.epochs:  # the last training has them, however long they take
+def _fit(worker: Worker, genomes: Sequence[Genome], winner: Genome, facts: Searched) -> Mapping[str, Any]:
+    """Fit the winner into this worker's `out`: its training in the final, or a last one."""
+    spec, (epochs, here) = worker.spec(winner), take_training(worker, genomes, winner)
+    job = dataclasses.replace(worker.job, network=spec, searched=facts, trained_epochs=epochs)
+    if here:
+        job.say(f"The last training of {spec.title} is its training in the final")
+    if job.config.epochs or (epochs and not here):  # these epochs are trained, however long they take
         job = dataclasses.replace(job, deadline=UNLIMITED)
-    job.say(f"Training {worker.spec(winner).title} to its end", heading=True)
     told = {"folder": str(job.out.absolute()), "host": socket.gethostname(), "error": ""}
     try:
         fit_data(job, worker.source, plan=read_plan(job.out), started=job.procedure.stopwatch.clock())

@@ -88,7 +88,7 @@ def _first(worker: Worker) -> list[Genome]:
 
 def _no_time(worker: Worker) -> bool:
     """Return whether the time for short trainings is over."""
-    return worker.late(worker.plan.deciding + worker.plan.fitting)
+    return worker.late(worker.plan.deciding + worker.plan.proving)
 
 
 def _tell(worker: Worker, trained: Trained, what: str) -> None:

@@ -10,8 +10,9 @@ from devices import timing
 import effnet
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.cost import cost
+from effnet.errors import InputError
 from effnet.jobs.search.config import SearchConfig
-from effnet.jobs.search.plan import _shares, slowness_of
+from effnet.jobs.search.plan import _final, _shares, slowness_of
 from effnet.jobs.search.widths import as_wide_as_allowed
 from effnet.jobs.search.worker import Worker
 from effnet.measurement.budget import Budget
@@ -111,15 +112,38 @@ def test_slowness_is_relative_to_the_usual_network_and_bounded():
     assert slowness_of(timed, more)(specs[2]) == 1.0
 
 
-def test_a_training_of_the_final_has_a_fifth_of_the_time_of_the_last():
-    policy = Policy()
-    assert policy.deciding / ((policy.finalists + 1) * policy.seeds) >= 0.2 * policy.fitting
+@pytest.mark.parametrize(
+    ("epochs", "networks", "seeds", "each"),
+    [
+        (110, 2, 1, 55),
+        (160, 3, 1, 53),
+        (210, 4, 1, 52),
+        (700, 4, 1, 175),
+        (1000, 4, 1, 200),
+        (1700, 4, 2, 200),
+        (9999, 4, 2, 200),
+    ],
+)
+def test_a_final_has_more_networks_then_longer_trainings_then_more_seeds(epochs, networks, seeds, each):
+    found = _final(Policy(), epochs, most=200, worth=0.25, minutes=60)
+    assert (found.networks, found.seeds, found.epochs) == (networks, seeds, each)
 
 
-def test_the_last_training_gets_its_share_or_what_all_its_epochs_need():
+def test_a_final_without_time_for_two_networks_names_the_minutes():
+    with pytest.raises(InputError, match="for 50 epochs each, about 100 minutes here; got 80"):
+        _final(Policy(), 80, most=200, worth=0.25, minutes=80)
+    assert _final(Policy(), 80, most=200, worth=0.0, minutes=80).networks == 4, "as requested"
+
+
+def test_what_the_final_does_not_need_is_for_searching():
     policy = Policy()
-    assert _shares(policy, 2.0) == pytest.approx((policy.searching, policy.deciding, policy.fitting))
-    searching, deciding, fitting = _shares(policy, 0.1)
-    assert fitting == 0.1
-    assert searching / deciding == pytest.approx(policy.searching / policy.deciding)
-    assert searching + deciding + fitting == pytest.approx(policy.searching + policy.deciding + policy.fitting)
+    assert _shares(policy, 2.0) == pytest.approx((policy.searching, policy.deciding))
+    searching, deciding = _shares(policy, 0.1)
+    assert deciding == 0.1
+    assert searching + deciding == pytest.approx(policy.searching + policy.deciding)
+
+
+def test_epochs_of_the_final_take_equal_time_up_to_all_that_are_worthwhile():
+    found = dataclasses.replace(worker(), plan=SimpleNamespace(final_epochs=40, most_epochs=60))
+    fast, usual, slow = (dataclasses.replace(effnet.get_spec("b0"), resolution=side) for side in (16, 32, 64))
+    assert [found.final_epochs(spec) for spec in (fast, usual, slow)] == [60, 40, 20]

@@ -20,13 +20,15 @@ from effnet.bundle.names import RUN
 from effnet.errors import DataError, InputError
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.reading import read_data
-from effnet.jobs.search import measured
+from effnet.jobs.search import final, measured
 from effnet.jobs.search.config import SearchConfig
 from effnet.jobs.search.trainings import around_best
 from effnet.jobs.search.worker import Worker
 from effnet.nas.history import Trained
 from effnet.nas.policy import Policy
+from effnet.nas.study import Unit
 from effnet.planner.events import Said
+from effnet.progress import EpochEnd
 from effnet.report.model import load_report
 
 BUDGET_MS = 0.3
@@ -166,16 +168,51 @@ def test_too_little_time_is_refused_before_anything_is_trained(tmp_path):
 
 
 def test_a_final_too_short_to_decide_is_refused(tmp_path):
-    least = r"each network of its final on at least {} images and the last one on {}, about {} minutes here; got 5"
-    for policy, words in (
-        ({"least_views": 10**9, "least_worth": 0.0}, least.format("1,000,000,000", "0", r"\d+")),
-        ({"least_views": 1, "least_worth": 1000.0}, least.format("1", r"[\d,]{9,}", r"\d+")),
-    ):
-        with pytest.raises(InputError, match=words):
-            run(
-                tmp_path / "out", policy=policy | {"fewest": 1, "least_images": 1}, trainings=None, images=None,
-                epochs=None, minutes=5,
-            )  # fmt: skip
+    words = r"the best scaled network and a searched one for [\d,]{6,} epochs each, about \d+ minutes here; got 5: "
+    policy = {"final_epochs": None, "least_worth": 1e6, "fewest": 1, "least_images": 1}
+    with pytest.raises(InputError, match=words):
+        run(tmp_path / "out", policy=policy, trainings=None, images=None, epochs=None, minutes=5)
+
+
+def test_the_winner_is_not_trained_twice(found, said):
+    trained = [each.text for each in said if isinstance(each, Said) and each.text.startswith("Training ")]
+    assert len(trained) == 5, "two networks with two seeds each, and the winner's, which is finished"
+    title = found.report.network.title
+    assert trained[-1] == f"Training {title} for 1 epochs"
+    folder = found.folder / RUN
+    assert not (folder / "final").exists()
+    assert any(isinstance(each, Said) and "its training in the final" in each.text for each in said)
+    (epoch,) = found.report.training.epochs
+    ended = [each.seconds for each in said if isinstance(each, EpochEnd)]
+    assert len(ended) == 4
+    assert epoch.seconds in ended[:2], "that of the final with the first seed"
+    winner = next(row for row in found.searched.finals if row.winner)
+    assert epoch.figures["val_accuracy"] == winner.values[0]
+
+
+def test_more_epochs_than_those_of_the_final_are_trained_anew(tmp_path):
+    found = run(tmp_path / "out", epochs=2, trainings=2, policy={"seeds": 1})
+    assert "one epoch" in found.searched.notes[0]
+    assert len(found.report.training.epochs) == 2
+
+
+@pytest.mark.parametrize(("host", "epochs", "answer"), [("here", None, (7, True)), ("elsewhere", None, (7, False)),
+                                                        ("here", 9, (0, False))])  # fmt: skip
+def test_a_training_of_the_final_is_taken_where_it_is(tmp_path, monkeypatch, host, epochs, answer):
+    monkeypatch.setattr(final.socket, "gethostname", lambda: "here")
+    folder, out = tmp_path / "final" / "1", tmp_path / "out"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint").write_text("trained")
+    (out / RUN).mkdir(parents=True)
+    rows = {Unit(4, 1): {"host": host, "folder": str(folder), "epochs": 7}}
+    worker = SimpleNamespace(
+        job=SimpleNamespace(out=out, config=SimpleNamespace(epochs=epochs)),
+        study=SimpleNamespace(results=lambda: rows),
+        after=lambda stage, slot: Unit(3 + stage, slot),
+    )
+    assert final.take_training(worker, [(0,), (1,)], (1,)) == answer
+    assert (out / RUN / "attempt-1" / "checkpoint").is_file() == answer[1]
+    assert final.take_training(worker, [(0,), (1,)], (0,)) == (0, False), "there was no time for it"
 
 
 def test_a_budget_far_above_every_network_is_refused_before_memory_is_full(tmp_path):
