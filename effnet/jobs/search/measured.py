@@ -1,7 +1,7 @@
 """The networks that a search measures first: predictions are fitted to them, and what fit would take is known."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -221,24 +221,34 @@ def references_of(
     found: dict[tuple[str, int], ArchSpec] = {}
     # The predicted share of the budget that a kind of network may have, mended by each measurement.
     limits, rows, budget = dict[tuple[str, int], float](), list[Mapping[str, Any]](), job.budget.with_margin()
-    for first in (True, False):  # first a network of each family, since the table may begin with many of one
+    for kind, candidate in _by_family(table, found):
+        if len(found) == job.procedure.search.references:
+            break
+        share = space.share(candidate.spec)
+        if share > limits.get(kind, _DOUBTFUL if measured else 1.0):
+            continue
+        if measured:
+            timing = measure(in_precision(candidate, precision))
+            rows.append(_row(candidate.spec, timing))
+            if (used := budget.share(measured_figures(candidate, timing))) > 1:
+                limits[kind] = share * max(_CLOSER / used, _LEAST_STEP)
+                continue
+        found[kind] = candidate.spec
+    return list(found.values()), tuple(rows)
+
+
+def _by_family(
+    table: Sequence[Candidate], found: Mapping[tuple[str, int], ArchSpec]
+) -> Iterator[tuple[tuple[str, int], Candidate]]:
+    """Yield the candidates of kinds that are not found yet, with their kind: first those of families not found either.
+
+    The table may begin with many networks of one family.
+    """
+    for first in (True, False):
         for candidate in table:
             kind = (candidate.family, candidate.spec.total_stride)
-            if len(found) == job.procedure.search.references:
-                break
-            if kind in found or (first and any(family == candidate.family for family, _ in found)):
-                continue
-            share = space.share(candidate.spec)
-            if share > limits.get(kind, _DOUBTFUL if measured else 1.0):
-                continue
-            if measured:
-                timing = measure(in_precision(candidate, precision))
-                rows.append(_row(candidate.spec, timing))
-                if (used := budget.share(measured_figures(candidate, timing))) > 1:
-                    limits[kind] = share * max(_CLOSER / used, _LEAST_STEP)
-                    continue
-            found[kind] = candidate.spec
-    return list(found.values()), tuple(rows)
+            if kind not in found and not (first and any(family == candidate.family for family, _ in found)):
+                yield kind, candidate
 
 
 def _row(spec: ArchSpec, timing: Timing) -> dict[str, Any]:

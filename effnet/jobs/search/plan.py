@@ -90,6 +90,8 @@ def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) 
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
     check = not (config.trainings and config.images)
     final = _final(policy, deciding * seen / train, most=int(most), minutes=minutes, worth=policy.least_worth * check)
+    if not check:  # what is requested is trained, even if little time is left for the final
+        deciding /= 2
     return Plan(
         trainings=number,
         size=policy.size,
