@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
@@ -9,7 +10,7 @@ from effnet.jobs.fit.deploy import least_steps
 from effnet.jobs.fit.finetune import learned_seconds
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import use_for
-from effnet.jobs.fit.resume import Plan
+from effnet.jobs.fit.resume import Attempt, Plan
 from effnet.jobs.fit.unlabelled.kept import students_seconds
 from effnet.planner.oracle import machine_pace, training_speed
 from effnet.planner.settings import epochs_in, most_epochs
@@ -17,7 +18,7 @@ from effnet.planner.space import Candidate
 from effnet.planner.timetable import PLANNING_SHARE, clock_words, not_enough
 
 # The share of the time for training that its epochs are planned to fill; the last one must not be cut short.
-_FILLED = 0.9
+FILLED = 0.9
 # A validation image costs this many times less than one in training, whose pass backwards takes twice as long as the
 # pass forwards.
 _VALIDATION = 3
@@ -90,15 +91,20 @@ def with_epochs_left(job: Job, plan: Plan, dataset: Dataset) -> Plan:
     attempt, candidate = attempts[number], plan.candidates[attempts[number].candidate]
     if not job.deadline.limited or job.trained_epochs or candidate.weights or candidate.spec.decoder:  # known, or found
         return plan
-    from effnet.training.speed import run_speed
-
-    speed = run_speed(candidate.whole or candidate.spec, dataset, attempt.recipe, attempt.preprocess)
-    seconds = (len(dataset.train) + len(dataset.val) / _VALIDATION) / speed
+    seconds = measured_epoch(candidate.whole or candidate.spec, attempt, dataset)
     learning = use_for(candidate, dataset, job).learning
-    epochs = max(1, min(most_epochs(len(dataset.train)), int(_FILLED * learning / seconds)))
+    epochs = max(1, min(most_epochs(len(dataset.train)), int(FILLED * learning / seconds)))
     recipe = dataclasses.replace(attempt.recipe, train=dataclasses.replace(attempt.recipe.train, epochs=epochs))
     attempts[number] = dataclasses.replace(attempt, recipe=recipe)
     return dataclasses.replace(plan, attempts=attempts)
+
+
+def measured_epoch(spec: ArchSpec, attempt: Attempt, dataset: Dataset) -> float:
+    """Return the seconds of an epoch from scratch with validation, by the first steps of such a training."""
+    from effnet.training.speed import run_speed
+
+    speed = run_speed(spec, dataset, attempt.recipe, attempt.preprocess)
+    return (len(dataset.train) + len(dataset.val) / _VALIDATION) / speed
 
 
 def epochs_left(job: Job, dataset: Dataset, candidate: Candidate) -> int:

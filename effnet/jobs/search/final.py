@@ -15,8 +15,9 @@ from effnet.bundle.names import RUN
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
 from effnet.jobs.fit.attempt import train_fresh
-from effnet.jobs.fit.run import attempt_at
-from effnet.jobs.search.plan import length_of, slowness_of, timed_row
+from effnet.jobs.fit.time_left import FILLED, measured_epoch
+from effnet.jobs.search.checks import config_of
+from effnet.jobs.search.plan import attempt_of
 from effnet.jobs.search.widths import Figures, Measured, as_wide_as_allowed, meets
 from effnet.jobs.search.worker import Worker
 from effnet.nas.finals import Finalist, ranked
@@ -24,7 +25,6 @@ from effnet.nas.history import Trained
 from effnet.nas.space import Genome
 from effnet.nas.study import Unit, seed_of
 from effnet.planner.events import Counted
-from effnet.planner.space import in_precision, only_candidate
 from effnet.system.text import percent
 from effnet.tasks.registry import find_task
 from effnet.training.checkpoint import trained_seconds
@@ -68,23 +68,24 @@ def _measured(worker: Worker, history: Sequence[Trained]) -> list[tuple[Genome, 
     return kept[True] + kept[False] or [min(missed, key=lambda each: each[0])[1:]]
 
 
-def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]) -> tuple[list[Finalist], int]:
-    """Train the finalists, or this worker's part of them; return all for which there was time, and the epochs of each.
+def hold_final(
+    worker: Worker, history: Sequence[Trained], genomes: Sequence[Genome]
+) -> tuple[list[Finalist], tuple[int, ...]]:
+    """Train the finalists, or this worker's part of them; return all for which there was time, and their epochs.
 
-    The epochs are those of a network that trains as fast as usual; 0 if there was no time for any.
+    The epochs are the fewest and the most of a training, none if there was no time for any.
     """
     job = worker.job
     job.say(f"The final: {len(genomes)} networks, trained to their end", heading=True)
-    worker = _settled(worker, genomes)
-    plan = worker.plan
-    done: dict[Genome, list[Mapping[str, Any]]] = {genome: [] for genome in genomes}
-    for number in range(plan.seeds):
+    epochs, seeds = _settled(worker, genomes)
+    plan, done = worker.plan, {genome: list[Mapping[str, Any]]() for genome in genomes}
+    for number in range(seeds):
         # A training with another seed is not begun where there is no time for all of it.
-        share = plan.proving + (plan.deciding / (len(genomes) * plan.seeds) if number else 0.0)
+        share = plan.proving + (plan.deciding / (len(genomes) * seeds) if number else 0.0)
         units = {_unit(worker, genomes, genome, number): genome for genome in genomes}
         found = worker.study.in_turn(
             list(units),
-            lambda unit: _trained(worker, units[unit], unit, number),  # noqa: B023
+            lambda unit: _trained(worker, units[unit], unit, number, epochs[units[unit]]),  # noqa: B023
             late=lambda: worker.late(share),  # noqa: B023
         )
         for unit, row in found.items():
@@ -95,7 +96,9 @@ def hold_final(worker: Worker, history: Sequence[Trained], genomes: Sequence[Gen
     for finalist in finalists:
         kind = " (scaled)" if finalist.scaled else ""
         job.say(f"{worker.spec(finalist.genome).title}{kind}: {percent(finalist.mean, 1)}")
-    return (finalists, plan.final_epochs) if finalists else ([_without_final(worker, history, genomes)], 0)
+    if not finalists:
+        return [_without_final(worker, history, genomes)], ()
+    return finalists, (min(epochs.values()), max(epochs.values()))
 
 
 def _unit(worker: Worker, genomes: Sequence[Genome], genome: Genome, number: int) -> Unit:
@@ -121,28 +124,31 @@ def take_training(worker: Worker, genomes: Sequence[Genome], winner: Genome) -> 
     return row["epochs"], attempt.exists()
 
 
-def _settled(worker: Worker, genomes: Sequence[Genome]) -> Worker:
-    """Return a worker that knows how fast the finalists train, and how long, so that they take equal time.
+def _settled(worker: Worker, genomes: Sequence[Genome]) -> tuple[dict[Genome, int], int]:
+    """Return the epochs of each finalist's training, which take equal time, and the number of seeds.
 
-    Where there are minutes, the final has all that are left but the proof's: the search may have taken less or more
-    than planned.
+    The final has all the time that is left but the proof's: the search may have taken less or more than planned.
     """
-    plan, deadline, unit = worker.plan, worker.job.deadline, worker.after(0, 1)
 
     def settle() -> Mapping[str, Any]:
-        timed = [timed_row(worker.spec(each)) for each in genomes] if plan.timed else []
-        epochs, seeds = plan.final_epochs, plan.seeds
-        if deadline.limited:
-            left = deadline.left() - plan.proving * deadline.seconds
-            most = worker.job.procedure.search.seeds
-            epochs, seeds = length_of(
-                left / plan.epoch_seconds, networks=len(genomes), most=plan.most_epochs, seeds=most
-            )
-        return {"timed": timed, "epochs": epochs, "seeds": seeds}
+        plan, deadline = worker.plan, worker.job.deadline
+        left = FILLED * (deadline.left() - plan.proving * deadline.seconds)
+        took = [_epoch_seconds(worker, genome) for genome in genomes]
+        each = [sum(took) / len(took)] * len(took) if config_of(worker.job).strict_paper else took
+        epochs = [max(1, min(plan.most_epochs, int(left / (len(genomes) * seconds)))) for seconds in each]
+        seeds = left / sum(number * seconds for number, seconds in zip(epochs, took, strict=True))
+        return {"epochs": epochs, "seeds": max(1, min(worker.job.procedure.search.seeds, int(seeds)))}
 
+    unit = worker.after(0, 1)
     found = worker.study.in_turn([unit], lambda _: settle())[unit]
-    plan = dataclasses.replace(plan, final_epochs=found["epochs"], seeds=found["seeds"])
-    return dataclasses.replace(worker, plan=plan, slowness=slowness_of(plan.timed, found["timed"]))
+    return dict(zip(genomes, found["epochs"], strict=True)), found["seeds"]
+
+
+def _epoch_seconds(worker: Worker, genome: Genome) -> float:
+    """Return the seconds of an epoch of a finalist, measured."""
+    plan, spec = worker.plan, worker.spec(genome)
+    attempt = attempt_of(worker.job, worker.source, plan.precision, spec, plan.most_epochs)
+    return measured_epoch(spec, attempt, worker.source.dataset)
 
 
 def _finalist(worker: Worker, genome: Genome, rows: Sequence[Mapping[str, Any]]) -> Finalist:
@@ -162,12 +168,11 @@ def _without_final(worker: Worker, history: Sequence[Trained], genomes: Sequence
     return Finalist(genome=best, scaled=best in worker.scaled, values=(trained.accuracy,), nlls=(trained.nll or 0.0,))
 
 
-def _trained(worker: Worker, genome: Genome, unit: Unit, number: int) -> Mapping[str, Any]:
+def _trained(worker: Worker, genome: Genome, unit: Unit, number: int, epochs: int) -> Mapping[str, Any]:
     """Train a finalist as fit trains a network, so that the winner's training need not be repeated."""
     job, dataset, spec = worker.job, worker.source.dataset, worker.spec(genome)
     job = job if not number else dataclasses.replace(job, seed=seed_of(worker.extent.key, *unit))
-    candidate, epochs = in_precision(only_candidate(spec), worker.plan.precision), worker.final_epochs(spec)
-    attempt = attempt_at(job, dataset, worker.source.report, 0, candidate, epochs=epochs)
+    attempt = attempt_of(job, worker.source, worker.plan.precision, spec, epochs)
     folder, seconds = job.out / RUN / FINAL / str(unit.slot), None
     if job.deadline.limited:
         left = job.deadline.left() - worker.plan.proving * job.deadline.seconds

@@ -21,7 +21,7 @@ from effnet.jobs.fit.run import earlier_plan
 from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.procedure import Procedure
 from effnet.jobs.search.config import SearchConfig
-from effnet.jobs.search.plan import TRAINING_SHARE, check_images
+from effnet.jobs.search.plan import check_images
 from effnet.nas.grid import GridAnswer, GridPoint, answer, equal_cost_grid, literal_grid
 from effnet.nas.storage import Waiting
 from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
@@ -36,6 +36,8 @@ from effnet.system.text import percent
 _GRID = "grid.json"
 # The share of the points, the best ones, that are trained with further seeds.
 _AGAIN = 1 / 3
+# A short training from scratch spends about this share of its time on steps.
+_TRAINING_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,7 @@ def _images(job: Job, source: Source, points: Sequence[GridPoint], *, trainings:
     """Return the number of images of a training; raise InputError if there is time for too few."""
     policy, train = job.procedure.search, len(source.dataset.train)
     minutes = job.config.minutes or 0.0
-    views = 60 * minutes * TRAINING_SHARE * training_speed(points[0].spec) / (ROUNDS * trainings)
+    views = 60 * minutes * _TRAINING_SHARE * training_speed(points[0].spec) / (ROUNDS * trainings)
     if views < (least := min(train, policy.least_images)):
         raise InputError(
             f"a grid of {len(points)} networks needs time for {trainings} trainings of {ROUNDS} epochs on {least} "

@@ -15,6 +15,9 @@ from effnet.bundle.formats import Precision
 from effnet.errors import BundleError, DataError, InputError
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.reading import Source
+from effnet.jobs.fit.resume import Attempt
+from effnet.jobs.fit.run import attempt_at
+from effnet.jobs.fit.time_left import FILLED, measured_epoch
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import drawn, measure_networks, references_of, space_of
 from effnet.measurement.profile.table import fit_latency
@@ -25,11 +28,9 @@ from effnet.nas.trials import ROUNDS
 from effnet.nas.width import Predictor
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import most_epochs
-from effnet.planner.space import Candidate
+from effnet.planner.space import Candidate, in_precision, only_candidate
 
 DEFAULT_MINUTES = 60.0
-# A training from scratch spends about this share of its time on steps.
-TRAINING_SHARE = 0.7
 # Trainings of networks that train this many times as slow or as fast as others still see enough images to be compared.
 _MOST_SLOWNESS = 3.0
 # The networks of the smallest final: the best scaled one and a searched one.
@@ -42,24 +43,20 @@ _TIMED = 100
 class Plan:
     """The extent of a search.
 
-    `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images. The final has
-    `finalists` beside the best scaled network, each trained with `seeds` seeds on all images for `final_epochs`. That
-    is for a network that trains as fast as the median of `timed`, networks with their training milliseconds an image,
-    if there are any, for which an epoch takes `epoch_seconds`; others get as many as take the same time, `most_epochs`
-    at most. `deciding` and `proving` are the shares of the minutes for the final and for the proof of the bundle.
-    `threads` are those of training, `precision` that of the deployed file. `measured` are networks with their latency
-    in ms and memory in MB, which predictions are fitted to. `references` are the networks that `fit` would choose from,
-    as the best scaled ones.
+    `trainings` networks are trained, in generations of `size`, for a few epochs on `images` images. That is for a
+    network that trains as fast as the median of `timed`, networks with their training milliseconds an image, if there
+    are any; others get as many as take the same time. The final has `finalists` beside the best scaled network, each
+    trained for `most_epochs` at most. `deciding` and `proving` are the shares of the minutes for the final and for the
+    proof of the bundle. `threads` are those of training, `precision` that of the deployed file. `measured` are networks
+    with their latency in ms and memory in MB, which predictions are fitted to. `references` are the networks that `fit`
+    would choose from, as the best scaled ones.
     """
 
     trainings: int
     size: int
     images: int
     finalists: int
-    seeds: int
-    final_epochs: int
     most_epochs: int
-    epoch_seconds: float
     threads: int
     precision: Precision
     deciding: float
@@ -82,25 +79,25 @@ def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) 
     space = space_of(job, source, precision, measured)
     timed = _timed(space, references, policy.timed, seed=job.seed)
     train = len(source.dataset.train)
-    epoch = train * median(row["ms"] for row in timed) / 1000 / TRAINING_SHARE
-    seen = train * 60 * minutes / epoch  # images that training could see in all the time
-    most = min(most_epochs(train), config.epochs or math.inf, policy.final_epochs or math.inf)
-    searching, deciding = _shares(policy, (policy.finalists + 1) * policy.seeds * most * train / max(seen, 1.0))
-    views = searching * seen / ROUNDS
+    most = int(min(most_epochs(train), config.epochs or math.inf, policy.final_epochs or math.inf))
+    usual = spec_from_dict(sorted(timed, key=lambda row: row["ms"])[len(timed) // 2]["spec"])
+    # Epochs of a usual network that there is time for in all the minutes.
+    epochs = (
+        FILLED * 60 * minutes / measured_epoch(usual, attempt_of(job, source, precision, usual, most), source.dataset)
+    )
+    searching, deciding = _shares(policy, (policy.finalists + 1) * policy.seeds * most / max(epochs, 1.0))
+    views = searching * epochs * train / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
     check = not (config.trainings and config.images)
-    final = _final(policy, deciding * seen / train, most=int(most), minutes=minutes, worth=policy.least_worth * check)
+    networks = _finalists(policy, deciding * epochs, most=most, minutes=minutes) if check else policy.finalists + 1
     if not check:  # what is requested is trained, even if little time is left for the final
         deciding /= 2
     return Plan(
         trainings=number,
         size=policy.size,
         images=images,
-        finalists=final.networks - 1,
-        seeds=final.seeds,
-        final_epochs=final.epochs,
-        most_epochs=int(most),
-        epoch_seconds=epoch,
+        finalists=networks - 1,
+        most_epochs=most,
         threads=torch.get_num_threads(),
         precision=precision,
         deciding=deciding,
@@ -111,39 +108,27 @@ def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) 
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Final:
-    """A final: so many `networks`, each trained with so many `seeds` for so many `epochs`."""
-
-    networks: int
-    seeds: int
-    epochs: int
+def attempt_of(job: Job, source: Source, precision: Precision, spec: ArchSpec, epochs: int) -> Attempt:
+    """Return the attempt by which fit trains a network for so many epochs."""
+    candidate = in_precision(only_candidate(spec), precision)
+    return attempt_at(job, source.dataset, source.report, 0, candidate, epochs=epochs)
 
 
-def _final(policy: Policy, epochs: float, *, most: int, worth: float, minutes: float) -> _Final:
-    """Return the final that has time for so many epochs in all, of which a training needs `most` at most.
+def _finalists(policy: Policy, epochs: float, *, most: int, minutes: float) -> int:
+    """Return how many networks a final has that has time for so many epochs: each needs a share of the `most`.
 
-    First there are as many networks as can each be trained for the share `worth` of these, then longer trainings, then
-    more seeds. Raises InputError if there is no time for two networks.
+    Raises InputError if there is no time for two.
     """
-    least = max(1.0, worth * most)
+    least = max(1.0, policy.least_worth * most)
     networks = min(policy.finalists + 1, int(epochs / least))
-    if networks < _LEAST_NETWORKS and worth:
-        needed = math.ceil(minutes * _LEAST_NETWORKS * least / max(epochs, 1e-9))
-        raise InputError(
-            f"a search needs time to train the best scaled network and a searched one for {math.ceil(least)} epochs "
-            f"each, about {needed} minutes here; got {minutes:g}: the networks that learn fastest are not the best in "
-            "the end. Give more --minutes, or use effnet fit, which searches nothing"
-        )
-    networks = networks if worth else policy.finalists + 1
-    each, seeds = length_of(epochs, networks=networks, most=most, seeds=policy.seeds)
-    return _Final(networks=networks, seeds=seeds, epochs=each)
-
-
-def length_of(epochs: float, *, networks: int, most: int, seeds: int) -> tuple[int, int]:
-    """Return the epochs of each training of a final that has time for so many in all, and with how many seeds."""
-    each = max(1, min(most, int(epochs / networks)))
-    return each, max(1, min(seeds, int(epochs / (networks * each))))
+    if networks >= _LEAST_NETWORKS:
+        return networks
+    needed = math.ceil(minutes * _LEAST_NETWORKS * least / max(epochs, 1e-9))
+    raise InputError(
+        f"a search needs time to train the best scaled network and a searched one for {math.ceil(least)} epochs each, "
+        f"about {needed} minutes here; got {minutes:g}: the networks that learn fastest are not the best in the end. "
+        "Give more --minutes, or use effnet fit, which searches nothing"
+    )
 
 
 def _shares(policy: Policy, needed: float) -> tuple[float, float]:
@@ -159,23 +144,15 @@ def _timed(
     specs = dict.fromkeys([*references, *drawn(space, count, seed=seed, number=_TIMED)])
     if not specs:
         raise BundleError("the space has no network")
-    return tuple(map(timed_row, specs))
+    return tuple({"spec": spec_to_dict(spec), "ms": 1000 / training_speed(spec)} for spec in specs)
 
 
-def timed_row(spec: ArchSpec) -> dict[str, Any]:
-    """Return a network with its training milliseconds an image, which are measured."""
-    return {"spec": spec_to_dict(spec), "ms": 1000 / training_speed(spec)}
-
-
-def slowness_of(timed: Sequence[Mapping[str, Any]], more: Sequence[Mapping[str, Any]] = ()) -> Predictor:
-    """Return what predicts how long a network trains on an image, relative to the median of the `timed` ones.
-
-    Networks that were timed later, `more`, are known as well.
-    """
+def slowness_of(timed: Sequence[Mapping[str, Any]]) -> Predictor:
+    """Return what predicts how long a network trains on an image, relative to the median of the `timed` ones."""
     if not timed:
         return lambda spec: 1.0
-    known = {spec_from_dict(row["spec"]): row["ms"] for row in (*timed, *more)}
-    predict, usual = fit_latency(list(known), list(known.values())).predict, median(row["ms"] for row in timed)
+    known = {spec_from_dict(row["spec"]): row["ms"] for row in timed}
+    predict, usual = fit_latency(list(known), list(known.values())).predict, median(known.values())
 
     def slowness(spec: ArchSpec) -> float:
         found = (known[spec] if spec in known else predict(spec)) / usual

@@ -170,7 +170,7 @@ def _go(worker: Worker, started: float) -> Found:
         scaled=worker.scaled,
         measured=measured,
         searched_of=searched_of,
-        notes=[note for note in (_final_length(worker, epochs), spent) if note],
+        notes=[note for note in (_final_length(epochs), spent) if note],
     )
     job.say(facts.sentence)
     told = worker.study.in_turn([unit], lambda _: _fit(worker, list(measured), verdict.winner, facts))[unit]
@@ -180,13 +180,15 @@ def _go(worker: Worker, started: float) -> Found:
     return Found(folder=Path(told["folder"]), host=told["host"])
 
 
-def _final_length(worker: Worker, epochs: int) -> str:
+def _final_length(epochs: Sequence[int]) -> str:
     """Return how long the final's networks were trained, in words; nothing without a final."""
     if not epochs:
         return ""
-    equal = ", or as many as take equal time" if worker.plan.timed and not config_of(worker.job).strict_paper else ""
-    length = f"{epochs} epochs" if epochs > 1 else "one epoch"
-    return f"A training of the final had {length}{equal}; the winner's is that of the model"
+    least, most = epochs
+    length = (
+        f"{least} to {most} epochs, in equal time" if least < most else f"{most} epochs" if most > 1 else "one epoch"
+    )
+    return f"A training of the final had {length}; the winner's is that of the model"
 
 
 def algorithm_of(job: Job) -> str:

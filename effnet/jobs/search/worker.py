@@ -64,12 +64,6 @@ class Worker:
         wanted, train = images / self.slowness(spec), len(self.source.dataset.train)
         return {"images": min(train, round(wanted)), "epochs": max(epochs, round(epochs * wanted / train))}
 
-    def final_epochs(self, spec: ArchSpec) -> int:
-        """Return the epochs of a network's training in the final, for the time of the plan's of a usual one."""
-        plan = self.plan
-        slowness = 1.0 if config_of(self.job).strict_paper else self.slowness(spec)
-        return max(1, min(plan.most_epochs, round(plan.final_epochs / slowness)))
-
     def late(self, share: float) -> bool:
         """Return whether less than this share of the minutes is left."""
         return self.job.deadline.left() < share * self.job.deadline.seconds

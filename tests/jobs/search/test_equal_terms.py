@@ -11,11 +11,13 @@ import effnet
 from effnet.arch.codec import spec_to_dict
 from effnet.arch.cost import cost
 from effnet.errors import InputError
+from effnet.jobs.search import final
 from effnet.jobs.search.config import SearchConfig
-from effnet.jobs.search.plan import _final, _shares, slowness_of
+from effnet.jobs.search.plan import _finalists, _shares, slowness_of
 from effnet.jobs.search.widths import as_wide_as_allowed
 from effnet.jobs.search.worker import Worker
 from effnet.measurement.budget import Budget
+from effnet.nas.generations import Generations
 from effnet.nas.genomes import generator, sample
 from effnet.nas.macro import macro_space
 from effnet.nas.policy import Policy
@@ -106,33 +108,37 @@ def test_slowness_is_relative_to_the_usual_network_and_bounded():
     assert slowness(specs[0]) < slowness(specs[1]) < 1 < slowness(specs[3])
     assert slowness(effnet.scale("b0", phi=8, resolution=32)) == 3.0
     assert slowness_of(())(specs[0]) == 1.0
-    other = effnet.scale("v2_b0", phi=-4, resolution=32)
-    more = [{"spec": spec_to_dict(other), "ms": 2.5 * timed[2]["ms"]}]
-    assert slowness_of(timed, more)(other) == pytest.approx(2.5), "one that was timed later is known, too"
-    assert slowness_of(timed, more)(specs[2]) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("epochs", "networks", "seeds", "each"),
-    [
-        (110, 2, 1, 55),
-        (160, 3, 1, 53),
-        (210, 4, 1, 52),
-        (700, 4, 1, 175),
-        (1000, 4, 1, 200),
-        (1700, 4, 2, 200),
-        (9999, 4, 2, 200),
-    ],
-)
-def test_a_final_has_more_networks_then_longer_trainings_then_more_seeds(epochs, networks, seeds, each):
-    found = _final(Policy(), epochs, most=200, worth=0.25, minutes=60)
-    assert (found.networks, found.seeds, found.epochs) == (networks, seeds, each)
+@pytest.mark.parametrize(("epochs", "networks"), [(110, 2), (160, 3), (210, 4), (9999, 4)])
+def test_a_final_has_as_many_networks_as_can_be_trained_to_their_end(epochs, networks):
+    assert _finalists(Policy(), epochs, most=200, minutes=60) == networks
 
 
 def test_a_final_without_time_for_two_networks_names_the_minutes():
     with pytest.raises(InputError, match="for 50 epochs each, about 100 minutes here; got 80"):
-        _final(Policy(), 80, most=200, worth=0.25, minutes=80)
-    assert _final(Policy(), 80, most=200, worth=0.0, minutes=80).networks == 4, "as requested"
+        _finalists(Policy(), 80, most=200, minutes=80)
+
+
+@pytest.mark.parametrize(
+    ("left", "epochs", "seeds"),
+    [(400, [10, 20], 1), (1200, [30, 60], 1), (4000, [60, 60], 2), (10**6, [60, 60], 2), (1, [1, 1], 1)],
+)
+def test_trainings_of_the_final_take_equal_time_up_to_all_worthwhile_epochs(monkeypatch, left, epochs, seeds):
+    """An epoch of the first takes 18 s, one of the other 9."""
+    monkeypatch.setattr(final, "_epoch_seconds", lambda worker, genome: {(0,): 18.0, (1,): 9.0}[genome])
+    found = dataclasses.replace(
+        worker(),
+        plan=SimpleNamespace(most_epochs=60, proving=0.1),
+        job=SimpleNamespace(
+            deadline=SimpleNamespace(left=lambda: left + 100, seconds=1000),
+            config=SearchConfig("unread"),
+            procedure=SimpleNamespace(search=Policy()),
+        ),
+        study=SimpleNamespace(in_turn=lambda units, do: {unit: do(unit) for unit in units}),
+        extent=Generations(key="", total=10, size=5),
+    )
+    assert final._settled(found, [(0,), (1,)]) == (dict(zip([(0,), (1,)], epochs, strict=True)), seeds)
 
 
 def test_what_the_final_does_not_need_is_for_searching():
@@ -141,9 +147,3 @@ def test_what_the_final_does_not_need_is_for_searching():
     searching, deciding = _shares(policy, 0.1)
     assert deciding == 0.1
     assert searching + deciding == pytest.approx(policy.searching + policy.deciding)
-
-
-def test_epochs_of_the_final_take_equal_time_up_to_all_that_are_worthwhile():
-    found = dataclasses.replace(worker(), plan=SimpleNamespace(final_epochs=40, most_epochs=60))
-    fast, usual, slow = (dataclasses.replace(effnet.get_spec("b0"), resolution=side) for side in (16, 32, 64))
-    assert [found.final_epochs(spec) for spec in (fast, usual, slow)] == [60, 40, 20]
