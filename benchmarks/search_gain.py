@@ -6,7 +6,7 @@ and recipe; both deploy and verify a file, whose test accuracy counts. The figur
 in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images.
 Else it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same
 command continues. `--seeds 1` does the runs of one seed, for processes beside each other that share the folder, and
-`--budgets 1 --minutes 130` those of one budget. The record holds every answer.
+`--budgets 1 --minutes 80` those of one budget. The record holds every answer.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=3, help="number of seeds")
     parser.add_argument("--seeds", type=int, nargs="+", help="do the runs of these seeds only, and compare nothing")
     parser.add_argument("--budgets", type=float, nargs="+", default=(0.5, 1.0), help="latencies in ms, tight one first")
-    parser.add_argument("--minutes", type=float, nargs="+", default=(70.0, 130.0), help="minutes of each budget's runs")
+    parser.add_argument("--minutes", type=float, nargs="+", default=(60.0, 80.0), help="minutes of each budget's runs")
     parser.add_argument("--cache", type=Path, help="folder that keeps finished runs")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

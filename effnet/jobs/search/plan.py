@@ -82,9 +82,8 @@ def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) 
     most = int(min(most_epochs(train), config.epochs or math.inf, policy.final_epochs or math.inf))
     usual = spec_from_dict(sorted(timed, key=lambda row: row["ms"])[len(timed) // 2]["spec"])
     # Epochs of a usual network that there is time for in all the minutes.
-    epochs = (
-        FILLED * 60 * minutes / measured_epoch(usual, attempt_of(job, source, precision, usual, most), source.dataset)
-    )
+    attempt = attempt_of(job, source, precision, usual, most)
+    epochs = FILLED * 60 * minutes / measured_epoch(usual, attempt, source.dataset)
     searching, deciding = _shares(policy, (policy.finalists + 1) * policy.seeds * most / max(epochs, 1.0))
     views = searching * epochs * train / ROUNDS
     number, images = _extent(views, train, policy, trainings=config.trainings, images=config.images, minutes=minutes)
