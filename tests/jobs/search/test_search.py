@@ -196,6 +196,24 @@ def test_more_epochs_than_those_of_the_final_are_trained_anew(tmp_path):
     assert len(found.report.training.epochs) == 2
 
 
+def test_an_interrupted_final_goes_on_where_it_was(tmp_path):
+    options = OPTIONS | {"epochs": 3, "trainings": 1, "out": tmp_path / "out"}
+    procedure = dataclasses.replace(device(final_epochs=3, seeds=1), checkpoint_seconds=0.0)
+    heard = []
+
+    def listener(event):
+        if isinstance(event, EpochEnd):
+            heard.append(event.epoch)
+            if heard == [1, 2]:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        effnet.search(images(), procedure=procedure, listener=listener, **options)
+    found = effnet.search(images(), procedure=procedure, listener=listener, resume=True, **options)
+    assert heard[2] == 3
+    assert [epoch.epoch for epoch in found.report.training.epochs] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("host", "epochs", "answer"), [("here", None, (7, True)), ("elsewhere", None, (7, False)),
                                                         ("here", 9, (0, False))])  # fmt: skip
 def test_a_training_of_the_final_is_taken_where_it_is(tmp_path, monkeypatch, host, epochs, answer):
