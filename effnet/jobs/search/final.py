@@ -24,6 +24,7 @@ from effnet.nas.finals import Finalist, ranked
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome
 from effnet.nas.study import Unit, seed_of
+from effnet.nas.trials import scratch_folder
 from effnet.planner.events import Counted
 from effnet.system.text import percent
 from effnet.tasks.registry import find_task
@@ -117,10 +118,9 @@ def take_training(worker: Worker, genomes: Sequence[Genome], winner: Genome) -> 
         return 0, False
     folder, attempt = Path(row["folder"]), worker.job.out / RUN / "attempt-1"
     if not attempt.exists() and folder.is_dir() and row["host"] == socket.gethostname():
-        beside = attempt.with_name(f"{attempt.name}.tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(folder, beside)
-        beside.replace(attempt)
+        with scratch_folder(attempt.parent) as beside:
+            shutil.copytree(folder, beside)
+            beside.replace(attempt)
     return row["epochs"], attempt.exists()
 
 

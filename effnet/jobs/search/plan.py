@@ -108,13 +108,13 @@ def make_plan(job: Job, source: Source, measure: Callable[[Candidate], Timing]) 
 
 
 def attempt_of(job: Job, source: Source, precision: Precision, spec: ArchSpec, epochs: int) -> Attempt:
-    """Return the attempt by which fit trains a network for so many epochs."""
+    """Return the attempt by which fit trains a network for a number of epochs."""
     candidate = in_precision(only_candidate(spec), precision)
     return attempt_at(job, source.dataset, source.report, 0, candidate, epochs=epochs)
 
 
 def _finalists(policy: Policy, epochs: float, *, most: int, minutes: float) -> int:
-    """Return how many networks a final has that has time for so many epochs: each needs a share of the `most`.
+    """Return how many networks a final has that has time for these epochs: each needs a share of the `most`.
 
     Raises InputError if there is no time for two.
     """
