@@ -81,7 +81,7 @@ def is_behind(value: float, history: Sequence[Trained], *, rung: int) -> bool:
 
     Asynchronous successive halving (Li et al. 2018, algorithm 2), against completed generations alone. The first rung
     keeps more: after it deep networks are often still at chance, and it said little of the end (rank correlations of
-    0.1 to 0.96 in seven searches, 0.76 to 0.94 at the second; benchmarks/search_gain.py).
+    0.1 to 0.96 in seven searches of benchmarks/search_gain.py, 0.76 to 0.94 at the second; by hand, no record).
     """
     keep = _KEPT[min(rung, len(_KEPT) - 1)]
     known = sorted((each.rungs[rung] for each in history if len(each.rungs) > rung), reverse=True)

@@ -185,9 +185,9 @@ def _final_length(epochs: Sequence[int]) -> str:
     if not epochs:
         return ""
     least, most = epochs
-    length = (
-        f"{least} to {most} epochs, in equal time" if least < most else f"{most} epochs" if most > 1 else "one epoch"
-    )
+    length = f"{most} epochs" if most > 1 else "one epoch"
+    if least < most:
+        length = f"{least} to {most} epochs, in equal time"
     return f"A training of the final had {length}; the winner's is that of the model"
 
 
