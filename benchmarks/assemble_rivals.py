@@ -26,7 +26,7 @@ from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.measurement.profile.table import LinearModel, fit_latency
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.nas.assemble.alternatives import alternatives, assembled_spec
 from effnet.nas.assemble.assemble import at_resolution
 from effnet.nas.assemble.calibration import calibration
@@ -42,7 +42,7 @@ from effnet.training.input.batches import eval_batches
 from effnet.training.loop import train
 from effnet.training.losses import Batch, cross_entropy
 from effnet.training.recipe.schema import Recipe, Train
-from effnet.training.state import network_for
+from effnet.training.state.state import network_for
 from effnet.training.transfer.head import train_head
 from effnet.weights.morph import transfer
 from effnet.weights.pretrained import adapted, load_pretrained

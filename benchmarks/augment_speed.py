@@ -23,7 +23,7 @@ from effnet.nn.network import build
 from effnet.training.device import fast_arithmetic
 from effnet.training.input.prepare import prepare
 from effnet.training.losses import cross_entropy
-from effnet.training.optim import make_optimizer
+from effnet.training.optim.optimisers import make_optimizer
 from effnet.training.recipe.schema import Augment, Recipe
 
 GOAL, BATCH, RESOLUTION, STEPS, THREADS = 0.5, 16, 128, 3, 2

@@ -21,8 +21,8 @@ from benchmarks.cifar import unpack
 from benchmarks.harness import ROOT, finish, options, shared
 from effnet.data.datasets import read_dataset
 from effnet.measurement.in_image import outside_ms
-from effnet.measurement.stopwatch import FINISHED, Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.stopwatch import FINISHED, Stopwatch
+from effnet.measurement.speed.timing import Timing
 from effnet.runtimes.predictor import load
 
 EPOCHS = 1

@@ -25,7 +25,7 @@ import effnet
 from benchmarks.harness import finish, shared
 from benchmarks.peers import import_timm
 from effnet.data.datasets import read_dataset
-from effnet.measurement.pace import calm_pace_ms, pace_ms
+from effnet.measurement.speed.pace import calm_pace_ms, pace_ms
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import open_engine
 from effnet.weights.convert import convert

@@ -16,8 +16,8 @@ import numpy as np
 import effnet
 from benchmarks.harness import cached, finish, shared
 from effnet.data.datasets import Split, loaded_image, read_dataset
-from effnet.data.eval_view import eval_decoding
 from effnet.data.preprocess import resize_and_crop
+from effnet.data.view.evaluation import eval_decoding
 from effnet.measurement.evaluate import evaluate
 from effnet.runtimes.predictor import Predictor
 from effnet.tasks.task import parted

@@ -29,9 +29,9 @@ from effnet.data.annotated.objects import BOTTOM, CLASS, LEFT, NORMAL, STATE, pr
 from effnet.data.annotated.record import Annotated
 from effnet.data.datasets import Dataset, Split, loaded_image, read_dataset
 from effnet.data.images.decode import Decoding
-from effnet.data.letterbox import fit_image
 from effnet.data.preprocess import Preprocess
-from effnet.data.resample import resample
+from effnet.data.view.letterbox import fit_image
+from effnet.data.view.resample import resample
 from effnet.errors import ImageError
 from effnet.measurement.detection.figures import figures
 from effnet.measurement.detection.matching import match

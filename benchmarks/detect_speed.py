@@ -24,7 +24,7 @@ from benchmarks.harness import finish, options
 from effnet.arch.catalog import get_spec
 from effnet.arch.decoders.usual import with_detector
 from effnet.measurement.in_image import seconds_of
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.runtimes.registry import find_format
 from effnet.runtimes.untrained import write_graph
 from effnet.tasks.boxes.candidates import detect

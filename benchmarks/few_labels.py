@@ -22,7 +22,7 @@ import effnet
 from benchmarks.harness import cached, finish, shared
 from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import read_dataset
-from effnet.jobs.fit.finetune import ENOUGH_A_CLASS
+from effnet.jobs.fit.transfer.finetune import ENOUGH_A_CLASS
 from effnet.measurement.answers import right_answers
 
 GOAL = 0.0

@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 from benchmarks.harness import finish
 from effnet.arch.spec import ArchSpec
 from effnet.jobs.profile import PLAN, profile
-from effnet.measurement.pace import DISTURBED, calm_pace_ms
 from effnet.measurement.profile.networks import random_network
 from effnet.measurement.profile.profile import DeviceProfile, read_profile
 from effnet.measurement.profile.table import predict
-from effnet.measurement.timing import time_model
+from effnet.measurement.speed.pace import DISTURBED, calm_pace_ms
+from effnet.measurement.speed.timing import time_model
 from effnet.runtimes.untrained import write_graph
 
 GOAL, MEMORY_GOAL, SEED, NETWORKS = 8.0, 10.0, 20_260_722, 30

@@ -13,7 +13,7 @@ import effnet
 from benchmarks.harness import finish
 from effnet.errors import BudgetError
 from effnet.report.model import Report, load_report
-from effnet.report.plots import save_candidates
+from effnet.report.plots.fit import save_candidates
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ from effnet.data.preprocess import Preprocess
 from effnet.nn.network import build
 from effnet.system.machine import peak_mb
 from effnet.training.device import fast_arithmetic
-from effnet.training.ema import move_average_
 from effnet.training.losses import cross_entropy
 from effnet.training.memory.predict import training_memory
+from effnet.training.optim.ema import move_average_
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
-from effnet.training.state import make_state
+from effnet.training.state.state import make_state
 from effnet.training.step import Stepper
 
 GOAL, STEPS = 0.1, 3

@@ -16,8 +16,8 @@ from benchmarks.deploy_speed import cases
 from benchmarks.harness import finish, shared
 from effnet.bundle.names import ONNX
 from effnet.cli.console import TerminalListener
-from effnet.jobs.prune import prune
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.jobs.prune.api import prune
+from effnet.measurement.speed.stopwatch import Stopwatch
 
 GOAL, MOST_POINTS = 0.65, 1.0
 _STEPS, _EPOCHS = 2, 24

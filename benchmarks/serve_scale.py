@@ -93,7 +93,7 @@ def row(sent: list[Sent], service: Service, replicas: int, rate: float, count: i
 def serve_sleeping() -> None:
     """Run `effnet serve` with engines that sleep; loading and proving are real."""
     from effnet.__main__ import main as run
-    from effnet.serving import work
+    from effnet.serving.batches import work
 
     compute = work.Runner._compute
 

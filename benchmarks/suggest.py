@@ -15,7 +15,7 @@ import effnet
 from benchmarks.cifar import unpack
 from benchmarks.harness import finish, options, shared
 from effnet.data.datasets import Split
-from effnet.data.folder import list_images
+from effnet.data.sources.folder import list_images
 from effnet.jobs.audit.backbone import backbone
 from effnet.training.transfer.features import Features, extract
 from effnet.training.transfer.head import PENALTIES, train_head

@@ -59,7 +59,7 @@ def make_steps(name: str, peer: str, device: torch.device, *, size: int, side: i
     from benchmarks.peers import import_timm
     from effnet.nn.network import build
     from effnet.training.recipe.schema import Recipe
-    from effnet.training.state import make_state
+    from effnet.training.state.state import make_state
 
     images, labels = (tensor.to(device) for tensor in batch(size, side))
     images = images.to(memory_format=torch.channels_last)

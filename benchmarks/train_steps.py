@@ -48,7 +48,7 @@ def effnet_step(images: Tensor, labels: Tensor, *, fused: bool = True, recompute
     from effnet.arch.catalog import get_spec
     from effnet.nn.network import build, fuse_
     from effnet.training.losses import Batch, cross_entropy
-    from effnet.training.optim import make_optimizer
+    from effnet.training.optim.optimisers import make_optimizer
     from effnet.training.recipe.file import with_values
     from effnet.training.recipe.schema import Recipe
 

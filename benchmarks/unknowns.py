@@ -25,10 +25,10 @@ from benchmarks.harness import finish, options, shared
 from benchmarks.unknowns_file import worst_difference
 from effnet.data.datasets import read_dataset
 from effnet.jobs.audit.api import images_of
-from effnet.measurement.calibration import fit_temperature
+from effnet.measurement.classification.calibration import fit_temperature
+from effnet.measurement.classification.unknown import area_under_roc
 from effnet.measurement.known.choice import GAIN, choose_method
 from effnet.measurement.known.scores import fit_score, log_odds, score_values
-from effnet.measurement.unknown import area_under_roc
 from effnet.tasks.known import TITLES, Method
 from effnet.training.transfer.head import train_head
 from effnet.training.transfer.leave_one_out import LeftOut, leave_one_out

@@ -27,7 +27,7 @@ from benchmarks.harness import cached, finish, shared
 from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.measurement.answers import predict_split, right_answers
-from effnet.measurement.calibration import negative_log_likelihood
+from effnet.measurement.classification.calibration import negative_log_likelihood
 
 GOAL, HUNDRED, MOST_LOST = 2.0, 1.0, 0.5
 SETTINGS = ("cifar:20", "cifar:100", "fashion:20", "fashion:100", "cifar:5", "fashion:5", "cifar:20:strangers")

@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from effnet.jobs.audit.record import Audit
     from effnet.jobs.audit.suggest import Suggestions, suggest
     from effnet.jobs.bench import Bench, bench
-    from effnet.jobs.explain import explain
-    from effnet.jobs.export import export
+    from effnet.jobs.explain.api import explain
+    from effnet.jobs.export.api import export
     from effnet.jobs.find.api import Found, find
     from effnet.jobs.fit.api import FitResult, fit, train
     from effnet.jobs.hub import from_pretrained, push_to_hub
     from effnet.jobs.import_checkpoint import Imported, import_checkpoint
     from effnet.jobs.pretrain.job import PretrainResult, pretrain
     from effnet.jobs.profile import profile
-    from effnet.jobs.prune import PruneResult, prune
+    from effnet.jobs.prune.api import PruneResult, prune
     from effnet.jobs.pull import pull
-    from effnet.jobs.quantize import QuantizeResult, quantize
+    from effnet.jobs.quantize.api import QuantizeResult, quantize
     from effnet.jobs.robustness.evaluate import evaluate
     from effnet.jobs.robustness.monitor import monitor
     from effnet.jobs.runs import Comparison, compare, runs
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from effnet.jobs.search.api import SearchResult, search
     from effnet.jobs.zeroshot import ZeroshotResult, zeroshot
     from effnet.measurement.profile.profile import DeviceProfile
-    from effnet.measurement.timing import time_model
+    from effnet.measurement.speed.timing import time_model
     from effnet.nn.network import build
-    from effnet.report.runs import Run
+    from effnet.report.runs.read import Run
     from effnet.runtimes.predictor import Predictor, load
     from effnet.training.input.transforms import transforms
     from effnet.training.recipe.schema import Recipe
@@ -95,12 +95,12 @@ _LAZY = {
     "Found": ("effnet.jobs.find.api", "Found"),
     "find": ("effnet.jobs.find.api", "find"),
     "profile": ("effnet.jobs.profile", "profile"),
-    "time_model": ("effnet.measurement.timing", "time_model"),
+    "time_model": ("effnet.measurement.speed.timing", "time_model"),
     "Comparison": ("effnet.jobs.runs", "Comparison"),
     "compare": ("effnet.jobs.runs", "compare"),
-    "explain": ("effnet.jobs.explain", "explain"),
+    "explain": ("effnet.jobs.explain.api", "explain"),
     "monitor": ("effnet.jobs.robustness.monitor", "monitor"),
-    "Run": ("effnet.report.runs", "Run"),
+    "Run": ("effnet.report.runs.read", "Run"),
     "runs": ("effnet.jobs.runs", "runs"),
     "Recipe": ("effnet.training.recipe.schema", "Recipe"),
     # workshop
@@ -115,18 +115,18 @@ _LAZY = {
     "fit": ("effnet.jobs.fit.api", "fit"),
     "train": ("effnet.jobs.fit.api", "train"),
     "build": ("effnet.nn.network", "build"),
-    "export": ("effnet.jobs.export", "export"),
+    "export": ("effnet.jobs.export.api", "export"),
     "from_pretrained": ("effnet.jobs.hub", "from_pretrained"),
     "push_to_hub": ("effnet.jobs.hub", "push_to_hub"),
     "Imported": ("effnet.jobs.import_checkpoint", "Imported"),
     "import_checkpoint": ("effnet.jobs.import_checkpoint", "import_checkpoint"),
     "PretrainResult": ("effnet.jobs.pretrain.job", "PretrainResult"),
     "pretrain": ("effnet.jobs.pretrain.job", "pretrain"),
-    "PruneResult": ("effnet.jobs.prune", "PruneResult"),
-    "prune": ("effnet.jobs.prune", "prune"),
+    "PruneResult": ("effnet.jobs.prune.api", "PruneResult"),
+    "prune": ("effnet.jobs.prune.api", "prune"),
     "pull": ("effnet.jobs.pull", "pull"),
-    "QuantizeResult": ("effnet.jobs.quantize", "QuantizeResult"),
-    "quantize": ("effnet.jobs.quantize", "quantize"),
+    "QuantizeResult": ("effnet.jobs.quantize.api", "QuantizeResult"),
+    "quantize": ("effnet.jobs.quantize.api", "quantize"),
     "save": ("effnet.jobs.save", "save"),
     "SearchResult": ("effnet.jobs.search.api", "SearchResult"),
     "search": ("effnet.jobs.search.api", "search"),

@@ -9,7 +9,7 @@ import argparse
 import numpy as np
 
 from effnet import load
-from effnet.data.folder import list_images
+from effnet.data.sources.folder import list_images
 from effnet.errors import ImageError
 
 

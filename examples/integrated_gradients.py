@@ -14,9 +14,9 @@ from captum.attr import IntegratedGradients
 from PIL import Image
 
 import effnet
-from effnet.data.eval_view import prepare_image
 from effnet.data.preprocess import normalize
-from effnet.report.overlay import overlay
+from effnet.data.view.evaluation import prepare_image
+from effnet.report.explanation.overlay import overlay
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import effnet
-from effnet.data.folder import list_images
+from effnet.data.sources.folder import list_images
 from effnet.errors import ImageError
 
 BATCH = 16

@@ -14,7 +14,7 @@ from ray import serve
 from starlette.requests import Request
 
 import effnet
-from effnet.serving.prove import prove
+from effnet.serving.versions.prove import prove
 
 
 @serve.deployment(

@@ -75,10 +75,10 @@ def test_serve_client(run_example, tmp_path):
 
     import uvicorn
 
-    from effnet.serving.app import make_app
+    from effnet.serving.http.app import make_app
+    from effnet.serving.http.state import State
     from effnet.serving.settings import Settings
-    from effnet.serving.state import State
-    from effnet.serving.version import read_sources
+    from effnet.serving.versions.version import read_sources
 
     (tmp_path / "model").mkdir()
     make_bundle(tmp_path / "model")

@@ -17,8 +17,8 @@ from dense_bundles import write_detector
 from PIL import Image
 
 import effnet
-from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Preprocess
+from effnet.data.view.letterbox import letterbox
 from effnet.tasks.boxes.candidates import detect
 from effnet.tasks.boxes.points import decode_points, points
 

@@ -210,8 +210,10 @@ OPTIONS = {
         ".pretrain.config",
         ".search",
         ".search.config",
-        ".prune_config",
-        ".quantize_config",
+        ".prune",
+        ".prune.config",
+        ".quantize",
+        ".quantize.config",
     )
 }
 

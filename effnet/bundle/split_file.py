@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from effnet.data.sources import Group, Listing
+from effnet.data.sources.source import Group, Listing
 from effnet.errors import BundleError
 from effnet.system.files import read_json, written_whole
 

@@ -15,29 +15,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 import typer.core
 
-from effnet.cli import (
-    align,
-    bench,
-    embed,
-    evaluate,
-    explain,
-    export,
-    find,
-    monitor,
-    predict,
-    pretrain,
-    profile,
-    prune,
-    quantize,
-    recipes,
-    serve,
-    suggest,
-    training,
-    watch,
-    zeroshot,
-)
+from effnet.cli import align, monitor, pretrain, recipes, serve, suggest, training, watch, zeroshot
+from effnet.cli.answer import embed, explain, find, predict
 from effnet.cli.console import fail, print_text
 from effnet.cli.data import inspect, shard
+from effnet.cli.deploy import bench, evaluate, export, profile, prune, quantize
 from effnet.cli.ending import Interrupted, run_to_end
 from effnet.cli.models import convert, cost, import_checkpoint, pull, scale, show
 from effnet.cli.models.list import list_models

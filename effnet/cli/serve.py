@@ -19,7 +19,7 @@ def serve(values: dict[str, Any]) -> None:
     """Serve bundles over HTTP: images in, answers out, with readiness, metrics and limits. It ends at SIGTERM."""
     models = values.pop("models")
     settings = ServeOptions(**{name: value for name, value in values.items() if name != "procedure"})
-    from effnet.serving.version import read_sources
+    from effnet.serving.versions.version import read_sources
 
     sources = read_sources(models)
     if settings.manifests != "off":

@@ -70,7 +70,7 @@ def _print_result(result) -> None:
 
 def _print_test(report) -> None:
     """Print the result of a classifier on the test images, with the warnings."""
-    from effnet.measurement.classification_text import balanced_lines
+    from effnet.measurement.classification.text import balanced_lines
 
     test = report.test
     low, high = test.confidence

@@ -13,7 +13,7 @@ from effnet.arch.codec import spec_to_dict
 from effnet.bundle.config import write_text
 from effnet.compression.subject import Subject
 from effnet.data.datasets import Split
-from effnet.data.sources import source_name
+from effnet.data.sources.source import source_name
 from effnet.system.files import read_json
 
 _RECORD = "done.json"

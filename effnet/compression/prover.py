@@ -19,9 +19,9 @@ from effnet.compression.tools import Tools, copy_export, size_mb
 from effnet.data.datasets import Dataset, Split
 from effnet.errors import EffnetError, MissingExtraError
 from effnet.measurement.acceptance import FigureDrop
+from effnet.measurement.classification.recall import by_class
 from effnet.measurement.paired import paired, share_right
-from effnet.measurement.recall import by_class
-from effnet.measurement.stopwatch import Compared
+from effnet.measurement.speed.stopwatch import Compared
 from effnet.progress import Listener, Noted
 from effnet.runtimes.registry import by_precision, find_format, find_runtime
 from effnet.runtimes.write import Quantization

@@ -17,7 +17,7 @@ from effnet.data.datasets import Split
 from effnet.measurement.answers import right_answers
 from effnet.measurement.evaluate import evaluate
 from effnet.measurement.in_image import outside_ms
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.runtimes.onnxruntime.int8_graph import WEIGHT_LEVELS, levels_here
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import find_format, find_runtime

@@ -9,7 +9,7 @@ from effnet.data.labels import LabelKind
 from effnet.errors import DataError
 
 if TYPE_CHECKING:
-    from effnet.data.sources import Part
+    from effnet.data.sources.source import Part
 
 
 def _texts(labels: Sequence[Sequence[Any]], names: Sequence[str] | None) -> tuple[tuple[str, ...], list[list[str]]]:

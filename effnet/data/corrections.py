@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from effnet.data.labels import class_name
-from effnet.data.sources import Listing, Part, Source, encoded, source_name
+from effnet.data.sources.source import Listing, Part, Source, encoded, source_name
 from effnet.errors import DataError, ImageError, nearest, shown
 from effnet.system.files import open_regular, parse_json, read_bytes
 from effnet.system.text import printable

@@ -14,18 +14,18 @@ from effnet.data.clips.record import Clip
 from effnet.data.corrections import corrected
 from effnet.data.groups import with_groups
 from effnet.data.images.decode import Decoding, decoded_image, fit_channels
-from effnet.data.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
 from effnet.data.inspection.channels import choose_channels
 from effnet.data.items import Items
 from effnet.data.labels import CLASSES, LabelKind
-from effnet.data.listing import check_no_outputs, list_path
 from effnet.data.manifests.columns import read_words
 from effnet.data.order import Blocks
 from effnet.data.several.outputs import SEVERAL, OutputSpec, fitted_specs, outputs_of
 from effnet.data.sound.record import Sound
-from effnet.data.sources import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
+from effnet.data.sources.in_memory import Arrays, Labels, MapStyle, list_arrays, list_items
+from effnet.data.sources.listing import check_no_outputs, list_path
+from effnet.data.sources.source import Group, Listing, Part, Skipped, Source, encoded, refuse_if_strict, source_name
 from effnet.data.split import arrange
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import DataError, InputError
 from effnet.system.bounds import MAX_CHANNELS, MAX_SEED, check_whole
 

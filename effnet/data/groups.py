@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from effnet.data.images.dicom import DICOM_SUFFIXES, patient_of
-from effnet.data.sources import Group, Listing, Part, source_name
+from effnet.data.sources.source import Group, Listing, Part, source_name
 from effnet.errors import DataError, MissingExtraError
 from effnet.system.files import open_regular
 from effnet.system.text import printable

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from effnet.data.sources import Source, encoded
+from effnet.data.sources.source import Source, encoded
 
 
 class ReadsFiles(ABC):

@@ -12,7 +12,7 @@ from effnet.errors import DataError
 from effnet.system.text import brief, printable
 
 if TYPE_CHECKING:
-    from effnet.data.sources import Part
+    from effnet.data.sources.source import Part
 
 Names = tuple[str, ...]
 

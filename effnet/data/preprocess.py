@@ -10,11 +10,11 @@ from PIL import Image
 
 from effnet.data.clips.record import Clip
 from effnet.data.images.loaded import Loaded
-from effnet.data.letterbox import letterbox
-from effnet.data.resample import RESAMPLING, Box, Interpolation, from_images, resample, to_images
 from effnet.data.sound.record import Sound
 from effnet.data.sound.spectrogram import middle_window
-from effnet.data.value_range import ValueRange
+from effnet.data.view.letterbox import letterbox
+from effnet.data.view.resample import RESAMPLING, Box, Interpolation, from_images, resample, to_images
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import DataError, nearest, shown
 
 Mode = Literal["center", "squash", "pad", "corner"]

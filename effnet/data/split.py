@@ -10,7 +10,7 @@ import numpy as np
 from effnet.data.groups import numbers_within
 from effnet.data.labels import CLASSES
 from effnet.data.several.iterative_split import iterative_split
-from effnet.data.sources import Group, Part
+from effnet.data.sources.source import Group, Part
 from effnet.errors import DataError
 
 Strata = Callable[[Sequence[str]], Sequence[str] | Sequence[tuple[str, ...]]]

@@ -17,8 +17,8 @@ from effnet.measurement.answers import predict_split
 from effnet.measurement.evaluate import evaluate
 from effnet.measurement.in_image import outside_ms
 from effnet.measurement.paired import paired, share_right
-from effnet.measurement.stopwatch import Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.stopwatch import Stopwatch
+from effnet.measurement.speed.timing import Timing
 from effnet.runtimes.digests import check_digests
 from effnet.runtimes.installed import missing
 from effnet.runtimes.ledger import read_ledger

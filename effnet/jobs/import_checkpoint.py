@@ -13,7 +13,7 @@ from effnet.bundle.config_fields import Origin
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError, WeightsError
 from effnet.jobs.new_bundle import new_bundle, write_bundle
-from effnet.report.card_published import imported_card, published_card
+from effnet.report.cards.published import imported_card, published_card
 from effnet.system.lock import SCRATCH
 from effnet.system.text import printable
 from effnet.tasks.registry import task_for

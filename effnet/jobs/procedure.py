@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from effnet.measurement.stopwatch import Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.stopwatch import Stopwatch
+from effnet.measurement.speed.timing import Timing
 from effnet.nas.policy import USUAL as POLICY
 from effnet.nas.policy import Policy
 from effnet.planner.oracle import measure_random
 from effnet.planner.plan import MAX_FALLBACKS
 from effnet.planner.space import SPACE, SearchSpace
-from effnet.training.position import CHECKPOINT_SECONDS
+from effnet.training.state.position import CHECKPOINT_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

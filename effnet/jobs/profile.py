@@ -28,7 +28,7 @@ from effnet.measurement.profile.profile import (
 )
 from effnet.measurement.profile.table import fit_latency, fit_memory, left_out_error
 from effnet.measurement.profile.visits import Opened, Visits, reference_spec, visit_all
-from effnet.measurement.timing import time_model
+from effnet.measurement.speed.timing import time_model
 from effnet.runtimes.installed import runtime_version
 from effnet.runtimes.registry import DEFAULT, RUNTIMES
 from effnet.runtimes.untrained import precisions_of, write_graph

@@ -10,7 +10,7 @@ from effnet.bundle.config import ModelConfig
 from effnet.bundle.config_fields import Origin
 from effnet.errors import WeightsError
 from effnet.jobs.new_bundle import new_bundle, write_bundle
-from effnet.report.card_published import imported_card, published_card
+from effnet.report.cards.published import imported_card, published_card
 from effnet.system.lock import SCRATCH
 from effnet.weights.catalog import PublishedWeights, find
 from effnet.weights.download import Progress, fetch, is_published, verify_hash

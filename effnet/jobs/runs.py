@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.report.compare import difference, short_names, write_comparison
-from effnet.report.runs import Run, find_runs, read_run
+from effnet.report.runs.compare import difference, short_names, write_comparison
+from effnet.report.runs.read import Run, find_runs, read_run
 
 PathLike = str | os.PathLike[str]
 

@@ -14,7 +14,7 @@ from effnet.data.preprocess import Preprocess
 from effnet.errors import WeightsError
 from effnet.jobs.new_bundle import new_bundle, write_bundle
 from effnet.nn.network import Network
-from effnet.report.card_published import imported_card
+from effnet.report.cards.published import imported_card
 from effnet.system.machine import versions
 from effnet.training.input.transforms import transforms
 

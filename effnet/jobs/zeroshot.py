@@ -14,9 +14,9 @@ from effnet.data.labels import class_name
 from effnet.errors import InputError
 from effnet.jobs.new_bundle import new_bundle, write_bundle
 from effnet.measurement.answers import predict_split
-from effnet.measurement.calibration import fit_temperature
+from effnet.measurement.classification.calibration import fit_temperature
 from effnet.measurement.intervals import wilson
-from effnet.report.card_words import zeroshot_card
+from effnet.report.cards.words import zeroshot_card
 from effnet.runtimes.predictor import Predictor
 from effnet.system.files import read_json
 from effnet.system.machine import versions

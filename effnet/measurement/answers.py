@@ -7,7 +7,7 @@ import numpy as np
 
 from effnet.data.clips.frames import by_clip
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view_at
+from effnet.data.view.evaluation import eval_view_at
 from effnet.errors import DataError
 from effnet.runtimes.pipeline import run_images
 from effnet.runtimes.predictor import Predictor

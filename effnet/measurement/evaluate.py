@@ -111,7 +111,7 @@ def evaluate(
 ) -> Any:
     """Score the bundle's deployed file on labelled images; the result is that of its task.
 
-    For a classifier it is a ClassificationScore (effnet.measurement.classification), for several outputs a
+    For a classifier it is a ClassificationScore (effnet.measurement.classification.score), for several outputs a
     SeveralScore (effnet.measurement.several.score). `data` is a split, whose labels
     index the bundle's class names, or what `read_dataset` takes. Of the data that the bundle was fitted on, the test
     split is scored; of others, all images.

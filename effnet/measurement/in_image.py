@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from effnet.data.datasets import Split, loaded_image
-from effnet.data.eval_view import eval_decoding
 from effnet.data.preprocess import resize_and_crop
+from effnet.data.view.evaluation import eval_decoding
 from effnet.errors import DataError, ImageError
 from effnet.runtimes.predictor import Predictor
 from effnet.system.machine import usable_cores

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from effnet.measurement.classification.recall import by_class
 from effnet.measurement.intervals import Z
-from effnet.measurement.recall import by_class
 
 # The default limit on the accuracy drop of quantization, as a share of held-out images: 0.5 percentage points.
 MAX_DROP = 0.005

@@ -9,8 +9,8 @@ import numpy as np
 from effnet.bundle.config import ModelConfig
 from effnet.bundle.split_file import read_split
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view_at
 from effnet.data.preprocess import Preprocess
+from effnet.data.view.evaluation import eval_view_at
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measurement.answers import predict_split
 from effnet.measurement.paired import share_right

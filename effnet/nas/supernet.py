@@ -32,9 +32,9 @@ from effnet.training.input.batches import held_out
 from effnet.training.learning import learning_of
 from effnet.training.loop import train
 from effnet.training.losses import Batch, LossFn, labels_loss, make_terms
-from effnet.training.norms import precise_norms
+from effnet.training.optim.norms import precise_norms
 from effnet.training.recipe.schema import LossName, Recipe
-from effnet.training.state import network_for
+from effnet.training.state.state import network_for
 from effnet.weights.folding import Arrays
 
 # Random parts of a step, beside the largest and the smallest.

@@ -15,7 +15,7 @@ from typing import Any
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
 from effnet.measurement.budget import Budget
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 from effnet.nas.generations import Generations, is_behind, run_generations
 from effnet.nas.history import Propose, Trained
 from effnet.nas.space import Decision, Genome, Space

@@ -12,8 +12,8 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
 from effnet.data.annotated.sizes import SIDES
 from effnet.data.inspection.shapes import Shapes
-from effnet.data.letterbox import fit_sides
 from effnet.data.preprocess import Preprocess
+from effnet.data.view.letterbox import fit_sides
 from effnet.planner.pretrained import Offer
 from effnet.planner.search import TrainingNeed
 from effnet.planner.space import Candidate, in_precision, only_candidate

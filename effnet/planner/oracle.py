@@ -9,9 +9,9 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.measurement.budget import Budget
-from effnet.measurement.pace import BUSY
-from effnet.measurement.stopwatch import Series, Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.pace import BUSY
+from effnet.measurement.speed.stopwatch import Series, Stopwatch
+from effnet.measurement.speed.timing import Timing
 from effnet.planner.space import Candidate
 from effnet.planner.target import Target
 from effnet.planner.timetable import Pace

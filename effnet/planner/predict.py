@@ -6,7 +6,7 @@ import numpy as np
 
 from effnet.arch.layers import named_layers
 from effnet.bundle.formats import Precision
-from effnet.measurement.pace import DISTURBED
+from effnet.measurement.speed.pace import DISTURBED
 from effnet.planner.space import Candidate, weights_mb
 
 # The budgets that need a measurement: a file holds more than its weights.

@@ -10,7 +10,7 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BudgetError, BundleError, BusyError
 from effnet.measurement.budget import Budget
-from effnet.measurement.timing import Timing, busy_sentence
+from effnet.measurement.speed.timing import Timing, busy_sentence
 from effnet.planner.events import Listener, Measured
 from effnet.planner.oracle import NEAR_MISS
 from effnet.planner.predict import MEASURED, Predictions

@@ -8,9 +8,9 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset
-from effnet.data.eval_view import eval_image_at
 from effnet.data.order import epoch_order
 from effnet.data.preprocess import Preprocess
+from effnet.data.view.evaluation import eval_image_at
 from effnet.errors import ImageError
 from effnet.planner.search import TrainingNeed
 from effnet.planner.timetable import MOST_INT8, PRUNING_SHARE, Pace, clock_words

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from effnet.planner.timetable import USES
-from effnet.report import plot_front as front
-from effnet.report import plots
 from effnet.report import provenance as origin
 from effnet.report import text as wording
+from effnet.report.explanation.overlay import data_url
 from effnet.report.facts import CandidateRow
 from effnet.report.model import Report
-from effnet.report.overlay import data_url
-from effnet.report.plot_search import networks_svg, search_svg
-from effnet.report.plot_sensitivity import sensitivity_sentence, sensitivity_svg
+from effnet.report.plots import fit as plots
+from effnet.report.plots import front
+from effnet.report.plots.sensitivity import sensitivity_sentence, sensitivity_svg
 from effnet.report.render import render, replace_text
+from effnet.report.search.plots import networks_svg, search_svg
 from effnet.report.section import Section, section_of
 from effnet.tasks.registry import BUILT_IN, find_task
 
@@ -40,7 +40,7 @@ def write_report(
 
     `images` holds one uint8 [H, W, C] array for each of the test's mistakes, in the same order, or none: report.html
     shows them to everyone who opens it. `overlays` are the same images under maps, uint8 [H, W, 3], as far as there are
-    any (effnet.report.overlay). Unless `draws`, it has no plots.
+    any (effnet.report.explanation.overlay). Unless `draws`, it has no plots.
     Numbers that are not finite become null. Raises MissingExtraError without matplotlib or jinja2, before
     anything is written.
     """

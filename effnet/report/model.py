@@ -7,7 +7,7 @@ from typing import Any
 
 from effnet.errors import BundleError, EffnetError
 from effnet.measurement.budget import Budget
-from effnet.measurement.calibration import Calibration
+from effnet.measurement.classification.calibration import Calibration
 from effnet.measurement.evaluate import Score, scoring_of
 from effnet.measurement.known.choice import KnownChoice
 from effnet.report.facts import (
@@ -23,7 +23,7 @@ from effnet.report.facts import (
     TimeUse,
     TrainingFacts,
 )
-from effnet.report.searched import Searched
+from effnet.report.search.searched import Searched
 from effnet.system.files import read_json
 from effnet.system.options import Given
 from effnet.system.records import OPTIONAL, from_data, to_data

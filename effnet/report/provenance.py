@@ -2,7 +2,7 @@
 
 from effnet.arch.describe import pooled_in_words
 from effnet.measurement.budget import LABELS
-from effnet.report.card_published import UNKNOWN_LICENCE
+from effnet.report.cards.published import UNKNOWN_LICENCE
 from effnet.report.facts import HeadFacts, TrainingFacts, WeightsFacts
 from effnet.report.model import Report
 from effnet.report.text import ABSENT, duration, integer, percent, significant

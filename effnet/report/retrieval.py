@@ -1,6 +1,6 @@
 """Retrieval's part of a report: how often captions are found."""
 
-from effnet.report.card_words import retrieval_sentence
+from effnet.report.cards.words import retrieval_sentence
 from effnet.report.model import Report
 from effnet.report.section import Section
 from effnet.system.text import percent

@@ -19,8 +19,8 @@ from effnet.bundle.model_file import read_model, sha256
 from effnet.bundle.names import CONFIG
 from effnet.data.clips.reading import sampled_frames
 from effnet.data.clips.record import FRAMES, is_video
-from effnet.data.eval_view import IMAGES, ImageLike, prepare_image, whole_image
 from effnet.data.images.decode import fit_channels
+from effnet.data.view.evaluation import IMAGES, ImageLike, prepare_image, whole_image
 from effnet.errors import BundleError, InputError
 from effnet.runtimes.base import Engine
 from effnet.runtimes.digests import remedy
@@ -132,8 +132,8 @@ class Predictor:
 
         Takes a path, the bytes of a file, a Pillow image, or a decoded uint8 array [height, width, channels], for one
         channel also [height, width]; if the bundle has a value range, also an array of other integers or of floats. A
-        large JPEG file is decoded at a reduced size (effnet.data.eval_view), a Pillow image at its full size. Raises
-        ImageError if it cannot be decoded, InputError for anything else.
+        large JPEG file is decoded at a reduced size (effnet.data.view.evaluation), a Pillow image at its full size.
+        Raises ImageError if it cannot be decoded, InputError for anything else.
         """
         return prepare_image(image, self.config.preprocess, warn=self.warn_once)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from effnet.data.annotated.shapes import rle_of, text_of
 from effnet.runtimes.shown import shown_maps
-from effnet.serving.version import Version
-from effnet.serving.work import Times
+from effnet.serving.batches.work import Times
+from effnet.serving.versions.version import Version
 from effnet.tasks.classification import Prediction
 from effnet.tasks.embedding import EMBEDDING
 from effnet.tasks.writing.images import mask_image

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from effnet.data.eval_view import eval_decoding
 from effnet.data.images.decode import Warn, decoded_for_resizing, decoded_image
 from effnet.data.images.limits import BYTES_PER_PIXEL, PixelsError, Room
 from effnet.data.images.loaded import LARGE_PIXELS
 from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.view.evaluation import eval_decoding
 from effnet.errors import ImageError
-from effnet.serving.errors import HttpError
+from effnet.serving.http.errors import HttpError
 from effnet.system.heap import trim_heap
 from effnet.system.text import brief
 

@@ -6,9 +6,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from effnet.serving.batches.work import Seen
 from effnet.serving.drift import Drift
-from effnet.serving.version import Version
-from effnet.serving.work import Seen
+from effnet.serving.versions.version import Version
 from effnet.tasks.classification import Prediction
 
 # Source: OpenTelemetry, semantic conventions of HTTP metrics.

@@ -14,15 +14,15 @@ from typing import Any
 import uvicorn
 
 from effnet.errors import BundleError
-from effnet.serving.address import address_of, listen
-from effnet.serving.app import make_app
-from effnet.serving.connection import connection_class
+from effnet.serving.batches.threads import in_thread
+from effnet.serving.http.address import address_of, listen
+from effnet.serving.http.app import make_app
+from effnet.serving.http.connection import connection_class
+from effnet.serving.http.state import State
 from effnet.serving.page.page import Page
-from effnet.serving.reloading import Changes
 from effnet.serving.settings import Settings
-from effnet.serving.state import State
-from effnet.serving.threads import in_thread
-from effnet.serving.version import Source
+from effnet.serving.versions.reloading import Changes
+from effnet.serving.versions.version import Source
 from effnet.system.heap import set_aside, use_one_heap
 
 # Longer than the 60 s that balancers keep a connection: the side that sends requests must be the one that closes.

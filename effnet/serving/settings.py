@@ -89,7 +89,7 @@ class Settings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the address."""
-        from effnet.serving.address import is_local
+        from effnet.serving.http.address import is_local
 
         return is_local(self.host)
 

@@ -7,7 +7,7 @@ from effnet.errors import InputError
 from effnet.nn.network import Trunk
 from effnet.training.adversarial.auxiliary import num_attacked
 from effnet.training.learning import Learning, learning_of
-from effnet.training.norms import norms_of
+from effnet.training.optim.norms import norms_of
 from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from effnet.errors import EffnetError
-from effnet.training.checkpoint import state_tensors
 from effnet.training.learning import Validated
-from effnet.training.position import Position
 from effnet.training.recipe.schema import Recipe
-from effnet.training.state import State
+from effnet.training.state.checkpoint import state_tensors
+from effnet.training.state.position import Position
+from effnet.training.state.state import State
+from effnet.training.state.tensorfile import save_tensors
 from effnet.training.step import Stepped
-from effnet.training.tensorfile import save_tensors
 
 DIVERGED = "diverged.safetensors"
 

@@ -11,7 +11,7 @@ from torch import nn
 from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
-from effnet.measurement.calibration import Abstain, Calibration
+from effnet.measurement.classification.calibration import Abstain, Calibration
 from effnet.tasks.registry import find_task
 from effnet.training.distributed.ranks import Ranks
 from effnet.training.input.own import OwnInput

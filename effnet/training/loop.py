@@ -19,11 +19,9 @@ from effnet.progress import EpochEnd, Listener, Noted, Step
 from effnet.system.lock import alone_in
 from effnet.system.signals import Interrupt, held_interrupts
 from effnet.tasks.registry import find_task
-from effnet.training.checkpoint import begin_together_
 from effnet.training.checks import check_run
 from effnet.training.device import fast_arithmetic, memory_mb, pick_device, to_input
 from effnet.training.distributed.ranks import ALONE, Met, Ranks
-from effnet.training.ema import finish_average_, move_average_
 from effnet.training.failures import check_finite, exploded, give_up
 from effnet.training.input.batches import batch_images
 from effnet.training.input.shares import Portions
@@ -31,12 +29,14 @@ from effnet.training.learning import Learning, Validated, learning_of, own_input
 from effnet.training.log.run_files import Records
 from effnet.training.losses import LossFn
 from effnet.training.memory.shortage import shortage_told
-from effnet.training.norms import precise_norms
-from effnet.training.position import CHECKPOINT_SECONDS, Position
+from effnet.training.optim.ema import finish_average_, move_average_
+from effnet.training.optim.norms import precise_norms
+from effnet.training.optim.schedule import learning_rate
 from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe
-from effnet.training.schedule import learning_rate
-from effnet.training.state import make_state, set_dropout_, wants_kernels
+from effnet.training.state.checkpoint import begin_together_
+from effnet.training.state.position import CHECKPOINT_SECONDS, Position
+from effnet.training.state.state import make_state, set_dropout_, wants_kernels
 from effnet.training.step import Stepped, Stepper
 
 Item = TypeVar("Item")

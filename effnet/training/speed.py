@@ -14,15 +14,15 @@ from effnet.errors import EffnetError
 from effnet.nn.network import build, fuse_
 from effnet.training.device import fast_arithmetic, pick_device, to_input
 from effnet.training.distributed.ranks import ALONE
-from effnet.training.ema import move_average_, update_average_
 from effnet.training.input.shares import Portions
 from effnet.training.learning import learning_of, own_input
 from effnet.training.losses import Batch, cross_entropy
-from effnet.training.optim import make_optimizer
-from effnet.training.position import Position
+from effnet.training.optim.ema import move_average_, update_average_
+from effnet.training.optim.optimisers import make_optimizer
 from effnet.training.recipe.progressive import recipe_at
 from effnet.training.recipe.schema import Recipe, Train
-from effnet.training.state import any_network_for, make_state
+from effnet.training.state.position import Position
+from effnet.training.state.state import any_network_for, make_state
 from effnet.training.step import Stepper
 from effnet.training.transfer.kept import front_of, tail_of
 

@@ -20,9 +20,9 @@ from effnet.training.distributed.sync import add_up_, synced
 from effnet.training.guard import first_not_finite
 from effnet.training.input.prepare import prepare
 from effnet.training.losses import Batch, LossFn
-from effnet.training.norms import freeze_norms_
+from effnet.training.optim.norms import freeze_norms_
 from effnet.training.recipe.schema import Recipe
-from effnet.training.state import State
+from effnet.training.state.state import State
 
 # float16 begins with a loss scale of 2^16, halved whenever a gradient overflows; a scale of 2^-8 means an error.
 _MOST_SKIPPED = 24

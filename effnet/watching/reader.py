@@ -77,7 +77,7 @@ def opener(settings: Settings, clock: Callable[[], float] = time.monotonic) -> O
 
 def _images(source: Source, seconds: float, clock: Callable[[], float]) -> Iterator[Frame]:
     """Yield an image file, or those of a folder in the order of their paths."""
-    from effnet.data.folder import list_images
+    from effnet.data.sources.folder import list_images
 
     paths = list_images(source.address).paths if Path(source.address).is_dir() else (source.address,)
     if not paths:

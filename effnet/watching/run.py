@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from effnet.serving.address import address_of, is_local, listen
+from effnet.serving.http.address import address_of, is_local, listen
 from effnet.serving.settings import Settings as ServeSettings
-from effnet.serving.version import Source as ModelSource
-from effnet.serving.version import Version, load_version
+from effnet.serving.versions.version import Source as ModelSource
+from effnet.serving.versions.version import Version, load_version
 from effnet.system.machine import usable_cores
 from effnet.watching.answers import Window, answer_to, names_of
 from effnet.watching.events import Lines, Take

@@ -18,7 +18,7 @@ from effnet.data.inspection.leaks import find_leaks, fingerprint_of, marks_of, s
 from effnet.data.labels import CLASSES, LabelKind
 from effnet.data.several.outputs import SEVERAL, OutputSpec, as_several, outputs_of, placed
 from effnet.data.several.values import KIND_WORDS
-from effnet.data.sources import Listing
+from effnet.data.sources.source import Listing
 from effnet.errors import DataError, InputError, nearest
 from effnet.weights.class_names import wnid_names
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from effnet.data.datasets import list_source
-from effnet.data.names import HUB
+from effnet.data.sources.names import HUB
 from effnet.errors import DataError, InputError, nearest
 from effnet.system.files import parse_json, read_bytes
 from effnet.system.text import printable

@@ -12,8 +12,8 @@ import effnet
 from effnet.bundle.config import write_digests
 from effnet.errors import BundleError
 from effnet.jobs.procedure import Procedure
-from effnet.measurement.stopwatch import Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.stopwatch import Stopwatch
+from effnet.measurement.speed.timing import Timing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -157,7 +157,7 @@ def test_a_request_to_end_leaves_no_temporary_folder(number, code, bundle_copy, 
         (folder / "half").touch()
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("effnet.jobs.export.write_export", write)
+    monkeypatch.setattr("effnet.jobs.export.api.write_export", write)
     before = sorted(bundle_copy.parent.rglob("*"))
     ran = run_cli("export", bundle_copy, "--to", "onnx")
     assert (ran.code, ran.err) == (code, "effnet: terminated\n")

@@ -95,8 +95,8 @@ def test_a_format_that_fails_is_named_and_the_others_are_written(run_cli, bundle
 def test_a_runtime_that_only_converts_says_so(capsys):
     from pathlib import Path
 
-    from effnet.cli.export import in_words
-    from effnet.jobs.export import Exported
+    from effnet.cli.deploy.export import in_words
+    from effnet.jobs.export.api import Exported
 
     found = Exported(
         format=find_format("coreml"), path=Path("model.mlpackage"), size_bytes=2_500_000, check=None, random=True

@@ -12,8 +12,8 @@ import effnet
 from effnet.data.annotated.read import read_annotated
 from effnet.data.datasets import list_source
 from effnet.jobs.procedure import Procedure
-from effnet.measurement.stopwatch import Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.stopwatch import Stopwatch
+from effnet.measurement.speed.timing import Timing
 from effnet.system.text import percent
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,8 +19,8 @@ from effnet.errors import InputError
 from effnet.jobs.align.config import AlignConfig
 from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.pretrain.config import PretrainConfig
-from effnet.jobs.prune_config import PruneConfig
-from effnet.jobs.quantize_config import QuantizeConfig
+from effnet.jobs.prune.config import PruneConfig
+from effnet.jobs.quantize.config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
 from effnet.serving.settings import ServeOptions
 from effnet.system.options import options_of
@@ -44,7 +44,7 @@ STOPS = {
     "search": "effnet.jobs.fit.reading.inspect_and_join",
     "export": "effnet.measurement.verify.eager_outputs",
     "profile": "effnet.jobs.profile.profile_networks",
-    "prune": "effnet.jobs.prune.prune_in_steps",
+    "prune": "effnet.jobs.prune.api.prune_in_steps",
     "quantize": "effnet.compression.ladder._Climb.go",
     "models import": "effnet.jobs.import_checkpoint.read_network",
     "align": "effnet.jobs.align.job.new_bundle",

@@ -27,7 +27,7 @@ from effnet.compression.tools import Tools, equalized
 from effnet.data.datasets import read_dataset
 from effnet.errors import SpecError
 from effnet.measurement.evaluate import evaluate
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.report.facts import SearchFacts
 from effnet.runtimes.registry import find_format, open_engine
 from effnet.runtimes.write import Quantization, write_export

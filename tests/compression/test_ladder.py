@@ -23,15 +23,15 @@ from effnet.compression.step import Gate, Step, best_of, judge
 from effnet.compression.tools import Tools
 from effnet.data.datasets import Split, read_dataset
 from effnet.errors import BudgetError, DataError, InputError, MissingExtraError
-from effnet.jobs.quantize import quantize
+from effnet.jobs.quantize.api import quantize
 from effnet.measurement.answers import predict_split
 from effnet.measurement.budget import Budget
 from effnet.measurement.paired import Paired
 from effnet.measurement.sample import calibration_images
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.measurement.verify import check_export
 from effnet.report.facts import SearchFacts
-from effnet.report.plot_sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
+from effnet.report.plots.sensitivity import save_sensitivity, sensitivity_sentence, sensitivity_svg
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.recorded import record_each, recorded_answers
 from effnet.runtimes.registry import FORMATS, find_format, open_engine
@@ -577,7 +577,7 @@ def contents(folder):
 @pytest.fixture(autouse=True)
 def answers_of_scripted_files(monkeypatch):
     """The files that `Scripted` writes cannot run: answers are recorded of real ones."""
-    from effnet.jobs import quantize as job
+    from effnet.jobs.quantize import api as job
 
     def record(folder, names, *, into):
         record_each(folder, [name for name in names if not is_scripted(folder / FORMATS[name].file)], into=into)
@@ -590,7 +590,7 @@ def is_scripted(path):
 
 
 def test_what_the_winner_answers_is_recorded_beside_the_other_formats(bundle_copy, tmp_path, monkeypatch):
-    from effnet.jobs import quantize as job
+    from effnet.jobs.quantize import api as job
 
     record_each(bundle_copy, ["onnx"], into=bundle_copy)
     before = recorded_answers(bundle_copy, FORMATS["onnx"])
@@ -698,7 +698,7 @@ def test_a_copy_leaves_the_bundle_alone(bundle_copy, tmp_path):
 
 def test_the_command_prints_every_step_and_says_what_predicts_now(bundle_copy, run_cli, monkeypatch):
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), silu_entropy=(0, 1.5, 1))
-    monkeypatch.setattr("effnet.jobs.quantize.tools_of", lambda runtime, **_: script.tools())
+    monkeypatch.setattr("effnet.jobs.quantize.api.tools_of", lambda runtime, **_: script.tools())
     done = run_cli("quantize", bundle_copy, "digits", "--set", "quantize.train=false")
     assert done.code == 0, done.err
     assert "int8 minmax" in done.out

@@ -22,8 +22,8 @@ from effnet.jobs.fit.config import FitConfig, TrainConfig
 from effnet.jobs.fit.job import command_line, job_of, options_given
 from effnet.jobs.fit.resume import check_same
 from effnet.jobs.pretrain.config import PretrainConfig
-from effnet.jobs.prune_config import PruneConfig
-from effnet.jobs.quantize_config import QuantizeConfig
+from effnet.jobs.prune.config import PruneConfig
+from effnet.jobs.quantize.config import QuantizeConfig
 from effnet.jobs.search.config import SearchConfig
 from effnet.serving.settings import ServeOptions
 from effnet.system.options import markdown, option, options_of, takes

@@ -17,7 +17,7 @@ from effnet.bundle.config import read_config
 from effnet.errors import BundleError
 from effnet.jobs.bench import bench
 from effnet.jobs.procedure import Procedure
-from effnet.measurement.timing import time_model
+from effnet.measurement.speed.timing import time_model
 from effnet.planner.target import Target
 from effnet.runtimes import registry
 from effnet.runtimes.installed import runtime_version

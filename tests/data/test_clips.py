@@ -11,10 +11,10 @@ from effnet.data.clips.frames import ClipFrame, by_clip
 from effnet.data.clips.reading import clip_seconds, sampled_frames
 from effnet.data.clips.record import FRAMES, Clip
 from effnet.data.datasets import read_dataset
-from effnet.data.folder import list_images
 from effnet.data.groups import joined
 from effnet.data.inspection.clips import with_clip
 from effnet.data.preprocess import Preprocess
+from effnet.data.sources.folder import list_images
 from effnet.errors import DataError, ImageError
 from effnet.tasks.classification import over_frames
 

@@ -12,7 +12,7 @@ from effnet.bundle.split_file import read_split, write_split
 from effnet.data.corrections import read_corrections
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
-from effnet.data.sources import source_name
+from effnet.data.sources.source import source_name
 from effnet.errors import DataError
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of

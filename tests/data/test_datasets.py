@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from effnet.data.datasets import Split, load_image, read_dataset
-from effnet.data.in_memory import list_digits
+from effnet.data.sources.in_memory import list_digits
 from effnet.errors import DataError, ImageError, MissingExtraError
 
 
@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(make_folder, monkeypatch: pyte
     def refuse(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("effnet.data.folder.os.scandir", refuse)
+    monkeypatch.setattr("effnet.data.sources.folder.os.scandir", refuse)
     with pytest.raises(DataError, match=r"must be readable.*Permission denied"):
         read_dataset(root)
 

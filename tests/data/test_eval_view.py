@@ -11,13 +11,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import effnet
-from effnet.data import reduction
-from effnet.data.crop import as_evaluated, open_image_at
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view, eval_view_at
 from effnet.data.images.decode import Decoding, decode_image, decoded_image
 from effnet.data.images.opening import decoding_bytes, open_image
 from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.view import reduction
+from effnet.data.view.crop import as_evaluated, open_image_at
+from effnet.data.view.evaluation import eval_view, eval_view_at
 from effnet.runtimes.predictor import Predictor
 from effnet.training.input.batches import eval_batches
 
@@ -111,7 +111,7 @@ def test_a_photograph_of_48_megapixels_takes_little_memory(tmp_path):
     Image.new("RGB", (8064, 6048), "green").save(tmp_path / "large.jpg")
     code = """
 import resource, sys
-from effnet.data.eval_view import eval_view
+from effnet.data.view.evaluation import eval_view
 from effnet.data.preprocess import Preprocess
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 before = peak()

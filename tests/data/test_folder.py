@@ -6,9 +6,9 @@ from typing import Self
 import pytest
 from PIL import Image
 
-from effnet.data import folder
 from effnet.data.datasets import load_image, read_dataset
-from effnet.data.folder import list_folder
+from effnet.data.sources import folder
+from effnet.data.sources.folder import list_folder
 from effnet.errors import DataError
 
 

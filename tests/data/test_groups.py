@@ -15,7 +15,7 @@ from effnet.data.groups import equal_files, with_groups
 from effnet.data.inspection.alike import alike, look_at
 from effnet.data.inspection.inspect import describe, inspect_and_join, inspect_dataset
 from effnet.data.inspection.leaks import find_leaks, fingerprint_of
-from effnet.data.sources import Group, Listing, Part
+from effnet.data.sources.source import Group, Listing, Part
 from effnet.data.split import HELD_OUT, stratified_split
 from effnet.errors import DataError
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset, random_split
 
 import effnet
-from effnet.data.eval_view import eval_view_at
 from effnet.data.preprocess import Preprocess, normalize
+from effnet.data.view.evaluation import eval_view_at
 
 
 @pytest.fixture(scope="module")

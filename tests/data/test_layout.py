@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from effnet.data.datasets import read_dataset
-from effnet.data.folder import list_images
-from effnet.data.layout import find_layout, split_of
+from effnet.data.sources.folder import list_images
+from effnet.data.sources.layout import find_layout, split_of
 from effnet.errors import DataError
 
 

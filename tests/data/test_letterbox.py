@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.data.letterbox import fit_image, fit_sides, letterbox
+from effnet.data.view.letterbox import fit_image, fit_sides, letterbox
 from effnet.errors import DataError
 
 SIDES = st.integers(1, 3000)

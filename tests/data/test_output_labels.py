@@ -16,7 +16,7 @@ from effnet.data.inspection.unreadable import drop
 from effnet.data.several.outputs import SEVERAL, absent_columns, read_labels, to_targets, to_values
 from effnet.data.several.values import label_text
 from effnet.data.shards.write import write_shards
-from effnet.data.sources import Part
+from effnet.data.sources.source import Part
 from effnet.errors import DataError
 
 nan = float("nan")

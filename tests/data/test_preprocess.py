@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.data.crop import random_view
 from effnet.data.preprocess import (
     Preprocess,
     normalize,
@@ -16,6 +15,7 @@ from effnet.data.preprocess import (
     random_shift,
     resize_and_crop,
 )
+from effnet.data.view.crop import random_view
 from effnet.errors import DataError
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnet.data.preprocess import Preprocess
-from effnet.data.reduction import KEPT, LARGE_PIXELS, eval_reduction
+from effnet.data.view.reduction import KEPT, LARGE_PIXELS, eval_reduction
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.data.labels import check_classes
-from effnet.data.sources import Part
+from effnet.data.sources.source import Part
 from effnet.data.split import arrange, stratified_split
 from effnet.errors import DataError
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnet.data.preprocess import Preprocess
-from effnet.data.value_range import ValueRange, assumption, read_asked, to_uint8
+from effnet.data.view.value_range import ValueRange, assumption, read_asked, to_uint8
 from effnet.errors import DataError, ImageError, InputError
 
 TWELVE = ValueRange(low=0, high=4095)

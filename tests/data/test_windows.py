@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.data.windows import Blend, cut, starts
+from effnet.data.view.windows import Blend, cut, starts
 from effnet.errors import DataError
 
 

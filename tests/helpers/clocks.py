@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from effnet.measurement.pace import Clock
+from effnet.measurement.speed.pace import Clock
 
 
 class FakeClock:

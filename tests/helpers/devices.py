@@ -1,6 +1,6 @@
 """Fake devices that are measured without time."""
 
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 
 
 def timing(latency_ms: float) -> Timing:

@@ -9,8 +9,8 @@ from typing import Any
 from devices import timing
 
 from effnet.jobs.procedure import Procedure
-from effnet.measurement.stopwatch import FINISHED, PLANNING, Stopwatch
-from effnet.measurement.timing import Timing, time_model
+from effnet.measurement.speed.stopwatch import FINISHED, PLANNING, Stopwatch
+from effnet.measurement.speed.timing import Timing, time_model
 from effnet.planner.space import SearchSpace
 
 

@@ -17,7 +17,7 @@ from effnet.data.datasets import Split
 from effnet.errors import EffnetError, ImageError
 from effnet.nn.network import build
 from effnet.progress import Step
-from effnet.training.classification import validate
+from effnet.training.classification.learning import validate
 from effnet.training.distributed.ranks import joined
 from effnet.training.input import shares as portions
 from effnet.training.input.batches import held_out

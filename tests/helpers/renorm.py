@@ -1,7 +1,7 @@
 """An alternative way to repair a pruned network: re-estimate its BatchNorm statistics."""
 
 from effnet.bundle.weights import state_arrays
-from effnet.training.norms import precise_norms
+from effnet.training.optim.norms import precise_norms
 
 
 def renormed(network, batches):

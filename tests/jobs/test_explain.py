@@ -13,8 +13,8 @@ from several_outputs import random_images
 import effnet
 from effnet.bundle.config import read_config, read_digests, read_maps, write_config, write_digests
 from effnet.errors import BundleError, ImageError, InputError
-from effnet.jobs.explain import NEIGHBOURS, Explainer
-from effnet.report.explanation import MOST_IMAGES
+from effnet.jobs.explain.api import NEIGHBOURS, Explainer
+from effnet.report.explanation.page import MOST_IMAGES
 from effnet.runtimes.write import without_classifier
 from effnet.system.lock import alone_in
 from effnet.tasks.costs import Costs
@@ -226,7 +226,7 @@ def test_bad_places_for_the_page_are_refused_before_anything_is_computed(made, i
 
 
 def test_a_page_of_very_many_images_shows_the_first(made, tmp_path, images, monkeypatch):
-    monkeypatch.setattr("effnet.report.explanation.MOST_IMAGES", 5)
+    monkeypatch.setattr("effnet.report.explanation.page.MOST_IMAGES", 5)
     assert MOST_IMAGES == 500
     effnet.explain(made, images, out=tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()

@@ -9,7 +9,7 @@ from decoders import NETWORKS, config_of, small
 from dense_bundles import write_detector
 
 import effnet
-from effnet.jobs.explain_boxes import tiles_of, where_it_looked
+from effnet.jobs.explain.boxes import tiles_of, where_it_looked
 from effnet.tasks.boxes.points import points
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,8 +13,8 @@ import effnet
 from effnet.bundle.config import read_config, read_digests, write_digests
 from effnet.bundle.names import CONFIG, PROOF
 from effnet.errors import BundleError, DataError, EffnetError, InputError, MissingExtraError
-from effnet.jobs import export as job
-from effnet.jobs.export import export_each
+from effnet.jobs.export import api as job
+from effnet.jobs.export.api import export_each
 from effnet.measurement.sample import gather
 from effnet.runtimes.digests import digests_of
 from effnet.runtimes.installed import missing

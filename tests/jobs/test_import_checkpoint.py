@@ -12,7 +12,7 @@ import effnet
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import state_arrays
 from effnet.errors import DataError, InputError, WeightsError
-from effnet.jobs.fit.head import origin_facts
+from effnet.jobs.fit.transfer.head import origin_facts
 from effnet.jobs.import_checkpoint import import_checkpoint
 from effnet.weights.catalog import find, preprocess_of
 from effnet.weights.schemes import from_effnet

@@ -9,8 +9,8 @@ import effnet
 from effnet.arch.catalog import get_spec
 from effnet.bundle.config import read_config
 from effnet.bundle.weights import load_module, state_arrays
-from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import normalize, resize_and_crop
+from effnet.data.view.letterbox import letterbox
 from effnet.errors import InputError
 from effnet.jobs.import_checkpoint import import_checkpoint
 from effnet.nn.dense import DenseNetwork, build_dense

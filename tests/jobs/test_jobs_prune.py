@@ -25,7 +25,7 @@ from effnet.compression.norm_statistics import rebased, right_answers
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BudgetError, InputError
-from effnet.jobs import prune_proof
+from effnet.jobs.prune import proof as prune_proof
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Noted
 from effnet.runtimes.onnxruntime.writer import export_onnx

@@ -10,8 +10,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.metrics import f1_score, log_loss
 
 from effnet.data.several.outputs import OutputSpec
-from effnet.measurement import calibration
-from effnet.measurement.calibration import Abstain
+from effnet.measurement.classification import calibration
+from effnet.measurement.classification.calibration import Abstain
 from effnet.measurement.several.calibrate import (
     calibrate_outputs,
     choose_tag_threshold,

@@ -15,7 +15,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from effnet.errors import DataError, InputError, MissingExtraError
-from effnet.measurement import calibration as cal
+from effnet.measurement.classification import calibration as cal
 from effnet.tasks.costs import Costs
 
 relaxed = settings(deadline=None, max_examples=60)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from effnet.data.datasets import Split
-from effnet.measurement.chance import chance_sentence, most_frequent
-from effnet.measurement.classification import score, wilson
-from effnet.measurement.classification_text import clean_sentence
+from effnet.measurement.classification.chance import chance_sentence, most_frequent
+from effnet.measurement.classification.score import score, wilson
+from effnet.measurement.classification.text import clean_sentence
 
 NAMES = ("cat", "dog")
 

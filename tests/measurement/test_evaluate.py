@@ -7,9 +7,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, t
 
 from effnet.data.datasets import Split
 from effnet.errors import DataError
-from effnet.measurement import calibration
-from effnet.measurement.classification import bootstrap, score, wilson
-from effnet.measurement.classification_text import rare_class_warning
+from effnet.measurement.classification import calibration
+from effnet.measurement.classification.score import bootstrap, score, wilson
+from effnet.measurement.classification.text import rare_class_warning
 from effnet.weights.labels import choose_images
 
 NAMES = ("cat", "dog", "owl")

@@ -9,7 +9,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from effnet.errors import BundleError
-from effnet.measurement.calibration import Abstain, choose_threshold
+from effnet.measurement.classification.calibration import Abstain, choose_threshold
 from effnet.measurement.known.choice import Estimate, choose_method, why_chosen
 from effnet.measurement.known.scores import fit_score, score_values
 from effnet.tasks.known import KnownScore

@@ -6,8 +6,8 @@ import threading
 import pytest
 from clocks import FakeClock
 
-from effnet.measurement import pace
-from effnet.measurement.pace import Clock, calm_pace_ms, pace_ms, pace_of, waited_share
+from effnet.measurement.speed import pace
+from effnet.measurement.speed.pace import Clock, calm_pace_ms, pace_ms, pace_of, waited_share
 
 
 @pytest.fixture

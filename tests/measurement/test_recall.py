@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
+from effnet.measurement.classification.recall import ByClass, by_class
 from effnet.measurement.intervals import bootstrap
-from effnet.measurement.recall import ByClass, by_class
 from effnet.system.text import both, percent
 
 

@@ -4,7 +4,7 @@ import pytest
 from clocks import FakeClock
 
 from effnet.errors import EffnetError
-from effnet.measurement.rounds import is_uncertain, run_seconds, time_round
+from effnet.measurement.speed.rounds import is_uncertain, run_seconds, time_round
 
 
 def timed(*laps, threads=1, seconds=0.1, **options):

@@ -10,9 +10,9 @@ import pytest
 from devices import timing
 
 from effnet.errors import BundleError
-from effnet.measurement.pace import DISTURBED
-from effnet.measurement.stopwatch import FINISHED, PLANNING, Compared, Patience, Stopwatch, joined
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.pace import DISTURBED
+from effnet.measurement.speed.stopwatch import FINISHED, PLANNING, Compared, Patience, Stopwatch, joined
+from effnet.measurement.speed.timing import Timing
 
 FILE = Path("model.onnx")
 CALM = dataclasses.replace(timing(2.0), memory_mb=20.0, size_mb=1.0)

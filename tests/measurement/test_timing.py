@@ -10,8 +10,8 @@ import pytest
 import effnet
 from effnet.arch.scale import with_total_stride
 from effnet.errors import BundleError
-from effnet.measurement import timing
-from effnet.measurement.timing import Timing, busy_sentence, time_model
+from effnet.measurement.speed import timing
+from effnet.measurement.speed.timing import Timing, busy_sentence, time_model
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.weights.folding import random_weights
 
@@ -142,7 +142,9 @@ def test_a_measurement_that_takes_too_long_is_ended(small):
 
 
 def test_the_worker_prints_one_line_of_json(small, run_python):
-    ran = run_python("-m", "effnet.measurement.worker", small, 1, 1, 0.01, 2, "effnet.runtimes.onnxruntime", "inf")
+    ran = run_python(
+        "-m", "effnet.measurement.speed.worker", small, 1, 1, 0.01, 2, "effnet.runtimes.onnxruntime", "inf"
+    )
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.count("\n") == 1
     assert set(json.loads(ran.out)) == {"load_ms", "memory_bytes", "rounds_ms", "paces_ms", "waited"}

@@ -11,7 +11,7 @@ import effnet
 from effnet.bundle.config import read_config, write_config
 from effnet.data.datasets import read_dataset
 from effnet.errors import DataError
-from effnet.measurement.unknown import area_under_roc, measure_unknown, unknown_images
+from effnet.measurement.classification.unknown import area_under_roc, measure_unknown, unknown_images
 
 
 class Judge:

@@ -14,12 +14,12 @@ from effnet.errors import InputError
 from effnet.nas.elastic import elastic, slices_of, subnet, take
 from effnet.nas.supernet import Parts, Scorer, Supernet, check_device, sandwich_loss, train_supernet
 from effnet.nn.network import build
-from effnet.training.classification import validate
+from effnet.training.classification.learning import validate
 from effnet.training.input.batches import held_out
 from effnet.training.loop import train
 from effnet.training.losses import Batch
 from effnet.training.recipe.file import with_values
-from effnet.training.state import network_for
+from effnet.training.state.state import network_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

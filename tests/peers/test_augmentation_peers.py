@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from scipy.stats import ks_2samp
 
-from effnet.data.resample import resample
+from effnet.data.view.resample import resample
 from effnet.training.input.augment import augment_batch, draw_plan
 from effnet.training.input.draws import Draws
 from effnet.training.input.mix import mix

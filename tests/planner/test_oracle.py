@@ -9,8 +9,8 @@ import pytest
 from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.measurement.budget import Budget
-from effnet.measurement.stopwatch import Stopwatch
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.stopwatch import Stopwatch
+from effnet.measurement.speed.timing import Timing
 from effnet.planner.oracle import busy_planning, machine_pace, measure_random
 from effnet.planner.space import list_candidates
 from effnet.planner.target import Target

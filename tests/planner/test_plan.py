@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from effnet.errors import BudgetError, BundleError, BusyError, InputError
 from effnet.measurement.budget import Budget, parse_amount
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 from effnet.planner.events import Measured
 from effnet.planner.plan import TrainingNeed, make_plan
 from effnet.planner.search import TrainsTooSlowly

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from effnet import get_spec, scale
-from effnet.data import reduction
 from effnet.data.datasets import Dataset, Split, read_dataset
+from effnet.data.view import reduction
 from effnet.planner.settings import (
     epochs_in,
     least_epochs,

@@ -13,10 +13,10 @@ from procedures import fit, made_up
 
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
-from effnet.jobs.fit import head
+from effnet.jobs.fit.transfer import head
 from effnet.planner.events import Said
 from effnet.planner.timetable import Pace, deadline_of, use_of
-from effnet.training.checkpoint import trained_seconds
+from effnet.training.state.checkpoint import trained_seconds
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,9 +100,9 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
     stripes, small_bundle, tmp_path, monkeypatch, clock, said
 ):
     """Regression: it was begun and discarded. An epoch of 159 images at 2 images/s takes 80 s."""
-    monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 2.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.train_speed", lambda spec: 2.0)
     # The maps take 4 x 159 x (1/2 - 1/3) / 3 = 35 s, and an epoch on them 53.
-    slow = "effnet.jobs.fit.later_stages.train_speed"
+    slow = "effnet.jobs.fit.transfer.later_stages.train_speed"
     monkeypatch.setattr(slow, lambda spec, *, kept_stages: 3.0)
     options = {
         "weights": small_bundle,
@@ -127,7 +127,7 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
 
 def test_int8_that_does_not_fit_is_not_tried_and_the_refusal_says_so(tmp_path, monkeypatch, clock):
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=10.0))
-    monkeypatch.setattr("effnet.jobs.fit.deploy.climb", None)
+    monkeypatch.setattr("effnet.jobs.fit.deploy.export.climb", None)
     train_at(60.0, monkeypatch)
     sentence = "int8 was not tried: 20 s were left, but it takes about 2:00 min"
     with pytest.raises(BudgetError, match=sentence) as refused:
@@ -163,7 +163,7 @@ def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tm
     # 36 images at 12 images/s: an epoch takes 3 s without validation, and 0.9 of the time of training is for epochs.
     train_at(12.0, monkeypatch)
     monkeypatch.setattr("effnet.planner.settings.most_epochs", lambda number: 1000)
-    monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist.training_need", lambda *_, **__: None)
     report = fit_shades(
         tiny_images, tmp_path / "out", procedure=by(clock, missing_once(clock, took=20))
     ).report.to_dict()
@@ -178,7 +178,7 @@ def test_a_second_attempt_gets_the_time_that_is_left_and_no_more(tiny_images, tm
 
 def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tmp_path, monkeypatch, clock, said):
     train_at(12.0, monkeypatch)
-    monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist.training_need", lambda *_, **__: None)
     with pytest.raises(BudgetError, match=r"was not tried: 6 s were left, .* give more --minutes") as refused:
         fit_shades(
             tiny_images, tmp_path / "out", listener=said.append, procedure=by(clock, missing_once(clock, took=54))
@@ -194,7 +194,7 @@ def test_a_second_attempt_that_does_not_fit_is_left_out_and_said(tiny_images, tm
 def test_a_resumed_fit_has_the_rest_of_its_minutes(tiny_images, tmp_path, monkeypatch, clock):
     train_at(12.0, monkeypatch)
     procedure = by(clock, lambda path: timing(0.5))
-    monkeypatch.setattr("effnet.jobs.fit.shortlist.training_need", lambda *_, **__: None)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist.training_need", lambda *_, **__: None)
     out = tmp_path / "out"
     before = fit_shades(tiny_images, out, procedure=procedure).report.to_dict()
     path = out / "run" / "plan.json"
@@ -226,14 +226,14 @@ def test_a_fit_is_told_once_how_long_to_train(length, message, tiny_images, tmp_
 def test_views_that_do_not_fit_are_left_out_of_a_head(tiny_images, small_bundle, tmp_path, monkeypatch, clock, said):
     """Of 42 training images in three classes a head sees three views each, if there is time."""
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("effnet.jobs.fit.head.time.monotonic", clock)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.head.time.monotonic", clock)
     whole = head._features
 
     def slow(*arguments, **options):
         clock.now += 26
         return whole(*arguments, **options)
 
-    monkeypatch.setattr("effnet.jobs.fit.head._features", slow)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.head._features", slow)
     out = tmp_path / "out"
     report = fit(
         tiny_images,

@@ -16,9 +16,9 @@ from pages import NASTY, check_page, words_of
 
 from effnet.errors import InputError
 from effnet.report import text as wording
-from effnet.report.compare import difference, render_comparison, results, short_names, write_comparison
-from effnet.report.plot_curves import curves_svg, look, spread
-from effnet.report.runs import Run, flatten, read_run
+from effnet.report.runs.compare import difference, render_comparison, results, short_names, write_comparison
+from effnet.report.runs.curves import curves_svg, look, spread
+from effnet.report.runs.read import Run, flatten, read_run
 
 
 def read(*folders):

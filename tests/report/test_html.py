@@ -13,12 +13,12 @@ from pages import NASTY, card_of, check_card, check_page, page_of, pretrained, s
 
 from effnet.errors import BundleError, MissingExtraError
 from effnet.report import html as report
-from effnet.report import plot_front as front
-from effnet.report import plots
 from effnet.report import provenance as origin
 from effnet.report import text as wording
+from effnet.report.classification.confusion import confusion_svg
 from effnet.report.model import load_report
-from effnet.report.plot_confusion import confusion_svg
+from effnet.report.plots import fit as plots
+from effnet.report.plots import front
 
 
 def images_for(some, channels=3):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.report.overlay import as_rgb, data_url, half_share, overlay, place_in_words, upsampled
+from effnet.report.explanation.overlay import as_rgb, data_url, half_share, overlay, place_in_words, upsampled
 
 
 def test_what_speaks_for_an_answer_is_orange_and_what_speaks_against_it_blue():

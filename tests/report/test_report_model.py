@@ -4,7 +4,7 @@ import pytest
 from pages import sample, typed
 
 from effnet.errors import BundleError
-from effnet.measurement.classification import ClassificationScore
+from effnet.measurement.classification.score import ClassificationScore
 
 
 def test_the_file_is_read_and_written_alike():

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnet.errors import InputError
-from effnet.report.runs import find_runs, flatten, read_run
+from effnet.report.runs.read import find_runs, flatten, read_run
 
 JUST_NOW, LONG_AFTER = 1.0, 3600.0
 

@@ -14,11 +14,11 @@ import effnet
 from effnet.bundle.config import read_config, write_config
 from effnet.bundle.names import ONNX, SCORE_ARRAYS
 from effnet.bundle.weights import load_state
-from effnet.cli.export import in_words
+from effnet.cli.deploy.export import in_words
 from effnet.data.datasets import read_dataset
 from effnet.errors import BundleError
-from effnet.jobs.export import export_each
-from effnet.measurement.classification import evaluate_split
+from effnet.jobs.export.api import export_each
+from effnet.measurement.classification.score import evaluate_split
 from effnet.measurement.known.scores import fit_score, score_values
 from effnet.runtimes.installed import missing
 from effnet.runtimes.onnxruntime.graph import expose

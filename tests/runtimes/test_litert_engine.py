@@ -12,7 +12,7 @@ import effnet
 from effnet.arch.catalog import get_spec
 from effnet.bundle.weights import load_state
 from effnet.errors import BundleError, InputError, MissingExtraError
-from effnet.measurement.timing import time_model
+from effnet.measurement.speed.timing import time_model
 from effnet.runtimes.registry import open_engine, preload
 from effnet.runtimes.write import write_export
 from effnet.weights.folding import random_weights

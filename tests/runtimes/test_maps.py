@@ -19,8 +19,8 @@ from strategies import specs as networks
 import effnet
 from effnet.bundle.config import ModelConfig, read_config, read_maps
 from effnet.bundle.weights import load_arrays_, load_state
-from effnet.data.eval_view import prepare_image
 from effnet.data.preprocess import normalize
+from effnet.data.view.evaluation import prepare_image
 from effnet.errors import BundleError, InputError
 from effnet.nn.network import build
 from effnet.runtimes.onnxruntime.hidden_output import hide_output

@@ -43,11 +43,11 @@ def serve_here() -> Iterator[Callable[..., Served]]:
     pytest.importorskip("starlette", reason="the extra serve is not installed")
     from starlette.testclient import TestClient
 
-    from effnet.serving.app import make_app
+    from effnet.serving.http.app import make_app
+    from effnet.serving.http.state import State
     from effnet.serving.logs import Log
     from effnet.serving.settings import Settings
-    from effnet.serving.state import State
-    from effnet.serving.version import read_sources
+    from effnet.serving.versions.version import read_sources
 
     with ExitStack() as stack:
 
@@ -78,8 +78,8 @@ def serve_socket() -> Iterator[Callable[[Any], tuple[str, int]]]:
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     import uvicorn
 
-    from effnet.serving.app import make_app
-    from effnet.serving.connection import connection_class
+    from effnet.serving.http.app import make_app
+    from effnet.serving.http.connection import connection_class
 
     begun: list[tuple[Any, threading.Thread]] = []
 

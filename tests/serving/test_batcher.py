@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnet.serving.batcher import Batcher, Refused
+from effnet.serving.batches.batcher import Batcher, Refused
 
 
 def batcher(**options) -> Batcher[str]:

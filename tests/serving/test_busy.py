@@ -6,7 +6,7 @@ import socket
 import pytest
 from served import photo
 
-from effnet.serving.batcher import Refused
+from effnet.serving.batches.batcher import Refused
 
 HEAD = b"POST /predict%s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%s\r\n"
 

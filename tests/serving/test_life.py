@@ -18,12 +18,12 @@ from effnet.measurement.drift.expected import expected_answers
 from effnet.measurement.drift.statistics import stability_index
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.recorded import record_answers
-from effnet.serving.batcher import Batch, Waiting
+from effnet.serving.batches.batcher import Batch, Waiting
+from effnet.serving.batches.work import Runner, Task
 from effnet.serving.logs import trace_of
-from effnet.serving.prove import prove
-from effnet.serving.reloading import Changes
-from effnet.serving.version import Source, best_batch
-from effnet.serving.work import Runner, Task
+from effnet.serving.versions.prove import prove
+from effnet.serving.versions.reloading import Changes
+from effnet.serving.versions.version import Source, best_batch
 from effnet.tasks.classification import Prediction
 
 KEY = b"k" * 20
@@ -375,7 +375,7 @@ def test_a_bundle_that_changes_while_it_is_loaded_is_refused(serve_here, place, 
         write_config(config, place, digests={"model.onnx": "0" * 64})
         return prove(predictor)
 
-    monkeypatch.setattr("effnet.serving.version.prove", slow)
+    monkeypatch.setattr("effnet.serving.versions.version.prove", slow)
     (result,) = served.state.models.load()
     assert "must not change while it is loaded" in result.error
     assert not served.state.ready

@@ -7,7 +7,7 @@ import pytest
 from effnet.serving.manifests.plain_yaml import to_yaml
 from effnet.serving.manifests.write import write_manifests
 from effnet.serving.settings import Settings
-from effnet.serving.version import read_sources
+from effnet.serving.versions.version import read_sources
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 SETTINGS = Settings(workers=3, deadline_ms=250, drain_seconds=4, max_pixels=9_000_000, keys=(b"k" * 20,))

@@ -163,7 +163,7 @@ def test_what_prevents_the_start_is_said_in_one_line(serve_process, bundles, tmp
 def test_an_open_address_without_keys_is_a_warning(bundles, monkeypatch, host, warned):
     from effnet.serving import run
     from effnet.serving.settings import Settings
-    from effnet.serving.version import read_sources
+    from effnet.serving.versions.version import read_sources
 
     async def end(self):
         return None

@@ -10,10 +10,10 @@ from PIL import Image
 from served import photo
 
 from effnet.errors import InputError
-from effnet.serving.body import BodyRoom, image_in
-from effnet.serving.errors import HttpError
+from effnet.serving.http.body import BodyRoom, image_in
+from effnet.serving.http.errors import HttpError
 from effnet.serving.settings import Settings, read_keys
-from effnet.serving.version import read_sources
+from effnet.serving.versions.version import read_sources
 
 KEY = "k" * 20
 

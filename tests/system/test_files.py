@@ -115,11 +115,11 @@ def test_every_writer_of_a_file_names_it_on_a_full_disk_and_leaves_nothing_besid
     from effnet.bundle.config import write_text
     from effnet.bundle.weights import write_arrays
     from effnet.measurement.profile.profile import write_whole
-    from effnet.report.figure import new_figure, save_svg
+    from effnet.report.plots.figure import new_figure, save_svg
     from effnet.report.render import replace_text
     from effnet.runtimes.onnxruntime.graph import write_onnx
     from effnet.training.log.metrics import rewrite_metrics
-    from effnet.training.tensorfile import save_tensors
+    from effnet.training.state.tensorfile import save_tensors
 
     path = tmp_path / ("metrics.jsonl" if writer == "metrics" else "file.svg")
     tensor = onnx.helper.make_tensor("w", 1, [5000], np.zeros(5000, np.float32))

@@ -18,7 +18,7 @@ from effnet.nn.network import build
 from effnet.progress import Noted, Step
 from effnet.training.loop import train
 from effnet.training.recipe.file import with_values
-from effnet.training.tensorfile import save_tensors
+from effnet.training.state.tensorfile import save_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from effnet.training.ema import finish_average_, kept_share, move_average_, update_average_
+from effnet.training.optim.ema import finish_average_, kept_share, move_average_, update_average_
 from effnet.training.recipe.schema import Train
 
 

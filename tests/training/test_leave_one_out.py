@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from effnet.measurement.classification.unknown import area_under_roc
 from effnet.measurement.known.scores import fit_score, score_values
-from effnet.measurement.unknown import area_under_roc
 from effnet.tasks.known import TITLES
 from effnet.training.transfer import leave_one_out as module
 from effnet.training.transfer.head import train_head

@@ -10,7 +10,7 @@ from effnet.bundle.names import METRICS
 from effnet.nn.kernels.library import Kernels
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Noted, Step
-from effnet.training.classification import validate
+from effnet.training.classification.learning import validate
 from effnet.training.loop import train
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe

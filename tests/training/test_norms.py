@@ -14,7 +14,7 @@ from effnet.nn.network import build, fuse_
 from effnet.progress import Noted, Step
 from effnet.training.device import to_input
 from effnet.training.loop import train
-from effnet.training.norms import freeze_norms_, norms_of, precise_norms
+from effnet.training.optim.norms import freeze_norms_, norms_of, precise_norms
 from effnet.training.recipe.file import with_values
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,12 +10,12 @@ from torch import nn
 from benchmarks.peers import import_timm
 from effnet import get_spec
 from effnet.nn.network import build
-from effnet.training.checkpoint import load_checkpoint_, save_checkpoint
-from effnet.training.optim import Lamb, RMSPropTF, make_optimizer
-from effnet.training.position import Position
+from effnet.training.optim.optimisers import Lamb, RMSPropTF, make_optimizer
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
-from effnet.training.state import State
+from effnet.training.state.checkpoint import load_checkpoint_, save_checkpoint
+from effnet.training.state.position import Position
+from effnet.training.state.state import State
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")

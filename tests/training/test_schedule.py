@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks.peers import import_timm
+from effnet.training.optim.schedule import learning_rate
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe, Schedule, Train
-from effnet.training.schedule import learning_rate
 
 NEEDS_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed")
 

@@ -15,16 +15,16 @@ from effnet.bundle.names import CHECKPOINT
 from effnet.errors import EffnetError
 from effnet.nn.network import build
 from effnet.progress import Step
-from effnet.training.classification import ClassesValidated
+from effnet.training.classification.learning import ClassesValidated
 from effnet.training.device import make_scaler, to_input
 from effnet.training.distributed.ranks import ALONE
 from effnet.training.failures import DIVERGED, check_finite
 from effnet.training.loop import train
 from effnet.training.losses import cross_entropy
-from effnet.training.position import Position
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
-from effnet.training.state import make_state
+from effnet.training.state.position import Position
+from effnet.training.state.state import make_state
 from effnet.training.step import Stepper, num_parts, split_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -219,7 +219,7 @@ def test_a_run_in_float16_goes_on_with_its_scale(tmp_path, monkeypatch):
         scaler.load_state_dict(scaler_state)
         return scaler
 
-    monkeypatch.setattr("effnet.training.state.make_scaler", make)
+    monkeypatch.setattr("effnet.training.state.state.make_scaler", make)
     whole = weights(run_saving(tmp_path / "whole", recipe=recipe))
 
     def stop(event):
@@ -317,7 +317,7 @@ def test_a_run_that_diverges_leaves_its_state_and_its_last_checkpoint(tmp_path, 
 
 def test_a_loss_that_explodes_and_stays_there_ends_the_run(tmp_path, monkeypatch):
     """Train with a learning rate a thousand times too high, without gradient clipping."""
-    monkeypatch.setattr("effnet.training.position._HIGH_STEPS", 6)
+    monkeypatch.setattr("effnet.training.state.position._HIGH_STEPS", 6)
     recipe = with_values(RECIPE, {"train.lr": 30.0, "train.clip_norm": 0.0, "train.epochs": 10})
     with pytest.raises(EffnetError, match=r"training diverges.*6 consecutive steps.*train\.lr is 30.*new folder"):
         run(tmp_path, recipe=recipe)

@@ -162,7 +162,7 @@ def test_the_page_is_small_and_strict(view):
 def test_the_metrics_are_those_that_prometheus_takes(colour_bundle):
     pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
     from effnet.serving.settings import Settings
-    from effnet.serving.version import Source, load_version
+    from effnet.serving.versions.version import Source, load_version
     from effnet.watching.metrics import Recorded
 
     version = load_version(Source(name="m", folder=colour_bundle), Settings(workers=1, max_batch=1), warn=print)

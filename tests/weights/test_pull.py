@@ -12,7 +12,7 @@ from effnet.bundle.config import read_config
 from effnet.bundle.weights import state_arrays
 from effnet.errors import WeightsError
 from effnet.jobs.pull import pull
-from effnet.report.card_published import published_card
+from effnet.report.cards.published import published_card
 from effnet.weights.catalog import find, preprocess_of
 from effnet.weights.readers.crc32c import masked_crc32c
 from effnet.weights.schemes import from_effnet

@@ -21,8 +21,8 @@ def shard(
 ) -> None:
     """Write a data set as WebDataset shards, split as fit would split it."""
     from effnet.data.datasets import read_dataset
-    from effnet.data.names import refuse_inside
     from effnet.data.shards.write import write_shards
+    from effnet.data.sources.names import refuse_inside
     from effnet.system.text import printable
 
     refuse_inside(out, data, option="OUT")

@@ -124,7 +124,7 @@ def _own_facts(
     spec: "ArchSpec", *, published: str, name: str, top1: float | None, licence: str, preprocess: Any
 ) -> dict[str, Any]:
     from effnet.arch.cost import cost
-    from effnet.report.card_published import UNKNOWN_LICENCE
+    from effnet.report.cards.published import UNKNOWN_LICENCE
 
     return {
         "id": published,

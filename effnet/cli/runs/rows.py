@@ -7,7 +7,7 @@ from effnet.cli.console import print_text
 from effnet.system.text import both
 
 if TYPE_CHECKING:
-    from effnet.report.runs import Run
+    from effnet.report.runs.read import Run
 
 _ABSENT = "-"
 

@@ -13,9 +13,9 @@ from effnet.data.annotated.index import MASK_FOLDERS, FileIndex, split_in, stem_
 from effnet.data.annotated.table import box_columns
 from effnet.data.annotated.yolo import CLASS_FILES, label_paths
 from effnet.data.images.decode import IMAGE_SUFFIXES
-from effnet.data.layout import split_of
 from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
 from effnet.data.manifests.paths import delimiter_of
+from effnet.data.sources.layout import split_of
 from effnet.system.files import open_regular
 
 Kind = Literal["voc", "coco", "yolo", "table", "masks", "classes", ""]

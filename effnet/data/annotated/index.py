@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from effnet.data.images.decode import IMAGE_SUFFIXES
-from effnet.data.layout import is_ignored_folder, split_of
+from effnet.data.sources.layout import is_ignored_folder, split_of
 from effnet.errors import DataError
 from effnet.system.text import printable
 

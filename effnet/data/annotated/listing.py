@@ -12,9 +12,9 @@ from effnet.data.annotated.mask_set import read_class_table, read_mask_set
 from effnet.data.annotated.objects import listing_of
 from effnet.data.annotated.read import read_annotated
 from effnet.data.annotated.record import AnnotatedSet
-from effnet.data.layout import is_ignored_folder
 from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
-from effnet.data.sources import Listing
+from effnet.data.sources.layout import is_ignored_folder
+from effnet.data.sources.source import Listing
 from effnet.errors import DataError
 from effnet.system.files import open_regular
 from effnet.system.text import printable

@@ -22,7 +22,7 @@ from effnet.data.annotated.masks import count_pixels, draw_mask, read_mask
 from effnet.data.annotated.record import AnnotatedSet, notes_of
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.data.labels import LabelKind, Names, class_name
-from effnet.data.sources import Listing, Part, encoded, source_name
+from effnet.data.sources.source import Listing, Part, encoded, source_name
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from effnet.data.annotated.record import Annotated, AnnotatedSet, notes_of
 from effnet.data.labels import LabelKind, Names, class_name
-from effnet.data.sources import Listing, Part
+from effnet.data.sources.source import Listing, Part
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

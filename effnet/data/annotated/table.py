@@ -9,7 +9,7 @@ from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
 from effnet.data.manifests.paths import ImageFinder
 from effnet.data.manifests.rows import place_of, read_rows
-from effnet.data.sources import SPLIT_NAMES
+from effnet.data.sources.source import SPLIT_NAMES
 from effnet.errors import DataError, nearest
 from effnet.system.text import brief, printable
 

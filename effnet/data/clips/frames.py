@@ -13,7 +13,7 @@ from PIL import Image
 
 from effnet.data.clips.reading import sampled_frames
 from effnet.data.clips.record import FRAMES, is_video
-from effnet.data.sources import Group, Listing, Part, Skipped
+from effnet.data.sources.source import Group, Listing, Part, Skipped
 
 # Frames are read one after the other: without this, each would decode its whole clip again.
 _KEPT_CLIPS = 8
@@ -21,7 +21,7 @@ _KEPT_CLIPS = 8
 
 @dataclass(frozen=True, slots=True)
 class ClipFrame:
-    """One of `count` frames of a clip, as a stored image of a data set (effnet.data.sources.Stored)."""
+    """One of `count` frames of a clip, as a stored image of a data set (effnet.data.sources.source.Stored)."""
 
     path: str
     number: int

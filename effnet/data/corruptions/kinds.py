@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.data.corruptions.blurs import convolved, disk, moved
-from effnet.data.resample import from_images, to_images
+from effnet.data.view.resample import from_images, to_images
 from effnet.errors import DataError, InputError, nearest
 
 T = TypeVar("T")

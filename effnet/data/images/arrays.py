@@ -13,7 +13,7 @@ from effnet.data.images.npy import is_npy, npy_header, npy_values, read_npy
 from effnet.data.images.tiff import check_bands, find_bands, read_bands
 from effnet.data.sound.reading import DECIBELS, bytes_needed, sound_format, sound_header, spectrogram_of
 from effnet.data.sound.record import Sound
-from effnet.data.value_range import ValueRange, to_uint8
+from effnet.data.view.value_range import ValueRange, to_uint8
 from effnet.errors import ImageError
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -29,7 +29,7 @@ from effnet.data.images.opening import (
 from effnet.data.images.pixels import pieces, stored_channels, to_pixels
 from effnet.data.images.tiff import find_bands
 from effnet.data.sound.record import Sound
-from effnet.data.value_range import ValueRange, assumption
+from effnet.data.view.value_range import ValueRange, assumption
 from effnet.errors import ImageError
 from effnet.system.text import printable
 

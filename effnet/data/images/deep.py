@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from effnet.data.value_range import ValueRange, to_uint8
+from effnet.data.view.value_range import ValueRange, to_uint8
 
 ORDINARY = "uint8"
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from effnet.data.images.limits import MAX_PIXELS, HeaderStream, check_pixels
-from effnet.data.value_range import ValueRange, check_ranges, to_uint8
+from effnet.data.view.value_range import ValueRange, check_ranges, to_uint8
 from effnet.errors import ImageError
 
 _MAGIC = b"\x93NUMPY"

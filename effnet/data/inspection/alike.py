@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from effnet.data.reduction import large_reduction
+from effnet.data.view.reduction import large_reduction
 
 # Measured: photographs (imagenette and 290 others) saved again at JPEG quality 40 to 75, at 0.5 and 0.71 of their size,
 # and both, are found in 98.7 to 100 of 100 cases; landscapes of 140 x 105 pixels in 72 (half the size at quality 60) to

@@ -7,7 +7,7 @@ import numpy as np
 
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.data.sound.record import SOUND_SUFFIXES
-from effnet.data.sources import encoded
+from effnet.data.sources.source import encoded
 from effnet.errors import DataError, ImageError
 
 _NUM_HEADERS = 64

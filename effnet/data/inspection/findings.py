@@ -10,7 +10,7 @@ from effnet.data.inspection.leaks import NO_LEAKS, Leaks
 from effnet.data.inspection.shapes import Shapes, shapes_warning
 from effnet.data.inspection.values import Values
 from effnet.data.sound.record import Sound
-from effnet.data.sources import Skipped
+from effnet.data.sources.source import Skipped
 from effnet.system.records import OPTIONAL
 from effnet.system.text import printable
 

@@ -22,8 +22,8 @@ from effnet.data.inspection.leaks import find_leaks, keep_together, names_of
 from effnet.data.inspection.shapes import shapes_of
 from effnet.data.inspection.sounds import with_sound
 from effnet.data.inspection.values import Values, with_values
-from effnet.data.sources import Group, Skipped, Source, encoded, source_name
-from effnet.data.value_range import Asked, read_asked
+from effnet.data.sources.source import Group, Skipped, Source, encoded, source_name
+from effnet.data.view.value_range import Asked, read_asked
 from effnet.errors import DataError, ImageError
 from effnet.system.text import printable
 

@@ -12,7 +12,7 @@ from effnet.data.datasets import Dataset, Split, split_listing
 from effnet.data.groups import joined
 from effnet.data.labels import LabelKind
 from effnet.data.several.outputs import SEVERAL
-from effnet.data.sources import Group, Listing, Source, source_name
+from effnet.data.sources.source import Group, Listing, Source, source_name
 from effnet.errors import DataError, ImageError
 from effnet.system.files import open_regular
 

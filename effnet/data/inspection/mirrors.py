@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from effnet.data.crop import decoded, open_image_at
 from effnet.data.datasets import Dataset
-from effnet.data.resample import resample
 from effnet.data.several.one_output import as_classes
 from effnet.data.several.outputs import SEVERAL, outputs_of
+from effnet.data.view.crop import decoded, open_image_at
+from effnet.data.view.resample import resample
 from effnet.errors import ImageError
 from effnet.system.text import printable
 

@@ -12,7 +12,7 @@ from effnet.data.images.opening import open_stream
 from effnet.data.sound.reading import SoundHeader, sound_header
 from effnet.data.sound.record import MOST_FFT, SOUND_SUFFIXES, Sound, read_asked_sound, suited_sound
 from effnet.data.sound.spectrogram import has_bands, mel_bands
-from effnet.data.sources import Source, encoded, source_name
+from effnet.data.sources.source import Source, encoded, source_name
 from effnet.errors import DataError, ImageError, InputError, MissingExtraError
 
 _SUFFIXES = frozenset().union(*SOUND_SUFFIXES.values())

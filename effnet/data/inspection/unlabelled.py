@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.datasets import Dataset, Split, loaded_image
-from effnet.data.folder import list_images
 from effnet.data.images.decode import Decoding
-from effnet.data.sources import Skipped, Source, encoded
+from effnet.data.sources.folder import list_images
+from effnet.data.sources.source import Skipped, Source, encoded
 from effnet.errors import ImageError, InputError
 from effnet.system.files import read_bytes
 from effnet.system.machine import usable_cores

@@ -9,7 +9,7 @@ import numpy as np
 from effnet.data.datasets import Dataset, Split
 from effnet.data.order import Blocks
 from effnet.data.several.outputs import SEVERAL, absent_columns
-from effnet.data.sources import Skipped, refuse_if_strict, source_name
+from effnet.data.sources.source import Skipped, refuse_if_strict, source_name
 from effnet.errors import DataError
 from effnet.system.text import printable
 

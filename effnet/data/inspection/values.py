@@ -14,8 +14,8 @@ from effnet.data.datasets import Dataset
 from effnet.data.images.decode import Decoding, image_header, stored_values
 from effnet.data.images.deep import ORDINARY
 from effnet.data.sound.reading import DECIBELS
-from effnet.data.sources import Source, encoded, source_name
-from effnet.data.value_range import ValueRange, is_real, loosely_in, number
+from effnet.data.sources.source import Source, encoded, source_name
+from effnet.data.view.value_range import ValueRange, is_real, loosely_in, number
 from effnet.errors import DataError, ImageError
 
 # Training images sampled, and pixels kept of each to compute quantiles: fewer if there are more bands than a few.

@@ -11,7 +11,7 @@ from effnet.data.groups import with_groups
 from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
 from effnet.data.manifests.paths import ImageFinder
 from effnet.data.manifests.rows import place_of, read_rows, read_titles
-from effnet.data.sources import SPLIT_NAMES, Group, Listing, Skipped, make_part
+from effnet.data.sources.source import SPLIT_NAMES, Group, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.text import brief, printable, reason_of, shortened
 

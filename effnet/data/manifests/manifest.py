@@ -15,7 +15,7 @@ from effnet.data.manifests.paths import ImageFinder
 from effnet.data.manifests.rows import place_of, read_rows, read_titles
 from effnet.data.several.outputs import SEVERAL
 from effnet.data.several.values import label_text, names_from
-from effnet.data.sources import SPLIT_NAMES, Listing, Skipped, make_part
+from effnet.data.sources.source import SPLIT_NAMES, Listing, Skipped, make_part
 from effnet.errors import DataError, nearest
 from effnet.system.text import brief, printable
 

@@ -12,7 +12,7 @@ from effnet.errors import DataError
 from effnet.system.text import printable, shortened
 
 if TYPE_CHECKING:
-    from effnet.data.sources import Part
+    from effnet.data.sources.source import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

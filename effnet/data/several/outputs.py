@@ -20,7 +20,7 @@ from effnet.data.labels import CLASSES, LabelKind, Names
 from effnet.data.several.checks import check_outputs
 from effnet.data.several.values import KIND_MARKS, KIND_WORDS, Kind, names_from, read_mappings, strata_of
 from effnet.data.several.values import label_text as label_text
-from effnet.data.sources import Listing
+from effnet.data.sources.source import Listing
 from effnet.errors import DataError
 from effnet.system.bounds import is_number
 from effnet.system.text import brief

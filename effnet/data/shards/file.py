@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from effnet.data.names import is_url
+from effnet.data.sources.names import is_url
 from effnet.errors import DataError
 from effnet.system.files import open_regular
 from effnet.system.text import printable

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from effnet.data.labels import class_name
-from effnet.data.names import INDEX, is_url
 from effnet.data.shards.cache import url_folder
 from effnet.data.shards.file import Shard
-from effnet.data.sources import SPLIT_NAMES
+from effnet.data.sources.names import INDEX, is_url
+from effnet.data.sources.source import SPLIT_NAMES
 from effnet.errors import DataError
 from effnet.system.cache import network_forbidden
 from effnet.system.download import complete, discard

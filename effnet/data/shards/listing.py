@@ -9,14 +9,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from effnet.data.labels import CLASSES, class_name
-from effnet.data.names import INDEX, is_url
 from effnet.data.several.outputs import SEVERAL, NamedLabels, read_labels
 from effnet.data.shards.cache import TOGETHER, cache_limit_bytes
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import locate
 from effnet.data.shards.store import ShardMember, ShardStore, list_shard
 from effnet.data.shards.tar import Member
-from effnet.data.sources import SPLIT_NAMES, Listing, Part
+from effnet.data.sources.names import INDEX, is_url
+from effnet.data.sources.source import SPLIT_NAMES, Listing, Part
 from effnet.errors import DataError, nearest
 from effnet.system.cache import Progress
 from effnet.system.text import printable

@@ -19,12 +19,12 @@ from effnet.data.datasets import Dataset, Split
 from effnet.data.images.decode import IMAGE_SUFFIXES, image_header
 from effnet.data.images.opening import FORMAT_SUFFIXES
 from effnet.data.inspection.findings import SPLITS
-from effnet.data.names import INDEX
 from effnet.data.several.outputs import SEVERAL, to_values
 from effnet.data.shards.file import Shard
 from effnet.data.shards.index import FORMAT
 from effnet.data.shards.tar import MAX_IMAGE_BYTES
-from effnet.data.sources import Skipped, encoded, refuse_if_strict, source_name
+from effnet.data.sources.names import INDEX
+from effnet.data.sources.source import Skipped, encoded, refuse_if_strict, source_name
 from effnet.errors import DataError, ImageError
 from effnet.system.cache import Progress, file_digest
 from effnet.system.files import read_bytes

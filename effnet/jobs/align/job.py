@@ -18,10 +18,10 @@ from effnet.errors import DataError, InputError
 from effnet.jobs.align.config import OWN, AlignConfig
 from effnet.jobs.align.keep import keep_words
 from effnet.jobs.new_bundle import new_bundle, write_bundle
-from effnet.measurement.calibration import fit_temperature
+from effnet.measurement.classification.calibration import fit_temperature
 from effnet.measurement.retrieval import RetrievalScore, score, warnings_about
 from effnet.planner.events import Counted, Said
-from effnet.report.card_words import aligned_card, retrieval_sentence
+from effnet.report.cards.words import aligned_card, retrieval_sentence
 from effnet.system.machine import versions
 from effnet.system.options import takes
 from effnet.tasks.embedding import TASK

@@ -9,7 +9,7 @@ import numpy as np
 from effnet.data.datasets import DataLike, Dataset, Split, read_dataset
 from effnet.data.inspection.inspect import inspect_and_join
 from effnet.data.inspection.leaks import names_of
-from effnet.data.sources import Group
+from effnet.data.sources.source import Group
 from effnet.errors import InputError
 from effnet.jobs.audit.backbone import Progress, backbone, titled
 from effnet.jobs.audit.copies import copies

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from effnet.data.resample import resample
+from effnet.data.view.resample import resample
 
 SIDE = 48
 """The longer side of the small copies."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.datasets import DataLike, Dataset, Split, read_dataset
-from effnet.data.folder import list_images
+from effnet.data.sources.folder import list_images
 from effnet.errors import InputError, MissingExtraError
 from effnet.jobs.audit.backbone import Progress, backbone, titled
 from effnet.measurement.neighbours import unit_features

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effnet.data.eval_view import ImageLike
-from effnet.data.folder import list_images
+from effnet.data.sources.folder import list_images
+from effnet.data.view.evaluation import ImageLike
 from effnet.errors import InputError
 from effnet.jobs.find.index import Progress, Updated, default_place, key_of, read_index, update, write_index
 from effnet.jobs.find.page import write_page

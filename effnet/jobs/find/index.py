@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from effnet.bundle.model_file import sha256
-from effnet.data.eval_view import prepare_image
+from effnet.data.view.evaluation import prepare_image
 from effnet.errors import ImageError
 from effnet.runtimes.pipeline import run_images
 from effnet.runtimes.predictor import Predictor

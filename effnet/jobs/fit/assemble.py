@@ -21,9 +21,9 @@ from effnet.bundle.weights import load_state, save_bundle
 from effnet.compression.prune import vector_width
 from effnet.compression.subject import Subject
 from effnet.data.datasets import Dataset
-from effnet.jobs.fit.device import device_of, predicted_figures
+from effnet.jobs.fit.choice.measuring import measured_figures, measuring
+from effnet.jobs.fit.deploy.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.measuring import measured_figures, measuring
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.nas.assemble.alternatives import alternatives, assembled_spec
 from effnet.nas.assemble.assemble import Assembled, Settings, assemble
@@ -31,7 +31,7 @@ from effnet.nas.assemble.figures import FiguresOf, Kept
 from effnet.nas.assemble.finalist import Scores
 from effnet.planner.oracle import training_speed
 from effnet.planner.space import Candidate, in_precision, only_candidate
-from effnet.report.searched import FinalRow, Searched, SearchedRow, changes_of
+from effnet.report.search.searched import FinalRow, Searched, SearchedRow, changes_of
 from effnet.system.files import read_json
 from effnet.system.records import from_data, to_data
 

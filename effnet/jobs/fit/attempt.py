@@ -17,27 +17,27 @@ from effnet.bundle.names import ONNX, PROOF, WEIGHTS
 from effnet.bundle.split_file import write_split
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
-from effnet.data.eval_view import eval_image_at
 from effnet.data.inspection.leaks import find_leaks
-from effnet.jobs.fit.costs import costed
+from effnet.data.view.evaluation import eval_image_at
 from effnet.jobs.fit.dense import learn_in_images
-from effnet.jobs.fit.deploy import Deployed, deploy
-from effnet.jobs.fit.figures import figures_of, why_undecided
-from effnet.jobs.fit.finetune import Learned, Validation, train_in, transfer
+from effnet.jobs.fit.deploy.costs import costed
+from effnet.jobs.fit.deploy.export import Deployed, deploy
+from effnet.jobs.fit.deploy.figures import figures_of, why_undecided
+from effnet.jobs.fit.deploy.known import choose_known, without_score
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.known import choose_known, without_score
 from effnet.jobs.fit.overlays import mistakes_overlaid
-from effnet.jobs.fit.pooled import pooled_stages
 from effnet.jobs.fit.prune import change, learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.fit.transfer.finetune import Learned, Validation, train_in, transfer
+from effnet.jobs.fit.transfer.pooled import pooled_stages
 from effnet.jobs.fit.unlabelled.rounds import Fit, learn_from_unlabelled
 from effnet.jobs.threshold import with_threshold
 from effnet.measurement.answers import predict_split
-from effnet.measurement.calibration import Abstain, Calibration
+from effnet.measurement.classification.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.in_image import outside_ms
 from effnet.measurement.known.choice import KnownChoice
-from effnet.measurement.timing import Timing, busy_sentence
+from effnet.measurement.speed.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
 from effnet.nn.dense import build_network
 from effnet.nn.network import zero_classifier_
@@ -51,12 +51,12 @@ from effnet.runtimes.recorded import record_each
 from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
-from effnet.training.checkpoint import trained_seconds
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
 from effnet.training.loop import TrainResult
 from effnet.training.recipe.schema import Balance
-from effnet.training.state import network_for
+from effnet.training.state.checkpoint import trained_seconds
+from effnet.training.state.state import network_for
 from effnet.weights.labels import split_record
 
 # Number of images that the export is checked on: as many as eager PyTorch computes within a second or two.

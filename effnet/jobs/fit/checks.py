@@ -9,12 +9,12 @@ import numpy as np
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.data.inspection.leaks import names_of
 from effnet.data.inspection.shapes import Resize
-from effnet.data.names import refuse_inside
+from effnet.data.sources.names import refuse_inside
 from effnet.errors import InputError, nearest
 from effnet.jobs.fit.config import TASKS, Strategy
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.unlabelled.reading import check_unlabelled
-from effnet.measurement.unknown import unknown_images
+from effnet.measurement.classification.unknown import unknown_images
 from effnet.system.bounds import (
     MAX_CHANNELS,
     MAX_EPOCHS,

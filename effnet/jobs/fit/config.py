@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from effnet.arch.spec import ArchSpec
     from effnet.data.datasets import DataLike
     from effnet.data.inspection.shapes import Resize
-    from effnet.data.value_range import Asked as AskedRange
+    from effnet.data.view.value_range import Asked as AskedRange
     from effnet.jobs.procedure import Procedure
     from effnet.planner.events import Listener
     from effnet.planner.target import Wanted

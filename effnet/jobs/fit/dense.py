@@ -15,13 +15,13 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import write_text
 from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_, state_arrays
-from effnet.data.crop import size_at
 from effnet.data.datasets import Dataset
+from effnet.data.view.crop import size_at
 from effnet.errors import ImageError
-from effnet.jobs.fit.finetune import Learned, train_in
-from effnet.jobs.fit.head import origin_facts
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.fit.transfer.finetune import Learned, train_in
+from effnet.jobs.fit.transfer.head import origin_facts
 from effnet.measurement.in_image import seconds_of, timed_places
 from effnet.nn.dense import DenseNetwork
 from effnet.planner.dense import dense_need
@@ -36,7 +36,7 @@ from effnet.training.detection.staged import train_detector
 from effnet.training.recipe.read import read_recipe
 from effnet.training.recipe.schema import Recipe
 from effnet.training.speed import run_speed
-from effnet.training.state import any_network_for
+from effnet.training.state.state import any_network_for
 from effnet.weights.pretrained import adapted, load_backbone
 
 # What the time outside the network is guessed from before there is one: the side of the input, and the places with an

@@ -13,21 +13,21 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RECIPE, RUN
 from effnet.bundle.spec_of import read_spec
 from effnet.data.datasets import DataLike, Dataset, name_of
-from effnet.data.in_memory import MapStyle
 from effnet.data.inspection.unlabelled import Unlabelled
 from effnet.data.manifests.columns import read_words
-from effnet.data.value_range import read_asked
+from effnet.data.sources.in_memory import MapStyle
+from effnet.data.view.value_range import read_asked
 from effnet.errors import InputError
 from effnet.jobs.fit.asked import Asked, ask, ask_settings, settings_words, with_balance, with_recipe
 from effnet.jobs.fit.config import FitConfig, Strategy, TrainConfig, read_powers
 from effnet.jobs.procedure import USUAL, Procedure
 from effnet.measurement.budget import Budget
-from effnet.measurement.calibration import Abstain
+from effnet.measurement.classification.calibration import Abstain
 from effnet.planner.events import Listener, Said
 from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.target import Target
 from effnet.planner.timetable import UNLIMITED, Deadline, Pace
-from effnet.report.searched import Searched
+from effnet.report.search.searched import Searched
 from effnet.system.bounds import is_number
 from effnet.system.options import Given, command_words, given, repeated
 from effnet.system.text import brief

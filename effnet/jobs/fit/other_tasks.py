@@ -6,9 +6,9 @@ from effnet.arch.decoders.record import Detector, Segmenter
 from effnet.arch.spec import ArchSpec
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
-from effnet.jobs.fit.costs import costed
+from effnet.jobs.fit.deploy.costs import costed
 from effnet.jobs.fit.job import Job
-from effnet.measurement.calibration import Abstain
+from effnet.measurement.classification.calibration import Abstain
 from effnet.tasks.registry import find_task
 
 _PRECISIONS = ("auto", "fp32", "fp16", "int8")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view_at
-from effnet.jobs.fit.deploy import Deployed
-from effnet.measurement.classification import Mistake
+from effnet.data.view.evaluation import eval_view_at
+from effnet.jobs.fit.deploy.export import Deployed
+from effnet.measurement.classification.score import Mistake
 from effnet.measurement.evaluate import Score
 from effnet.report.classification.section import SHOWN_MISTAKES
-from effnet.report.overlay import overlay
+from effnet.report.explanation.overlay import overlay
 from effnet.runtimes.registry import open_engine
 from effnet.runtimes.write import write_export
 

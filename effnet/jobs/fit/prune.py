@@ -9,11 +9,11 @@ from effnet.bundle.names import RUN
 from effnet.compression.prune import COUNTS, vector_width
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.assemble import assembled
-from effnet.jobs.fit.deploy import least_steps
+from effnet.jobs.fit.deploy.export import least_steps
 from effnet.jobs.fit.job import Job
-from effnet.jobs.prune import OPTIONS, prune
-from effnet.jobs.prune_proof import REPORT
-from effnet.jobs.prune_steps import DEFAULT_EPOCHS
+from effnet.jobs.prune.api import OPTIONS, prune
+from effnet.jobs.prune.proof import REPORT
+from effnet.jobs.prune.steps import DEFAULT_EPOCHS
 from effnet.planner.pretrained import LIGHT_CHANGES, scope_of
 from effnet.planner.settings import DEFAULT_MINUTES
 from effnet.planner.space import Candidate

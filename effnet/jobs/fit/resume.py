@@ -13,7 +13,7 @@ from effnet.bundle.config import write_text
 from effnet.bundle.names import PLAN, RECIPE, RUN
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
-from effnet.data.sources import source_name
+from effnet.data.sources.source import source_name
 from effnet.errors import InputError
 from effnet.jobs.fit.config import Strategy
 from effnet.jobs.fit.job import Job

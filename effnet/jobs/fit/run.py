@@ -14,14 +14,14 @@ from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.assemble import assembled_facts
 from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
 from effnet.jobs.fit.checks import check, check_weights
+from effnet.jobs.fit.choice.shortlist import choose
 from effnet.jobs.fit.dense import dense_attempt
-from effnet.jobs.fit.device import describe_device, device_of
+from effnet.jobs.fit.deploy.device import describe_device, device_of
 from effnet.jobs.fit.job import Job, command_line, options_given
 from effnet.jobs.fit.other_tasks import without_unasked_trials
 from effnet.jobs.fit.prune import forget_change
 from effnet.jobs.fit.reading import Source, check_recipe, read_data
 from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_plan, write_plan
-from effnet.jobs.fit.shortlist import choose
 from effnet.jobs.fit.summary import summarize
 from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
 from effnet.jobs.fit.unlabelled.reading import with_unlabelled

@@ -12,7 +12,7 @@ from effnet.jobs.fit.attempt import Artifact
 from effnet.jobs.fit.resume import Plan
 from effnet.measurement.budget import Budget
 from effnet.measurement.evaluate import scoring_of
-from effnet.measurement.timing import busy_sentence
+from effnet.measurement.speed.timing import busy_sentence
 from effnet.planner.space import Candidate, title_of
 from effnet.report.annotations import facts_of
 from effnet.report.facts import (
@@ -35,7 +35,7 @@ from effnet.report.facts import (
     WeightsFacts,
 )
 from effnet.report.model import Report
-from effnet.report.searched import Searched
+from effnet.report.search.searched import Searched
 from effnet.runtimes.installed import runtime_version
 from effnet.system.machine import machine, versions
 from effnet.system.options import Given

@@ -6,11 +6,11 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
-from effnet.jobs.fit.deploy import least_steps
-from effnet.jobs.fit.finetune import learned_seconds
+from effnet.jobs.fit.deploy.export import least_steps
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import use_for
 from effnet.jobs.fit.resume import Attempt, Plan
+from effnet.jobs.fit.transfer.finetune import learned_seconds
 from effnet.jobs.fit.unlabelled.kept import students_seconds
 from effnet.planner.oracle import machine_pace, training_speed
 from effnet.planner.settings import epochs_in, most_epochs

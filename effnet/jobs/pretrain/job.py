@@ -19,7 +19,7 @@ from effnet.jobs.pretrain.config import PretrainConfig
 from effnet.jobs.pretrain.run import OPTIONS, Run, make_run, prepared_, state_of, tell
 from effnet.jobs.procedure import USUAL
 from effnet.measurement.paired import Paired, paired
-from effnet.report.card_published import imported_card
+from effnet.report.cards.published import imported_card
 from effnet.system.bounds import MAX_EPOCHS, MAX_SEED, MAX_SIDE, check_minutes, check_whole
 from effnet.system.lock import alone_in
 from effnet.system.machine import versions

@@ -15,11 +15,11 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import write_text
 from effnet.bundle.weights import load_arrays_
-from effnet.data.crop import size_at
 from effnet.data.datasets import Dataset, Split, read_dataset
-from effnet.data.folder import list_images
 from effnet.data.inspection.unlabelled import read_unlabelled
 from effnet.data.preprocess import Preprocess
+from effnet.data.sources.folder import list_images
+from effnet.data.view.crop import size_at
 from effnet.errors import ImageError, InputError
 from effnet.jobs.pretrain.config import PretrainConfig
 from effnet.nn.network import Network, build, fuse_

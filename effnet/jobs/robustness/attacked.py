@@ -6,7 +6,7 @@ import numpy as np
 
 from effnet.bundle.weights import load_module
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view_at
+from effnet.data.view.evaluation import eval_view_at
 from effnet.errors import DataError, ImageError, InputError
 from effnet.measurement.intervals import wilson
 from effnet.measurement.robustness.formats import beside

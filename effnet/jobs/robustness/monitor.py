@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from effnet.data.datasets import DataLike
-from effnet.data.folder import list_images
+from effnet.data.sources.folder import list_images
 from effnet.errors import BundleError, DataError, InputError
 from effnet.measurement.drift.compare import compare_figures, compare_samples
 from effnet.measurement.drift.expected import expected_answers

@@ -13,7 +13,7 @@ from effnet.jobs.search.on_ray import start_on_nodes
 from effnet.jobs.search.plan import DEFAULT_MINUTES
 from effnet.jobs.search.run import work
 from effnet.report.model import load_report
-from effnet.report.searched import Searched
+from effnet.report.search.searched import Searched
 from effnet.system.options import takes
 
 

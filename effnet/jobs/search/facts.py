@@ -9,7 +9,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.nas.finals import Finalist, Verdict
 from effnet.nas.history import Trained
 from effnet.nas.space import Genome
-from effnet.report.searched import FinalRow, Searched, SearchedRow, changes_of
+from effnet.report.search.searched import FinalRow, Searched, SearchedRow, changes_of
 
 SpecOf = Callable[[Genome], ArchSpec]
 """Returns the network of a genome."""

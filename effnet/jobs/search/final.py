@@ -28,7 +28,7 @@ from effnet.nas.trials import scratch_folder
 from effnet.planner.events import Counted
 from effnet.system.text import percent
 from effnet.tasks.registry import find_task
-from effnet.training.checkpoint import trained_seconds
+from effnet.training.state.checkpoint import trained_seconds
 
 FINAL = "final"
 """The folder of the final's trainings in that of the run."""

@@ -14,11 +14,11 @@ from effnet.bundle.config import write_text
 from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import InputError
 from effnet.jobs.fit.checks import check
+from effnet.jobs.fit.choice.short_training import train_briefly
 from effnet.jobs.fit.job import Job, job_of
 from effnet.jobs.fit.reading import Source, read_data
 from effnet.jobs.fit.resume import fingerprint
 from effnet.jobs.fit.run import earlier_plan
-from effnet.jobs.fit.short_training import train_briefly
 from effnet.jobs.procedure import Procedure
 from effnet.jobs.search.config import SearchConfig
 from effnet.jobs.search.plan import check_images

@@ -13,15 +13,15 @@ from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
 from effnet.errors import BudgetError
-from effnet.jobs.fit.device import device_of, predicted_figures
+from effnet.jobs.fit.choice.measuring import measured_figures
+from effnet.jobs.fit.deploy.device import device_of, predicted_figures
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.measuring import measured_figures
 from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.checks import config_of
 from effnet.measurement.budget import Budget, say
 from effnet.measurement.profile.regression import median_error
 from effnet.measurement.profile.table import fit_latency, fit_memory
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 from effnet.nas.genomes import generator, sample
 from effnet.nas.macro import MacroSpace, macro_space
 from effnet.nas.width import Predictor

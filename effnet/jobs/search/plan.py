@@ -21,7 +21,7 @@ from effnet.jobs.fit.time_left import FILLED, measured_epoch
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import drawn, measure_networks, references_of, space_of
 from effnet.measurement.profile.table import fit_latency
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 from effnet.nas.macro import MacroSpace
 from effnet.nas.policy import Policy
 from effnet.nas.trials import ROUNDS

@@ -11,8 +11,8 @@ from typing import Any
 from effnet.arch.codec import spec_from_dict
 from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import BudgetError, InputError, WeightsError
+from effnet.jobs.fit.choice.measuring import measuring
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.measuring import measuring
 from effnet.jobs.fit.reading import Source, check_recipe, read_data
 from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import check_device, earlier_plan, fit_data
@@ -25,7 +25,7 @@ from effnet.jobs.search.scoring import objective_of
 from effnet.jobs.search.trainings import around_best, search_space, train_references, value_of
 from effnet.jobs.search.widths import trained_network
 from effnet.jobs.search.worker import Worker
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 from effnet.nas.finals import decide
 from effnet.nas.generations import Generations
 from effnet.nas.objective import published_search_cost
@@ -35,7 +35,7 @@ from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.planner.pretrained import LEAST_SIDE
 from effnet.planner.space import Candidate
 from effnet.planner.timetable import UNLIMITED, deadline_of
-from effnet.report.searched import Searched
+from effnet.report.search.searched import Searched
 from effnet.system.lock import alone_in, sweep
 from effnet.system.records import from_data, to_data
 from effnet.tasks.registry import find_task

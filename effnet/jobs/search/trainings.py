@@ -6,7 +6,7 @@ from typing import Any
 
 from effnet.arch.spec import ArchSpec
 from effnet.errors import BudgetError, InputError
-from effnet.jobs.fit.short_training import train_briefly
+from effnet.jobs.fit.choice.short_training import train_briefly
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import space_of
 from effnet.jobs.search.widths import meets, network_of, trained_network

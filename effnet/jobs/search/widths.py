@@ -7,7 +7,7 @@ from typing import Any
 
 from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.spec import ArchSpec
-from effnet.jobs.fit.measuring import measured_figures
+from effnet.jobs.fit.choice.measuring import measured_figures
 from effnet.jobs.search.measured import figures_of
 from effnet.jobs.search.worker import Worker
 from effnet.nas.history import Trained

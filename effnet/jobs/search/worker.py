@@ -9,7 +9,7 @@ from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.reading import Source
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.plan import Plan
-from effnet.measurement.timing import Timing
+from effnet.measurement.speed.timing import Timing
 from effnet.nas.generations import Generations
 from effnet.nas.macro import MacroSpace
 from effnet.nas.objective import Objective

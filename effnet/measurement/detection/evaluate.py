@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from effnet.arch.decoders.record import Detector
 from effnet.data.annotated.objects import to_annotated
 from effnet.data.datasets import Split
-from effnet.data.sources import source_name
+from effnet.data.sources.source import source_name
 from effnet.errors import InputError
 from effnet.measurement.detection.record import DetectionScore
 from effnet.measurement.detection.score import score

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from effnet.measurement.calibration import BINS
+from effnet.measurement.classification.calibration import BINS
 from effnet.measurement.drift.expected import Expected
 from effnet.measurement.drift.record import SIGNIFICANCE, DriftScore, Index, Label, Rejected, Shift
 from effnet.measurement.drift.sample import PROPERTIES, Sample

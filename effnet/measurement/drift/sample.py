@@ -10,9 +10,9 @@ import numpy as np
 
 from effnet.bundle.config import read_digests
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_view_at
 from effnet.data.images.decode import image_header
-from effnet.data.sources import encoded
+from effnet.data.sources.source import encoded
+from effnet.data.view.evaluation import eval_view_at
 from effnet.errors import DataError, InputError
 from effnet.measurement.robustness.formats import check_classifier
 from effnet.runtimes.pipeline import run_images

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from effnet.measurement.calibration import BINS
+from effnet.measurement.classification.calibration import BINS
 
 STABLE, CHANGED = 0.1, 0.25
 """Below the first index two distributions are near, above the second they differ."""

@@ -18,7 +18,7 @@ from effnet.arch.cost import cost
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
-from effnet.measurement.rounds import time_round
+from effnet.measurement.speed.rounds import time_round
 from effnet.runtimes.base import Engine
 from effnet.runtimes.registry import open_engine
 from effnet.runtimes.untrained import write_graph

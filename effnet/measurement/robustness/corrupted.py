@@ -7,10 +7,10 @@ import numpy as np
 
 from effnet.data.corruptions.kinds import KINDS, check, corrupt
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_image_at
 from effnet.data.preprocess import resize_and_crop
+from effnet.data.view.evaluation import eval_image_at
 from effnet.errors import DataError
-from effnet.measurement import calibration
+from effnet.measurement.classification import calibration
 from effnet.measurement.intervals import wilson
 from effnet.measurement.robustness.formats import beside
 from effnet.measurement.robustness.record import CLEAN, Condition, CorruptionScore, Gap, Mean, severities_of

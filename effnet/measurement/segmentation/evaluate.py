@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 from effnet.data.annotated.mask_labels import header_of
 from effnet.data.datasets import Split
-from effnet.data.sources import source_name
+from effnet.data.sources.source import source_name
 from effnet.errors import InputError
 from effnet.measurement.in_image import answers_on
 from effnet.measurement.segmentation.record import SegmentationScore

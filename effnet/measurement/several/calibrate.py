@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from effnet.data.several.outputs import OutputSpec, placed
-from effnet.measurement import calibration
-from effnet.measurement.calibration import Abstain, Calibration
+from effnet.measurement.classification import calibration
+from effnet.measurement.classification.calibration import Abstain, Calibration
 from effnet.system.text import printable
 from effnet.tasks.costs import Costs, costs_of
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.data.several.outputs import Kind, OutputSpec
-from effnet.measurement import calibration
-from effnet.measurement.chance import MostFrequent, chance_sentence, most_frequent
-from effnet.measurement.classification import Answered, ClassScore, answered_share, class_scores
-from effnet.measurement.costs import CostScore, class_costs, tag_costs
+from effnet.measurement.classification import calibration
+from effnet.measurement.classification.chance import MostFrequent, chance_sentence, most_frequent
+from effnet.measurement.classification.costs import CostScore, class_costs, tag_costs
+from effnet.measurement.classification.levels import LevelScore, level_scores
+from effnet.measurement.classification.recall import by_class
+from effnet.measurement.classification.score import Answered, ClassScore, answered_share, class_scores
+from effnet.measurement.classification.unknown import Unknown, unknown_of
 from effnet.measurement.intervals import wilson
-from effnet.measurement.levels import LevelScore, level_scores
-from effnet.measurement.recall import by_class
 from effnet.measurement.several import multilabel
 from effnet.measurement.several.figures import skill
-from effnet.measurement.unknown import Unknown, unknown_of
 from effnet.system.text import percent
 from effnet.tasks.costs import costs_of, decide
 from effnet.tasks.several import tags_present

@@ -12,13 +12,13 @@ import numpy as np
 
 from effnet.data.datasets import Dataset, Split
 from effnet.data.several.outputs import Kind, OutputSpec, placed
-from effnet.data.sources import source_name
+from effnet.data.sources.source import source_name
 from effnet.measurement.answers import predict_split
+from effnet.measurement.classification.unknown import strange_rows
 from effnet.measurement.several.figures import mean_score
 from effnet.measurement.several.multilabel import mean_known
 from effnet.measurement.several.outputs import OutputScore, score_output
 from effnet.measurement.several.text import lines, table, warnings_of
-from effnet.measurement.unknown import strange_rows
 from effnet.runtimes.predictor import Predictor
 from effnet.system.records import to_data
 from effnet.tasks.costs import costs_of, decide

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from effnet.measurement.classification import Answered
-from effnet.measurement.costs import CostScore
+from effnet.measurement.classification.costs import CostScore
+from effnet.measurement.classification.levels import level_words
+from effnet.measurement.classification.score import Answered
+from effnet.measurement.classification.unknown import unknown_sentence
 from effnet.measurement.evaluate import ScoreTable
-from effnet.measurement.levels import level_words
 from effnet.measurement.several.outputs import OutputScore
-from effnet.measurement.unknown import unknown_sentence
 from effnet.system.text import percent, printable
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The report's sentences on imbalanced classes: the balanced accuracy, and the class prior of the probabilities."""
 
-from effnet.measurement.classification import ClassificationScore
+from effnet.measurement.classification.score import ClassificationScore
 from effnet.report.text import integer, percent
 from effnet.training.recipe.schema import Balance
 

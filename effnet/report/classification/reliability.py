@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from effnet.measurement.classification import Answered
-from effnet.report.figure import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
+from effnet.measurement.classification.score import Answered
 from effnet.report.model import Report
+from effnet.report.plots.figure import BLUE, MUTED, ORANGE, VERMILLION, figure_svg, new_figure, style
 from effnet.report.text import probability
 
 _COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)

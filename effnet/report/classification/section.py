@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from effnet.measurement.classification import ClassScore
-from effnet.measurement.levels import level_words
+from effnet.measurement.classification.levels import level_words
+from effnet.measurement.classification.score import ClassScore
 from effnet.report.classification import reliability
 from effnet.report.classification.balanced import balanced_sentence, prior_sentence
+from effnet.report.classification.confusion import confusion_svg
 from effnet.report.classification.known import known_values
 from effnet.report.gallery import mistakes_shown
 from effnet.report.model import Report
-from effnet.report.plot_confusion import confusion_svg
 from effnet.report.section import Extension, Section
 from effnet.report.text import percent
 

@@ -1,7 +1,7 @@
 """The plots of a detector's report: precision over recall, and the objects by size; drawn by matplotlib."""
 
 from effnet.measurement.detection.record import DetectionScore
-from effnet.report.figure import (
+from effnet.report.plots.figure import (
     BLUE,
     GREEN,
     INK,

@@ -9,10 +9,10 @@ import numpy as np
 from effnet.measurement.detection.record import DetectedClass, DetectionScore
 from effnet.measurement.detection.text import count_sentence, limit_sentence, small_sentence, threshold_sentence
 from effnet.report.annotations import class_counts
+from effnet.report.classification.confusion import confusion_svg
 from effnet.report.detection.plots import precision_recall_svg, sizes_svg
 from effnet.report.detection.worst import worst_shown
 from effnet.report.model import Report
-from effnet.report.plot_confusion import confusion_svg
 from effnet.report.section import Extension, Section
 from effnet.report.text import integer, percent
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from effnet.measurement.detection.record import BoxRow, WorstImage
-from effnet.report.overlay import as_rgb, data_url
+from effnet.report.explanation.overlay import as_rgb, data_url
 from effnet.tasks.drawing.boxes import Mark, class_texts, draw_marks, shown_score
 from effnet.tasks.drawing.colours import BLUE, VERMILLION, Colour
 

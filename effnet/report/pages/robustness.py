@@ -10,8 +10,8 @@ from effnet.measurement.robustness.text import (
     corruption_lines,
     corruption_table,
 )
-from effnet.report.figure import BLUE, GREEN, MUTED, ORANGE, figure_svg, new_figure, style
 from effnet.report.pages.frame import paragraphs, section, table, text, write_page
+from effnet.report.plots.figure import BLUE, GREEN, MUTED, ORANGE, figure_svg, new_figure, style
 
 _COLOURS = (BLUE, ORANGE, GREEN)
 _COLUMNS = 5

@@ -11,9 +11,9 @@ from PIL import Image
 from effnet.measurement.segmentation.record import SegmentationScore, SegmentedClass, WorstMask
 from effnet.measurement.segmentation.small import read_small_mask
 from effnet.report.annotations import class_counts
+from effnet.report.classification.confusion import confusion_svg
+from effnet.report.explanation.overlay import as_rgb, data_url
 from effnet.report.model import Report
-from effnet.report.overlay import as_rgb, data_url
-from effnet.report.plot_confusion import confusion_svg
 from effnet.report.section import Extension, Section
 from effnet.report.text import percent
 from effnet.tasks.drawing.colours import hex_of

@@ -3,8 +3,8 @@
 import math
 
 from effnet.measurement.several.outputs import OutputScore
-from effnet.report.figure import BLUE, MUTED, ORANGE, figure_svg, new_figure, style
 from effnet.report.model import Report
+from effnet.report.plots.figure import BLUE, MUTED, ORANGE, figure_svg, new_figure, style
 from effnet.report.text import printable
 
 _SHOWN = 40

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.measurement.levels import level_words
+from effnet.measurement.classification.levels import level_words
 from effnet.measurement.several.outputs import OutputScore
 from effnet.measurement.several.text import FIGURES
 from effnet.report.gallery import mistakes_shown

@@ -11,7 +11,7 @@ from effnet.errors import InputError
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import RUNTIMES
 from effnet.serving.settings import Settings
-from effnet.serving.version import Source
+from effnet.serving.versions.version import Source
 from effnet.system.options import options_of
 
 PORT, USER, NAME = 8000, 10_001, "effnet-serve"

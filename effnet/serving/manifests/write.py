@@ -13,7 +13,7 @@ from effnet.serving.manifests.kubernetes import documents
 from effnet.serving.manifests.others import compose, dockerfile, kserve_documents
 from effnet.serving.manifests.plain_yaml import to_yaml
 from effnet.serving.settings import Settings
-from effnet.serving.version import Source
+from effnet.serving.versions.version import Source
 from effnet.system.files import written_whole
 
 _FILES = {"kubernetes": "kubernetes.yaml", "kserve": "kserve.yaml", "compose": "compose.yaml"}

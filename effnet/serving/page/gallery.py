@@ -12,13 +12,13 @@ from PIL import Image
 
 from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import list_source
-from effnet.data.eval_view import eval_decoding
-from effnet.data.folder import list_images
 from effnet.data.images.decode import decoded_image
 from effnet.data.preprocess import Preprocess
-from effnet.data.sources import Source, Stored, encoded, source_name
+from effnet.data.sources.folder import list_images
+from effnet.data.sources.source import Source, Stored, encoded, source_name
+from effnet.data.view.evaluation import eval_decoding
 from effnet.errors import DataError, InputError
-from effnet.report.overlay import as_rgb
+from effnet.report.explanation.overlay import as_rgb
 from effnet.system.text import printable
 from effnet.weights.labels import choose_images
 

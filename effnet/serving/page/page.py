@@ -10,16 +10,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from effnet.errors import ImageError, shown
-from effnet.serving.errors import HttpError, bad_request
-from effnet.serving.keys import has_key
+from effnet.serving.batches.threads import in_thread
+from effnet.serving.http.errors import HttpError, bad_request
+from effnet.serving.http.keys import has_key
+from effnet.serving.http.state import State
 from effnet.serving.page.decisions import Decisions
 from effnet.serving.page.gallery import SIDES, read_gallery, shown_image
 from effnet.serving.page.review import read_decision, read_number
 from effnet.serving.page.scores import Scores
 from effnet.serving.page.site import check_host, check_origin, html, image, static_response, statics
 from effnet.serving.page.views import VIEWS, Shown, View
-from effnet.serving.state import State
-from effnet.serving.threads import in_thread
 from effnet.system.files import parse_json
 
 _MOST_DECISION = 4096

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effnet.errors import nearest, shown
-from effnet.serving.errors import HttpError, bad_request
+from effnet.serving.http.errors import HttpError, bad_request
 from effnet.serving.page.decisions import Decision
 from effnet.serving.page.gallery import Gallery
 from effnet.serving.page.scores import Round

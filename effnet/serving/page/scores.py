@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from effnet.data.corrections import digest_of
-from effnet.data.sources import encoded
+from effnet.data.sources.source import encoded
 from effnet.errors import EffnetError
 from effnet.runtimes.results import unit_rows
-from effnet.serving.batcher import Refused
-from effnet.serving.errors import HttpError
+from effnet.serving.batches.batcher import Refused
+from effnet.serving.batches.work import Kind, Task, Times
+from effnet.serving.http.errors import HttpError
+from effnet.serving.http.state import State
 from effnet.serving.page.gallery import Gallery, Known, known_of
 from effnet.serving.page.projection import project
-from effnet.serving.state import State
-from effnet.serving.version import Version
-from effnet.serving.work import Kind, Task, Times
+from effnet.serving.versions.version import Version
 from effnet.tasks.classification import PROBABILITIES
 
 MOST_POINTS = 2000

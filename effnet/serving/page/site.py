@@ -13,7 +13,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from effnet.serving.errors import HttpError
+from effnet.serving.http.errors import HttpError
 from effnet.serving.settings import Settings
 from effnet.system.text import printable
 

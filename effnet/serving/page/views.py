@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from effnet.serving.errors import HttpError
+from effnet.serving.http.errors import HttpError
+from effnet.serving.http.state import State
 from effnet.serving.page import confusions
 from effnet.serving.page.decisions import Decision, Decisions
 from effnet.serving.page.gallery import SIDES, Gallery
 from effnet.serving.page.review import ORDERS, item_of, queue_of, read_number, read_order
 from effnet.serving.page.scores import Round, Scored
-from effnet.serving.state import State
-from effnet.serving.version import Version
+from effnet.serving.versions.version import Version
 from effnet.tasks.drawing.colours import colours, hex_of
 from effnet.tasks.drawing.regions import background_of
 

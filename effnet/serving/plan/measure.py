@@ -13,7 +13,7 @@ from effnet.runtimes.predictor import Predictor
 from effnet.serving.images import prepared_image, upright_image
 from effnet.serving.plan.simulate import Service
 from effnet.serving.settings import Settings
-from effnet.serving.version import Source, best_batch, blank
+from effnet.serving.versions.version import Source, best_batch, blank
 from effnet.system.files import read_bytes
 
 _RUNS = 30

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from effnet.serving.batcher import Batch, Batcher, Refused
+from effnet.serving.batches.batcher import Batch, Batcher, Refused
 
 Balance = Literal["random", "least"]
 """How a balancer chooses: at random, or the replica with the fewest requests that it has not answered."""

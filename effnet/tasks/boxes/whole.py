@@ -7,8 +7,8 @@ import numpy as np
 
 from effnet.arch.decoders.record import AnchorHead, Detector
 from effnet.arch.spec import ArchSpec
-from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.view.letterbox import letterbox
 from effnet.tasks.boxes.anchors import anchors
 from effnet.tasks.boxes.anchors import decode as decode_anchors
 from effnet.tasks.boxes.candidates import MOST_CANDIDATES, Decode, detect

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.letterbox import letterbox
-from effnet.data.resample import Interpolation, resample
-from effnet.data.windows import Blend, starts
+from effnet.data.view.letterbox import letterbox
+from effnet.data.view.resample import Interpolation, resample
+from effnet.data.view.windows import Blend, starts
 from effnet.errors import DataError
 from effnet.tasks.masks.enlarge import classes_of
 from effnet.tasks.masks.record import Segmented, segmented

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from effnet.data.preprocess import Preprocess
 from effnet.training.losses import Batch, LossFn
-from effnet.training.norms import norms_of
+from effnet.training.optim.norms import norms_of
 from effnet.training.recipe.schema import Augment
 
 # The weights of the attack's own pass and of the attacked images. Source: see recipe/published.py, advprop.

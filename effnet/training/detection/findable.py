@@ -5,7 +5,7 @@ import torch
 
 from effnet.arch.decoders.record import AnchorHead, Detector
 from effnet.data.annotated.objects import BOTTOM, HEIGHT, LEFT, NORMAL, STATE, WIDTH, present
-from effnet.data.letterbox import letterbox
+from effnet.data.view.letterbox import letterbox
 from effnet.system.text import percent
 from effnet.tasks.boxes.anchors import anchors
 from effnet.training.detection.anchor_loss import match_anchors

@@ -17,8 +17,8 @@ from effnet.data.annotated.objects import (
 from effnet.data.annotated.record import Annotated
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.images.decode import Decoding
-from effnet.data.letterbox import Letterbox, fit_image
 from effnet.data.preprocess import Preprocess, resample
+from effnet.data.view.letterbox import Letterbox, fit_image
 from effnet.errors import ImageError
 from effnet.training.detection.views import Views, padded, random_objects
 from effnet.training.input.own import HeldOut

@@ -9,11 +9,11 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.nn.dense import DenseNetwork
 from effnet.progress import Listener
-from effnet.training.checkpoint import trained_seconds
 from effnet.training.detection.kept import kept_dataset, kept_recipe, kept_views_within
 from effnet.training.device import pick_device
 from effnet.training.loop import TrainResult, train
 from effnet.training.recipe.schema import Recipe
+from effnet.training.state.checkpoint import trained_seconds
 
 DECODER = "decoder"
 """The folder of the first stage in that of the run."""

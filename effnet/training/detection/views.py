@@ -21,8 +21,8 @@ from effnet.data.annotated.objects import (
     WIDTH,
     present,
 )
-from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Interpolation, resample
+from effnet.data.view.letterbox import letterbox
 
 # An object of which less than this share of the area remains in a view is no object there, but ignored.
 _LEAST_LEFT = 0.4

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from effnet.training.distributed.ranks import Ranks, Share
-from effnet.training.norms import norms_of
+from effnet.training.optim.norms import norms_of
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 

@@ -17,8 +17,8 @@ from effnet.training.distributed.ranks import Ranks
 from effnet.training.learning import Learning
 from effnet.training.loop import TrainResult, train
 from effnet.training.losses import LossFn
-from effnet.training.position import CHECKPOINT_SECONDS
 from effnet.training.recipe.schema import Recipe
+from effnet.training.state.position import CHECKPOINT_SECONDS
 
 Report = Any
 """What the job returns; only the job knows its type."""

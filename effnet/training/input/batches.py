@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from effnet.data.crop import RawImage, as_evaluated, decoded, open_image_at, random_part, random_view, size_at
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_decoding, eval_view_at
 from effnet.data.order import Blocks, epoch_order
 from effnet.data.preprocess import Preprocess, random_flip, random_shift, resize_and_crop
-from effnet.data.resample import resample
 from effnet.data.sound.spectrogram import random_window
+from effnet.data.view.crop import RawImage, as_evaluated, decoded, open_image_at, random_part, random_view, size_at
+from effnet.data.view.evaluation import eval_decoding, eval_view_at
+from effnet.data.view.resample import resample
 from effnet.errors import DataError, ImageError
 from effnet.training.input.own import Views
 from effnet.training.input.resize import resize_square

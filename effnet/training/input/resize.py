@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from effnet.data.resample import Interpolation, resample
+from effnet.data.view.resample import Interpolation, resample
 
 # Both antialias as Pillow does; results differ by rounding, one level at most.
 _TORCH_MODES: dict[Interpolation, str] = {"bilinear": "bilinear", "bicubic": "bicubic"}

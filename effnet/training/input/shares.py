@@ -12,9 +12,9 @@ from effnet.training.distributed.ranks import Ranks, Share
 from effnet.training.input.batches import CACHE_BYTES, cached_loader, held_out, num_batches, train_batches
 from effnet.training.input.own import HeldOut, OwnInput
 from effnet.training.memory.predict import evaluation_batch
-from effnet.training.position import Position
 from effnet.training.recipe.progressive import resolution_at
 from effnet.training.recipe.schema import Recipe
+from effnet.training.state.position import Position
 
 
 class Portions:

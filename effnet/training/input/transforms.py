@@ -9,11 +9,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from effnet.bundle.config import read_config
-from effnet.data.crop import open_file
-from effnet.data.eval_view import IMAGES, ImageLike, checked_array, eval_decoding, prepare_image
 from effnet.data.images.decode import convert_pillow
 from effnet.data.items import ReadsFiles
 from effnet.data.preprocess import Preprocess
+from effnet.data.view.crop import open_file
+from effnet.data.view.evaluation import IMAGES, ImageLike, checked_array, eval_decoding, prepare_image
 from effnet.errors import InputError
 from effnet.nn.network import Trunk
 from effnet.runtimes.predictor import Predictor

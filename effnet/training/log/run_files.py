@@ -8,13 +8,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from effnet.progress import EpochEnd, Step
-from effnet.training.checkpoint import BEST, load_best, save_checkpoint
 from effnet.training.learning import Validated
 from effnet.training.log.metrics import append_metrics, rewrite_metrics
 from effnet.training.log.tensorboard import IMAGED_EPOCHS, Journal, open_journal
-from effnet.training.position import Position
-from effnet.training.state import State
-from effnet.training.tensorfile import save_tensors
+from effnet.training.state.checkpoint import BEST, load_best, save_checkpoint
+from effnet.training.state.position import Position
+from effnet.training.state.state import State
+from effnet.training.state.tensorfile import save_tensors
 
 
 class Records:

@@ -18,7 +18,7 @@ from effnet.training.memory.batch_size import SHARE, Attempt, Fitted, fit_batch
 from effnet.training.memory.predict import largest_part, training_memory
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
-from effnet.training.state import make_state
+from effnet.training.state.state import make_state
 from effnet.training.step import Stepper
 
 # A trial step on a CPU uses only a part of the images: if memory runs out, the system kills the process.

@@ -13,7 +13,7 @@ from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import DataError, InputError
-from effnet.measurement.calibration import Abstain, Calibration
+from effnet.measurement.classification.calibration import Abstain, Calibration
 from effnet.tasks.task import Figure
 from effnet.training.device import normalized, to_input
 from effnet.training.distill import as_input

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from effnet.data.crop import decoded, random_part, random_view
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
+from effnet.data.view.crop import decoded, random_part, random_view
 from effnet.errors import ImageError
 from effnet.training.input.batches import cached_loader
 from effnet.training.input.own import HeldOut

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from effnet.data.resample import Interpolation
+from effnet.data.view.resample import Interpolation
 from effnet.errors import InputError
 from effnet.training.recipe.checks import (
     check_above_zero,

@@ -12,8 +12,8 @@ from effnet.data.annotated.mask_codes import IGNORE
 from effnet.data.annotated.mask_labels import header_of
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.images.decode import Decoding
-from effnet.data.letterbox import letterbox
 from effnet.data.preprocess import Preprocess, resample
+from effnet.data.view.letterbox import letterbox
 from effnet.errors import ImageError
 from effnet.tasks.masks.plan import Plan, plan, windows
 from effnet.training.input.own import HeldOut

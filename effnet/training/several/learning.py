@@ -16,7 +16,7 @@ from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess
 from effnet.data.several.outputs import OutputSpec
 from effnet.errors import DataError, InputError
-from effnet.measurement.calibration import Abstain, Calibration
+from effnet.measurement.classification.calibration import Abstain, Calibration
 from effnet.measurement.several.calibrate import calibrate_outputs
 from effnet.nn.network import Network
 from effnet.training.device import to_input

@@ -11,11 +11,11 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.data.clips.frames import by_clip
-from effnet.data.crop import random_view
 from effnet.data.datasets import Split
-from effnet.data.eval_view import eval_image_at
 from effnet.data.preprocess import Preprocess, random_flip, resize_and_crop
 from effnet.data.sound.spectrogram import random_window
+from effnet.data.view.crop import random_view
+from effnet.data.view.evaluation import eval_image_at
 from effnet.errors import DataError, ImageError, WeightsError
 from effnet.runtimes.onnxruntime.graph import to_onnx, write_onnx
 from effnet.runtimes.onnxruntime.session import IMAGE, open_session

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.errors import DataError, MissingExtraError
-from effnet.measurement.recall import by_class
+from effnet.measurement.classification.recall import by_class
 from effnet.training.recipe.balance import class_weights, held_out_weights, logit_offset
 from effnet.training.recipe.schema import NOT_BALANCED, Balance
 

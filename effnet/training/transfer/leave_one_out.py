@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from effnet.measurement.calibration import fit_temperature
+from effnet.measurement.classification.calibration import fit_temperature
+from effnet.measurement.classification.unknown import area_under_roc
 from effnet.measurement.known.choice import Estimate
 from effnet.measurement.known.scores import fit_score, log_odds, score_values
-from effnet.measurement.unknown import area_under_roc
 from effnet.tasks.known import TITLES, Method
 from effnet.training.transfer.head import PENALTIES, train_head
 from effnet.training.transfer.out_of_fold import NEVER, folds_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.measurement.calibration import risk_coverage
+from effnet.measurement.classification.calibration import risk_coverage
 
 LEAST_PRECISION = 0.95
 # The precision of fewer answers than this on the validation images says nothing.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effnet.data.datasets import Dataset, Split
-from effnet.data.sources import Source
+from effnet.data.sources.source import Source
 from effnet.training.distributed.ranks import Ranks
 from effnet.training.losses import ALIKE, Batch, LossFn, Terms, focal_loss, make_terms
 from effnet.training.recipe.schema import Recipe

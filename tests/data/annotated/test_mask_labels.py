@@ -79,7 +79,7 @@ def test_given_splits_and_classes_that_train_lacks():
 
 
 def part(*labels):
-    from effnet.data.sources import Part
+    from effnet.data.sources.source import Part
 
     return Part(sources=tuple(f"{number}.png" for number in range(len(labels))), labels=labels)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from effnet.data.images.decode import Decoding, convert_pillow, decode_image, image_header, stored_values
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 
 TWELVE = ValueRange(low=0, high=4095)
 VALUES = np.random.default_rng(0).integers(0, 4096, (7, 5, 4)).astype(np.uint16)

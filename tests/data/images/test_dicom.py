@@ -13,7 +13,7 @@ from dicoms import dicom
 from effnet.data.datasets import read_dataset
 from effnet.data.images.decode import Decoding, decode_image, image_header, stored_values
 from effnet.data.inspection.inspect import describe, inspect_and_join
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import DataError, ImageError, MissingExtraError
 
 pydicom = pytest.importorskip("pydicom")

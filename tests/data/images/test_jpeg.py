@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.data.crop import decoded, open_image_at, random_part, size_at
 from effnet.data.datasets import Split
 from effnet.data.images import jpeg
 from effnet.data.images.decode import Decoding, decode_image
 from effnet.data.images.jpeg import decode_part, decode_whole, read_jpeg
-from effnet.data.reduction import reduction_for
+from effnet.data.view.crop import decoded, open_image_at, random_part, size_at
+from effnet.data.view.reduction import reduction_for
 from effnet.errors import ImageError
 
 SMOOTH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((157, 101), 3)

@@ -156,7 +156,7 @@ import sys
 from effnet.data.images import pixels
 from effnet.data.images.decode import decode_image
 from effnet.data.images.opening import decoding_bytes, open_image, open_stream
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 RANGE = ValueRange(low=0, high=65535)
 pixels._PIECE_PIXELS = 2**16
 def peak(name):

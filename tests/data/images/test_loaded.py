@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data import resample
-from effnet.data.eval_view import eval_decoding, eval_view
 from effnet.data.images import loaded, pixels
 from effnet.data.images.decode import Decoding, decode_image, decoded_for_resizing, decoded_image
 from effnet.data.images.loaded import Loaded
 from effnet.data.preprocess import Preprocess, resize_and_crop
+from effnet.data.view import resample
+from effnet.data.view.evaluation import eval_decoding, eval_view
 from effnet.errors import ImageError
 
 

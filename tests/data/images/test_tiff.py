@@ -11,7 +11,7 @@ from PIL import Image
 from tiffs import pages, tiff_of_bands
 
 from effnet.data.images.decode import Decoding, decode_image, image_header, stored_values
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import ImageError
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.unreadable import drop, without_unreadable
-from effnet.data.sources import Skipped
+from effnet.data.sources.source import Skipped
 from effnet.errors import DataError
 
 

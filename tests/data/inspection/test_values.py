@@ -7,7 +7,7 @@ from PIL import Image
 from effnet.data.datasets import load_image, read_dataset
 from effnet.data.inspection.inspect import describe, inspect_and_join, inspect_dataset
 from effnet.data.inspection.values import suited_range, with_values
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import DataError
 
 

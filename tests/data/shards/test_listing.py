@@ -25,7 +25,7 @@ from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.shards.index import expand_braces
 from effnet.data.shards.tar import list_members
 from effnet.data.shards.write import write_shards
-from effnet.data.sources import encoded, source_name
+from effnet.data.sources.source import encoded, source_name
 from effnet.errors import DataError
 
 SPLITS = ("train", "val", "test")

@@ -8,7 +8,7 @@ import pytest
 
 from effnet.data.images.decode import Decoding, decode_image, image_header, stored_values
 from effnet.data.sound.record import Sound
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import ImageError
 
 soundfile = pytest.importorskip("soundfile")

@@ -4,7 +4,7 @@ import pytest
 
 from effnet.data.preprocess import Preprocess
 from effnet.data.sound.record import Sound, read_asked_sound, suited_sound
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import DataError, InputError
 
 

@@ -22,7 +22,7 @@ from procedures import fit, made_up, train
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, InputError
-from effnet.report.runs import read_run
+from effnet.report.runs.read import read_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

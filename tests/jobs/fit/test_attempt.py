@@ -16,9 +16,9 @@ from procedures import QUICK, measure_briefly
 
 import effnet
 from effnet.bundle.config import read_config
-from effnet.data import reduction
 from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
+from effnet.data.view import reduction
 from effnet.errors import ImageError
 from effnet.jobs.fit.attempt import _images, make_artifact, publish
 from effnet.jobs.fit.config import FitConfig
@@ -26,9 +26,9 @@ from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.resume import read_plan
 from effnet.jobs.procedure import Procedure
 from effnet.measurement.answers import predict_split
-from effnet.measurement.calibration import Abstain, expected_calibration_error, fit_temperature
-from effnet.measurement.pace import DISTURBED
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.classification.calibration import Abstain, expected_calibration_error, fit_temperature
+from effnet.measurement.speed.pace import DISTURBED
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.planner.events import Said
 from effnet.runtimes.registry import find_format
 

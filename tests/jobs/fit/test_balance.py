@@ -19,10 +19,10 @@ from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.errors import BundleError, InputError
 from effnet.jobs.fit.asked import with_balance
-from effnet.measurement.classification import ClassScore
-from effnet.measurement.classification_text import balanced_lines
+from effnet.measurement.classification.score import ClassScore
+from effnet.measurement.classification.text import balanced_lines
 from effnet.report.classification.balanced import prior_sentence
-from effnet.report.runs import read_run
+from effnet.report.runs.read import read_run
 from effnet.training.recipe.balance import log_prior
 from effnet.training.recipe.schema import Balance
 from effnet.training.transfer.head import Head, train_head
@@ -83,7 +83,7 @@ def test_the_exported_file_answers_as_the_balanced_network_and_the_report_says_w
 
 def test_a_bundle_that_is_balanced_is_not_balanced_again(fits, rare, tmp_path, monkeypatch):
     """Its own head knows these data, so it may stay as it is; without balancing it gets the frequencies back."""
-    monkeypatch.setattr("effnet.training.classification.train_head", lambda *args, **kwargs: _hopeless())
+    monkeypatch.setattr("effnet.training.classification.learning.train_head", lambda *args, **kwargs: _hopeless())
     (_, plain), (_, adjusted) = map(classifier, fits)
     for balance, expected in (("adjust", adjusted), ("none", plain)):
         out = tmp_path / balance

@@ -9,7 +9,7 @@ from tiny_runs import tiny_dataset
 
 import effnet
 from effnet.bundle.names import RUN
-from effnet.jobs.fit import dense_trials
+from effnet.jobs.fit.choice import dense_trials
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.other_tasks import without_unasked_trials

@@ -12,13 +12,13 @@ from effnet.bundle.weights import load_state
 from effnet.compression.ladder import climb
 from effnet.compression.tools import Tools
 from effnet.data.datasets import Split, read_dataset
-from effnet.jobs.fit import deploy as module
 from effnet.jobs.fit.config import FitConfig
-from effnet.jobs.fit.deploy import deploy
+from effnet.jobs.fit.deploy import export as module
+from effnet.jobs.fit.deploy.export import deploy
 from effnet.jobs.fit.job import job_of
 from effnet.measurement.answers import predict_split
 from effnet.measurement.budget import Budget
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.planner.target import Target
 from effnet.runtimes.predictor import Predictor
 from effnet.runtimes.registry import open_engine

@@ -20,7 +20,7 @@ import effnet
 from effnet.bundle.names import RECIPE
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
-from effnet.jobs.fit.finetune import _recipe
+from effnet.jobs.fit.transfer.finetune import _recipe
 from effnet.nn.network import build
 from effnet.planner.events import Counted, Said
 from effnet.planner.timetable import Pace
@@ -153,14 +153,14 @@ def test_fine_tuning_that_never_helps_leaves_the_head(tiny_images, small_bundle,
 
 
 def test_auto_stops_after_a_head_that_is_good_enough(tiny_images, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.finetune.ENOUGH_A_CLASS", 1)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.ENOUGH_A_CLASS", 1)
     report = fit(tiny_images, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_figure"] >= 0.95
 
 
 def test_auto_stops_after_a_head_that_few_images_could_only_spoil(stripes, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.finetune.ENOUGH_A_CLASS", 54)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.ENOUGH_A_CLASS", 54)
     report = fit(stripes, weights=small_bundle, out=tmp_path / "out").report.to_dict()
     assert report["training"]["method"] == "head"
     assert report["training"]["head"]["val_figure"] < 0.95
@@ -193,7 +193,7 @@ def useless_head(features, labels, *, num_classes, val_features, val_labels, bal
 def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_is_found(
     tuned, stripes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("effnet.training.classification.train_head", useless_head)
+    monkeypatch.setattr("effnet.training.classification.learning.train_head", useless_head)
     events = []
     found = fit(stripes, weights=tuned.folder, strategy="head", out=tmp_path / "out", listener=events.append)
     assert same(load(tuned.folder), load(found.folder)) >= CLASSIFIER
@@ -205,7 +205,7 @@ def test_a_bundle_that_knows_the_classes_keeps_its_own_head_where_no_better_one_
 
 
 def test_a_head_for_other_classes_is_no_bundles_own(small_bundle, stripes, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.training.classification.train_head", useless_head)
+    monkeypatch.setattr("effnet.training.classification.learning.train_head", useless_head)
     found = fit(stripes, weights=small_bundle, strategy="head", out=tmp_path / "out")
     assert found.report.to_dict()["training"]["head"]["penalty"] == 1.0
 
@@ -312,7 +312,7 @@ def test_a_damaged_head_is_named(killed, stripes, tmp_path):
 
 
 def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
     options["settings"] = {"kept.views": 0}
@@ -326,8 +326,8 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
 def test_the_later_stages_are_trained_alone_where_the_minutes_allow_no_more(
     stripes, small_bundle, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("effnet.jobs.fit.finetune.train_speed", lambda spec: 9.0)
-    monkeypatch.setattr("effnet.jobs.fit.later_stages.train_speed", lambda spec, *, kept_stages: 36.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.train_speed", lambda spec: 9.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.later_stages.train_speed", lambda spec, *, kept_stages: 36.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
     found = fit(stripes, weights=small_bundle, strategy="finetune", **options).report
@@ -363,7 +363,7 @@ def test_a_head_takes_no_epochs(tmp_path, tiny_images):
 def test_a_heads_temperature_is_that_of_its_exported_file(head, stripes):
     """The temperature is fitted on logits from the features; the file must agree with them."""
     from effnet.measurement.answers import predict_split
-    from effnet.measurement.calibration import apply_temperature, fit_temperature
+    from effnet.measurement.classification.calibration import apply_temperature, fit_temperature
 
     model, val = effnet.load(head.folder), effnet.read_dataset(stripes).val
     probabilities, indices = predict_split(model, val)

@@ -8,7 +8,7 @@ from made_up import latency_ms, make_profile, memory_mb
 from effnet.arch.catalog import get_spec
 from effnet.errors import InputError
 from effnet.jobs.fit.config import FitConfig
-from effnet.jobs.fit.device import describe_device, device_of, predicted_figures, predicted_timing
+from effnet.jobs.fit.deploy.device import describe_device, device_of, predicted_figures, predicted_timing
 from effnet.jobs.fit.job import job_of
 from effnet.measurement.profile.profile import write_profile
 from effnet.planner.space import in_precision, only_candidate

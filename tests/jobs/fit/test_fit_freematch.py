@@ -11,9 +11,9 @@ from PIL import Image
 
 import effnet
 from effnet.errors import InputError
-from effnet.jobs.fit import finetune as finetune_module
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
+from effnet.jobs.fit.transfer import finetune as finetune_module
 from effnet.jobs.fit.unlabelled import rounds as rounds_module
 from effnet.jobs.fit.unlabelled.freematch import check_method, chosen_method
 from effnet.measurement.paired import Paired

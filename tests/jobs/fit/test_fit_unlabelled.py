@@ -12,10 +12,10 @@ from PIL import Image
 
 import effnet
 from effnet.errors import DataError, InputError
-from effnet.jobs.fit import finetune as finetune_module
 from effnet.jobs.fit.checks import check
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
+from effnet.jobs.fit.transfer import finetune as finetune_module
 from effnet.jobs.fit.unlabelled import rounds as rounds_module
 from effnet.jobs.fit.unlabelled import student as student_module
 from effnet.jobs.fit.unlabelled.student import plan_epochs

@@ -11,7 +11,7 @@ from procedures import QUICK
 from effnet import fit
 from effnet.arch.catalog import get_spec
 from effnet.errors import InputError
-from effnet.jobs.fit.later_stages import with_later_stages
+from effnet.jobs.fit.transfer.later_stages import with_later_stages
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
 
@@ -26,7 +26,7 @@ def planned(monkeypatch, seconds, *, num_train=1000, recipe=RECIPE):
         assert kept_stages == 3
         return 400.0
 
-    monkeypatch.setattr("effnet.jobs.fit.later_stages.train_speed", speed)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.later_stages.train_speed", speed)
     return with_later_stages(
         recipe, SPEC, num_train=num_train, seconds=seconds, whole=100.0, epoch_seconds=num_train / 100, folder=Path()
     )

@@ -12,7 +12,7 @@ from effnet.bundle.weights import load_state
 from effnet.data.datasets import read_dataset
 from effnet.jobs.fit.overlays import mistakes_overlaid
 from effnet.measurement.evaluate import evaluate
-from effnet.report.overlay import overlay
+from effnet.report.explanation.overlay import overlay
 from effnet.runtimes.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("one_thread")

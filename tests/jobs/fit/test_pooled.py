@@ -17,7 +17,7 @@ from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import Preprocess
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
-from effnet.jobs.fit.pooled import pooled_stages, with_pooled
+from effnet.jobs.fit.transfer.pooled import pooled_stages, with_pooled
 from effnet.planner.events import Said
 from effnet.planner.space import only_candidate
 from effnet.report.provenance import method_sentence, origin_rows
@@ -90,7 +90,7 @@ def test_a_head_on_all_stages_is_deployed_as_it_was_fitted(stripes, weights, tmp
 
 
 def test_auto_takes_what_is_better_on_the_validation_images(stripes, weights, tmp_path, monkeypatch):
-    from effnet.jobs.fit import head as module
+    from effnet.jobs.fit.transfer import head as module
 
     figures = {}
     for reads in ("last", "all"):
@@ -122,7 +122,7 @@ def test_auto_takes_what_is_better_on_the_validation_images(stripes, weights, tm
 
 
 def test_features_that_would_fill_the_memory_are_those_of_the_last_map(stripes, weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.head._MOST_FEATURES", 1000)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.head._MOST_FEATURES", 1000)
     found = fit(stripes, weights=weights, out=tmp_path / "out")
     assert read_config(found.folder).arch.pooled == ()
 
@@ -150,8 +150,8 @@ def test_by_auto_fine_tuning_starts_from_the_last_feature_map(stripes, weights, 
 
 @pytest.mark.parametrize("kept", [{}, {"kept.views": 2, "kept.stages": 3, "kept.epochs": 1}])
 def test_the_head_on_all_stages_stays_if_fine_tuning_is_no_better(stripes, weights, tmp_path, monkeypatch, kept):
-    monkeypatch.setattr("effnet.jobs.fit.finetune._why_no_more", lambda *args: "")
-    monkeypatch.setattr("effnet.jobs.fit.head._heads", both_heads)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune._why_no_more", lambda *args: "")
+    monkeypatch.setattr("effnet.jobs.fit.transfer.head._heads", both_heads)
     settings = {"train.lr": 1e-30, **kept}
     found = fit(stripes, weights=weights, strategy="auto", epochs=1, settings=settings, out=tmp_path / "out")
     training = found.report.training

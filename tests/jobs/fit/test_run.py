@@ -10,7 +10,7 @@ from procedures import TINIEST, UNTIMED, fit, made_up
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.data.preprocess import resize_and_crop
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import InputError
 from effnet.planner.events import Said
 from effnet.training.input.batches import eval_batches
@@ -149,9 +149,9 @@ def test_a_head_and_fine_tuning_honour_what_is_set(wide, small_bundle, tmp_path,
     data, _, _ = wide
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     mirrors = []
-    whole = effnet.jobs.fit.head.make_extractor
+    whole = effnet.jobs.fit.transfer.head.make_extractor
     monkeypatch.setattr(
-        "effnet.jobs.fit.head.make_extractor",
+        "effnet.jobs.fit.transfer.head.make_extractor",
         lambda *args, mirror: mirrors.append(mirror) or whole(*args, mirror=mirror),
     )
     settings = {"augment.flip": False, "train.lr": 0.004}

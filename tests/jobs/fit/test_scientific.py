@@ -11,7 +11,7 @@ from tiffs import pages, tiff_of_bands
 import effnet
 from effnet.data.datasets import read_dataset
 from effnet.data.sound.record import Sound
-from effnet.data.value_range import ValueRange
+from effnet.data.view.value_range import ValueRange
 from effnet.errors import DataError, InputError
 from effnet.training.input.batches import augmented, eval_batches
 from effnet.training.recipe.schema import Augment, Recipe

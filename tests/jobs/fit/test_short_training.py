@@ -11,7 +11,7 @@ from effnet.bundle.names import RUN
 from effnet.data.datasets import Split, read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.data.order import Blocks, epoch_order
-from effnet.jobs.fit import short_training as shorts
+from effnet.jobs.fit.choice import short_training as shorts
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
 from effnet.nas.trials import ROUNDS

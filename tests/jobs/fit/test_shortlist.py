@@ -14,12 +14,12 @@ from procedures import TINY, made_up
 from effnet.data.datasets import read_dataset
 from effnet.data.inspection.inspect import inspect_dataset
 from effnet.errors import BudgetError, WeightsError
+from effnet.jobs.fit.choice.shortlist import _hub_answers, choose
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import command_line, job_of
-from effnet.jobs.fit.shortlist import _hub_answers, choose
 from effnet.jobs.procedure import Procedure
-from effnet.measurement.pace import DISTURBED
-from effnet.measurement.stopwatch import Stopwatch
+from effnet.measurement.speed.pace import DISTURBED
+from effnet.measurement.speed.stopwatch import Stopwatch
 from effnet.planner.events import Measured, Said
 from effnet.weights.catalog import find
 
@@ -107,7 +107,7 @@ def cached_lite0(caches, lite0_file):
 @pytest.fixture
 def alone(monkeypatch):
     """Fail a test that checks whether the hub can be reached."""
-    monkeypatch.setattr("effnet.jobs.fit.shortlist._hub_answers", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist._hub_answers", lambda: pytest.fail("the hub was asked"))
 
 
 @pytest.mark.usefixtures("caches")
@@ -171,7 +171,7 @@ def test_of_several_in_the_caches_the_most_accurate_is_taken(chosen, cached_lite
 @pytest.mark.elsewhere
 def test_what_cannot_be_downloaded_gives_way_to_what_is_in_a_cache(chosen, cached_lite0, monkeypatch):
     """The hub answers, but downloads fail, here because they are forbidden: the next best are tried first."""
-    monkeypatch.setattr("effnet.jobs.fit.shortlist._hub_answers", lambda: True)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist._hub_answers", lambda: True)
     taken, _, said = chosen()
     assert taken.weights == LITE0
     tried = {line.split()[0] for line in said if "is not downloaded yet, and the network may not be used" in line}
@@ -254,9 +254,9 @@ def test_weights_for_colours_see_grey_images_too(chosen, lite0_file):
 
 
 def test_networks_whose_features_would_take_too_long_are_left_out(chosen, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.shortlist._hub_answers", lambda: True)
-    monkeypatch.setattr("effnet.jobs.fit.shortlist._load", lambda *_: None)
-    monkeypatch.setattr("effnet.jobs.fit.shortlist.usable_cores", lambda: 2)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist._hub_answers", lambda: True)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist._load", lambda *_: None)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist.usable_cores", lambda: 2)
     _, table, _ = chosen(budget={"macs": None}, epochs=None, minutes=0.2)
     slow = [c for c in table if c.reason.startswith("training would be too slow, the features of")]
     # 120 images, each once or twice, in a quarter of 12 seconds, on two cores of 30 GMACs a second.
@@ -296,7 +296,7 @@ def hub(monkeypatch):
 def test_a_hub_is_asked_for_a_moment_only(status, answers, hub, monkeypatch):
     hub(status)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr("effnet.jobs.fit.shortlist._HUB_SECONDS", 0.2 if status is None else 300)
+    monkeypatch.setattr("effnet.jobs.fit.choice.shortlist._HUB_SECONDS", 0.2 if status is None else 300)
     assert _hub_answers() is answers
 
 
@@ -308,7 +308,9 @@ def test_a_hub_that_is_not_there_does_not_answer(endpoint, monkeypatch):
 
 
 def test_who_is_offline_asks_no_hub(monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.shortlist.urllib.request.urlopen", lambda *_, **__: pytest.fail("it asked"))
+    monkeypatch.setattr(
+        "effnet.jobs.fit.choice.shortlist.urllib.request.urlopen", lambda *_, **__: pytest.fail("it asked")
+    )
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert _hub_answers() is False
 

@@ -10,7 +10,7 @@ import effnet
 from effnet.data.corruptions.kinds import corrupt
 from effnet.data.datasets import Split, read_dataset
 from effnet.errors import InputError
-from effnet.measurement import calibration
+from effnet.measurement.classification import calibration
 
 
 @pytest.fixture(scope="module")

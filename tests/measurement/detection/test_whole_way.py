@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effnet.data.annotated.read import read_annotated
-from effnet.data.letterbox import letterbox
+from effnet.data.view.letterbox import letterbox
 from effnet.measurement.detection.curves import best_f1
 from effnet.measurement.detection.figures import figures
 from effnet.measurement.detection.matching import match

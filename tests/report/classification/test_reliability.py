@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from pages import card_of, page_of, sample, typed, words_of
 
-from effnet.measurement.classification import Answered
+from effnet.measurement.classification.score import Answered
 from effnet.report import text as wording
 from effnet.report.classification import reliability
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pages import sample, typed
 
+from effnet.report.classification.confusion import confusion_svg
 from effnet.report.gallery import mistakes_shown
-from effnet.report.plot_confusion import confusion_svg
 
 
 @pytest.mark.parametrize("classes, numbers", [(2, True), (20, True), (21, False), (100, False)])

@@ -23,8 +23,8 @@ from effnet.data.annotated.sizes import small_objects
 from effnet.measurement.detection import score as detection_scoring
 from effnet.measurement.detection.score import score
 from effnet.report.annotations import class_counts, object_facts, pixel_facts
+from effnet.report.classification.confusion import confusion_svg
 from effnet.report.detection.plots import precision_recall_svg, sizes_svg
-from effnet.report.plot_confusion import confusion_svg
 
 ANIMALS = ("cat", "dog", "owl")
 LAND = ("background", "road", "lake")

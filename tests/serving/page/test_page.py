@@ -13,11 +13,11 @@ from served import photo
 from effnet.data.corrections import read_corrections
 from effnet.errors import DataError, InputError
 from effnet.runtimes.predictor import Predictor
+from effnet.serving.batches.work import Task
 from effnet.serving.page.confusions import of_report, pairs_of, rows_of
 from effnet.serving.page.gallery import read_gallery
 from effnet.serving.page.projection import project
 from effnet.serving.page.site import statics
-from effnet.serving.work import Task
 from effnet.system.options import command_words
 
 KEY = b"k" * 20

@@ -61,12 +61,12 @@ def browser():
 def serve_thread(page_bundle, page_images, tmp_path_factory):
     """Return what serves the page in a thread, and returns its address and the path of its corrections."""
     uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
-    from effnet.serving.app import make_app
+    from effnet.serving.http.app import make_app
+    from effnet.serving.http.state import State
     from effnet.serving.logs import Log
     from effnet.serving.page.page import Page
     from effnet.serving.settings import Settings
-    from effnet.serving.state import State
-    from effnet.serving.version import read_sources
+    from effnet.serving.versions.version import read_sources
 
     begun = []
 

@@ -3,8 +3,8 @@ import doctest
 import numpy as np
 import pytest
 
-from effnet.data import letterbox as letterbox_module
-from effnet.data import windows
+from effnet.data.view import letterbox as letterbox_module
+from effnet.data.view import windows
 from effnet.errors import DataError
 from effnet.tasks.boxes import points as points_module
 from effnet.tasks.boxes.anchors import ROUNDED_RATIOS, anchors, decode, encode

@@ -16,11 +16,11 @@ from effnet.errors import InputError
 from effnet.nn.network import build
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.training.adversarial.auxiliary import AuxiliaryNorms, with_attacks
-from effnet.training.checkpoint import load_checkpoint_
 from effnet.training.losses import Batch, cross_entropy
 from effnet.training.recipe.augment import Augment
 from effnet.training.recipe.file import with_values
-from effnet.training.state import make_state
+from effnet.training.state.checkpoint import load_checkpoint_
+from effnet.training.state.state import make_state
 
 ATTACKED = with_values(RECIPE, {"augment.adversarial": 0.25, "augment.adversarial_eps": 4.0, "train.epochs": 2})
 

@@ -6,7 +6,6 @@ import torch
 from rectangles import PREPROCESS, narrow_detector, rectangle_set
 
 from effnet.progress import EpochEnd
-from effnet.training.checkpoint import load_best
 from effnet.training.detection import inputs
 from effnet.training.detection.kept import kept_dataset, kept_recipe, kept_views_within
 from effnet.training.detection.learning import bound
@@ -15,6 +14,7 @@ from effnet.training.device import to_input
 from effnet.training.losses import Batch
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
+from effnet.training.state.checkpoint import load_best
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from rectangles import PREPROCESS, rectangle_set, rectangle_split
 
 from effnet.data.annotated.objects import CLASS, COLUMNS, present
 from effnet.data.datasets import Split
-from effnet.data.letterbox import fit_image
+from effnet.data.view.letterbox import fit_image
 from effnet.training.detection import inputs
 from effnet.training.input.batches import train_batches
 from effnet.training.recipe.file import with_values

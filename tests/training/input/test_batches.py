@@ -10,7 +10,7 @@ from places import SHARED
 from effnet.data.datasets import Split
 from effnet.data.images.jpeg import EncodedJpeg
 from effnet.data.preprocess import Preprocess, random_box
-from effnet.data.reduction import reduction_for
+from effnet.data.view.reduction import reduction_for
 from effnet.errors import ImageError
 from effnet.training.input.batches import augmented, cached_loader, train_batches
 from effnet.training.input.resize import resize_square

@@ -16,13 +16,13 @@ from tiny_runs import PREPROCESS, RECIPE, Stop, run, run_saving, tiny_dataset, t
 
 from effnet.nn.network import build
 from effnet.progress import EpochEnd, Step
-from effnet.training.checkpoint import save_checkpoint
-from effnet.training.classification import validate
+from effnet.training.classification.learning import validate
 from effnet.training.device import memory_mb
 from effnet.training.input.batches import cached_loader, train_batches
 from effnet.training.log.figures import confusion_image, image_sheet
 from effnet.training.log.tensorboard import FOLDER, open_journal
-from effnet.training.schedule import learning_rate
+from effnet.training.optim.schedule import learning_rate
+from effnet.training.state.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

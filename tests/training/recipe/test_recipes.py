@@ -13,7 +13,7 @@ from effnet import get_spec, scale
 from effnet.arch.catalog import NAMES
 from effnet.errors import InputError
 from effnet.nn.network import build
-from effnet.training.optim import RMSPropTF, make_optimizer
+from effnet.training.optim.optimisers import RMSPropTF, make_optimizer
 from effnet.training.recipe.file import recipe_from_dict
 from effnet.training.recipe.read import RECIPES, read_recipe, summary
 from effnet.training.recipe.schema import Recipe

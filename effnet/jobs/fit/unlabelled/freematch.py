@@ -10,10 +10,10 @@ import numpy as np
 from effnet.data.datasets import Dataset
 from effnet.errors import InputError
 from effnet.jobs.fit.config import UnlabelledMethod
-from effnet.jobs.fit.finetune import Learned, train_in
-from effnet.jobs.fit.head import of_head, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
+from effnet.jobs.fit.transfer.finetune import Learned, train_in
+from effnet.jobs.fit.transfer.head import of_head, read_head
 from effnet.jobs.fit.unlabelled.kept import PARTS, Kept, Learns
 from effnet.jobs.fit.unlabelled.student import limit_of, recipe_of, started
 from effnet.nn.network import Network

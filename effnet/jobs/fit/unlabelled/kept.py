@@ -10,7 +10,7 @@ from effnet.bundle.weights import load_arrays, write_arrays
 from effnet.data.inspection.unlabelled import Unlabelled
 from effnet.errors import BundleError, InputError
 from effnet.system.files import parse_json
-from effnet.training.checkpoint import trained_seconds
+from effnet.training.state.checkpoint import trained_seconds
 from effnet.training.unlabelled.pseudo import PseudoLabels, Threshold
 
 _FILE = "pseudo_labels.safetensors"

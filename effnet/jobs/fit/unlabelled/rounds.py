@@ -15,16 +15,22 @@ import numpy as np
 from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.unlabelled import Unlabelled
-from effnet.jobs.fit.finetune import Learned
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.prune import use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
+from effnet.jobs.fit.transfer.finetune import Learned
 from effnet.jobs.fit.unlabelled.freematch import STEPS, Reached, chosen_method, images_alone, learn_freely
 from effnet.jobs.fit.unlabelled.kept import Kept, Learns, read_kept, student_folder, write_kept
 from effnet.jobs.fit.unlabelled.student import Epochs, learn, plan_epochs
 from effnet.measurement.acceptance import compared
 from effnet.measurement.answers import predict_split
-from effnet.measurement.calibration import Abstain, Calibration, apply_temperature, calibrate, negative_log_likelihood
+from effnet.measurement.classification.calibration import (
+    Abstain,
+    Calibration,
+    apply_temperature,
+    calibrate,
+    negative_log_likelihood,
+)
 from effnet.measurement.paired import Paired
 from effnet.nn.network import Network
 from effnet.planner.events import Counted

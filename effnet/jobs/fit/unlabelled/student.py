@@ -12,20 +12,20 @@ import numpy as np
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
-from effnet.jobs.fit.finetune import Learned, train_in
-from effnet.jobs.fit.head import HEAD, of_head, read_head
 from effnet.jobs.fit.job import Job
 from effnet.jobs.fit.resume import Attempt
+from effnet.jobs.fit.transfer.finetune import Learned, train_in
+from effnet.jobs.fit.transfer.head import HEAD, of_head, read_head
 from effnet.jobs.fit.unlabelled.kept import PARTS, Kept
 from effnet.nn.network import Network, zero_classifier_
 from effnet.planner.settings import finetune_recipe
-from effnet.training.checkpoint import trained_seconds
-from effnet.training.classification import hard_labels
+from effnet.training.classification.learning import hard_labels
 from effnet.training.loop import TrainResult
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.schema import Recipe
 from effnet.training.speed import train_speed
-from effnet.training.state import network_for
+from effnet.training.state.checkpoint import trained_seconds
+from effnet.training.state.state import network_for
 from effnet.training.unlabelled.student import RATIO, StudentLoss, labelled_recipe, noisy_recipe, student_set
 from effnet.weights.adapt import has_folded_norms
 
