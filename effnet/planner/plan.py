@@ -36,19 +36,27 @@ def make_plan(
     """
     table = [_analytic(candidate, budget) for candidate in candidates]
     search = Search(table, budget, measure=measure, train_speed=train_speed, need=need, listener=listener, late=late)
-    taken = search.best_that_fits()
-    if taken is None:
-        taken = search.approach()
+    taken = _best(search)
+    # A measured fallback may have the taken one measured again: a latency that background load had hidden may be over.
+    while search.table[taken].status == "rejected":
+        taken = _best(search)
     search.table[taken] = dataclasses.replace(
         search.table[taken], status="taken", reason=f"the {best} that meets every budget with its margin"
     )
-    for share in _FALLBACK_SHARES if search.measures else ():
-        if not late():
-            search.measure_fallback(taken, share)
-    if search.measures and not late() and search.table[taken].precision == "int8":
-        search.measure_fallback(taken, 1.0, floats=True)
     _explain_rest(search, taken, best)
     return search.table
+
+
+def _best(search: Search) -> int:
+    """Return the best candidate that meets the budget, once its fallbacks are measured; raise BudgetError if none."""
+    found = search.best_that_fits()
+    taken = search.approach() if found is None else found
+    for share in _FALLBACK_SHARES if search.measures else ():
+        if not search.late():
+            search.measure_fallback(taken, share)
+    if search.measures and not search.late() and search.table[taken].precision == "int8":
+        search.measure_fallback(taken, 1.0, floats=True)
+    return taken
 
 
 def _analytic(candidate: Candidate, budget: Budget) -> Candidate:

@@ -128,9 +128,9 @@ class Search:
                 return
             reason = f"could not be measured: {error}"
             self._bar(index, reason)
-            # Most likely out of time or memory; larger networks would fail too.
+            # Most likely out of time or memory; larger networks would fail too, but for those that did not.
             half = 0.5 * self.table[index].cost.macs
-            self._reject(lambda c: c.cost.macs > half, f"{self.table[index].title} {reason}")
+            self._reject(lambda c: c.cost.macs > half and c.status != "fits", f"{self.table[index].title} {reason}")
             return
         known = dataclasses.replace(self.table[index], **self._figures(index, timing))  # type: ignore[arg-type]
         found = self.budget.with_margin().failures(known.figures)

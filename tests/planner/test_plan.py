@@ -11,7 +11,7 @@ from effnet.measurement.budget import Budget, parse_amount
 from effnet.measurement.speed.timing import Timing
 from effnet.planner.events import Measured
 from effnet.planner.plan import TrainingNeed, make_plan
-from effnet.planner.search import TrainsTooSlowly
+from effnet.planner.search import Search, TrainsTooSlowly
 from effnet.planner.space import candidate_from_dict, list_candidates, weights_mb
 from effnet.progress import ignore
 
@@ -413,6 +413,50 @@ def test_a_network_that_was_disturbed_once_is_taken_nonetheless(factor, latency)
     assert taken(plan_with(measure, budget)).spec == calm.spec
     assert 1 < asked.count(calm.spec) <= 3
     assert len(asked) <= 50
+
+
+@pytest.mark.parametrize("seed, latency", [(8, 1.0), (12, 2.0), (54, 2.0)])
+def test_a_network_that_is_measured_again_for_a_fallback_stays_the_taken_one(seed, latency):
+    """Regression: the fit ended in StopIteration, since no candidate was taken any more."""
+    rng, budget = np.random.default_rng(seed), Budget(latency_ms=latency)
+
+    def measure(found):
+        timing = fake_measure(found)
+        return dataclasses.replace(timing, p50_ms=timing.p50_ms * (2.0 if rng.random() < 0.3 else 1.0))
+
+    table = plan_with(measure, budget)
+    assert [c.status for c in table].count("taken") == 1
+    assert fits(taken(table), budget)
+
+
+def test_a_taken_network_that_turns_out_to_be_over_the_budget_gives_way(monkeypatch):
+    """Its fastest runs met the budget while the machine was busy; measured again for a fallback, it does not."""
+    budget, fallback = Budget(latency_ms=1.0), Search.measure_fallback
+    first = plan_with(fake_measure, budget).index(taken(plan_with(fake_measure, budget)))
+
+    def again(search, index, share, **options):
+        if index == first:
+            search.table[index] = dataclasses.replace(search.table[index], status="rejected", reason="latency")
+        fallback(search, index, share, **options)
+
+    monkeypatch.setattr(Search, "measure_fallback", again)
+    table = plan_with(fake_measure, budget)
+    assert table[first].status == "rejected"
+    assert fits(taken(table), budget)
+
+
+def test_a_fallback_that_cannot_be_measured_takes_nothing_from_the_taken_network():
+    budget = Budget(latency_ms=1.0)
+    calm = taken(plan_with(fake_measure, budget))
+
+    def measure(found):
+        if 0.3 * calm.cost.macs < found.cost.macs < 0.9 * calm.cost.macs and calm.title in said:
+            raise BundleError("out of memory")
+        said.append(found.title)
+        return fake_measure(found)
+
+    said = []
+    assert taken(plan_with(measure, budget)).spec == calm.spec
 
 
 def test_what_cannot_be_measured_again_is_advised_as_it_was_measured():
