@@ -43,7 +43,7 @@ import io, json, os, pathlib, random, signal, sys, time, traceback
 sys.path[:0] = {folders!r}
 import torch, safetensors.torch, torch.utils.tensorboard
 torch.set_num_threads(1)
-from effnet.training import tensorfile
+from effnet.training.state import tensorfile
 from tiny_runs import run_saving
 from effnet.training.recipe.file import recipe_from_dict
 recipe = recipe_from_dict({recipe!r})
