@@ -168,7 +168,7 @@ class Search:
         If none trains in time, one that does so in half the epochs, and so on.
         """
         self._reject_large()
-        if self.measures:
+        if self.measures and not self.count:  # not again where the one that was found gives way
             self._measure_spread()
         while True:
             index = self._next()
