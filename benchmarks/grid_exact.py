@@ -13,7 +13,7 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import layer_costs
 from effnet.arch.scale import scale
 from effnet.arch.spec import ArchSpec
-from effnet.nas.grid import FACTOR, TOLERANCE, equal_cost_grid, literal_grid, scaled_point
+from effnet.nas.algorithms.grid import FACTOR, TOLERANCE, equal_cost_grid, literal_grid, scaled_point
 
 
 def main() -> None:

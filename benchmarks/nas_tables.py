@@ -15,7 +15,7 @@ import numpy as np
 from effnet.arch.lineage import Lineage
 from effnet.arch.spec import ArchSpec, BlockSpec, Scaling, StemSpec, stage
 from effnet.nas.history import Propose, Trained
-from effnet.nas.space import Decision, Genome, Space
+from effnet.nas.spaces.space import Decision, Genome, Space
 
 MACRO_FILE = "nas-bench-macro_cifar10.json"
 # The stem's channels, the layers of each stage and the head's channels. Source: github.com/xiusu/NAS-Bench-Macro,

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.harness import finish, options
 from benchmarks.nas_tables import Table, TableSpace, paired_gain, read_cells, search
-from effnet.nas.algorithms import ALGORITHMS, DEFAULT
+from effnet.nas.algorithms.by_name import ALGORITHMS, DEFAULT
 
 GOALS: Mapping[str, float] = {"cifar10": 0.3, "cifar100": 0.5, "imagenet": 1.0}
 _NAMES, _RUNS, _TRAININGS = (DEFAULT, "random"), 200, 50

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.harness import finish, options, shared
 from benchmarks.nas_tables import BATCH, Table, TableSpace, paired_gain, read_macro, search
-from effnet.nas.algorithms import ALGORITHMS, DEFAULT
+from effnet.nas.algorithms.by_name import ALGORITHMS, DEFAULT
 from effnet.nas.objective import Objective
 
 LIMITS = (40, 60, 80)

@@ -22,9 +22,9 @@ from benchmarks.harness import cached, finish, shared
 from effnet.arch.decoders.usual import with_segmenter
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.weights import load_arrays_, state_arrays
-from effnet.data.annotated.mask_codes import MaskCode, colour_of
-from effnet.data.annotated.mask_labels import listing_of_masks
-from effnet.data.annotated.mask_set import read_mask_set
+from effnet.data.annotated.masks.codes import MaskCode, colour_of
+from effnet.data.annotated.masks.folder import read_mask_set
+from effnet.data.annotated.masks.labels import listing_of_masks
 from effnet.data.datasets import Dataset, split_listing
 from effnet.data.preprocess import Preprocess
 from effnet.nn.dense import build_dense

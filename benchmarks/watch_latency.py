@@ -18,12 +18,12 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.harness import finish, options
-from effnet.watching.monitor import Names
+from effnet.watching.outputs.recorder import Recorder
 from effnet.watching.record import Frame, Seen
-from effnet.watching.recorder import Recorder
-from effnet.watching.rules import Rules
+from effnet.watching.rules.monitor import Names
+from effnet.watching.rules.read import Rules
 from effnet.watching.settings import Settings
-from effnet.watching.sources import Source
+from effnet.watching.sources.source import Source
 from effnet.watching.watch import Told, Watch
 
 GOAL = 1.0

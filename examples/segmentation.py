@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import effnet
-from effnet.data.annotated.mask_labels import MASKS
+from effnet.data.annotated.masks.labels import MASKS
 
 COLOURS = {"field": (70, 140, 60), "water": (50, 90, 170), "road": (150, 145, 140)}
 

@@ -7,11 +7,11 @@ import argparse
 
 import effnet
 from effnet.watching.answers import answer_to, names_of
-from effnet.watching.monitor import Monitor
-from effnet.watching.rules import read_rules
+from effnet.watching.rules.monitor import Monitor
+from effnet.watching.rules.read import read_rules
 from effnet.watching.settings import Settings
-from effnet.watching.sources import read_sources
-from effnet.watching.video import frames_of
+from effnet.watching.sources.source import read_sources
+from effnet.watching.sources.video import frames_of
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import nas_tables, search_table
 from benchmarks.nas_tables import TableSpace, read_macro, search
-from effnet.nas.algorithms import ALGORITHMS, DEFAULT
+from effnet.nas.algorithms.by_name import ALGORITHMS, DEFAULT
 
 
 @pytest.fixture

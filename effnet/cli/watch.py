@@ -23,7 +23,7 @@ def watch(values: dict[str, Any]) -> None:
     words = values.pop("sources")
     settings = Settings(**{name: value for name, value in values.items() if name != "procedure"})
     from effnet.watching.run import watch as run
-    from effnet.watching.sources import read_sources
+    from effnet.watching.sources.source import read_sources
 
     # Events may go to standard output, so nothing else does.
     if run(read_sources(words), settings, say=fail, warn=fail):

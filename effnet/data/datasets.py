@@ -137,7 +137,7 @@ class Dataset:
         split off, stratified with `seed`. Labels of several outputs are mappings such as {"gender": "Women", "tags":
         ["sun"], "year": 2011}: a text is a class, a list holds tags, a number is a number; what is absent, None or NaN
         is unknown. `label_kind` is the kind of other labels: OBJECTS (effnet.data.annotated.objects), MASKS
-        (effnet.data.annotated.mask_labels), or that of a task of one's own. Raises DataError if they do not match.
+        (effnet.data.annotated.masks.labels), or that of a task of one's own. Raises DataError if they do not match.
         """
         check_options(seed=seed, channels=None)
         parts = _given((images, labels), val, test)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome
+from effnet.nas.spaces.space import Genome
 
 _RESAMPLES = 4000
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effnet.nas.history import Propose, Trained
-from effnet.nas.space import Genome, Space
+from effnet.nas.spaces.space import Genome, Space
 from effnet.nas.study import Study, Unit, seed_of
 from effnet.system.records import from_data, to_data
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from effnet.nas.space import Genome, Space
+from effnet.nas.spaces.space import Genome, Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

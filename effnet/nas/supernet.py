@@ -20,8 +20,8 @@ from effnet.bundle.weights import state_arrays
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.errors import InputError
-from effnet.nas.elastic import Elastic, Slice, slices_of, subnet, take
-from effnet.nas.space import Genome
+from effnet.nas.spaces.elastic import Elastic, Slice, slices_of, subnet, take
+from effnet.nas.spaces.space import Genome
 from effnet.nn.network import Network, build
 from effnet.progress import Listener
 from effnet.system.machine import usable_cores

@@ -16,12 +16,12 @@ from effnet.arch.spec import ArchSpec
 from effnet.errors import BundleError
 from effnet.measurement.budget import Budget
 from effnet.measurement.speed.timing import Timing
+from effnet.nas.algorithms.surrogate import propose_surrogate
 from effnet.nas.generations import Generations, is_behind, run_generations
 from effnet.nas.history import Propose, Trained
-from effnet.nas.space import Decision, Genome, Space
+from effnet.nas.spaces.space import Decision, Genome, Space
 from effnet.nas.storage import Waiting
 from effnet.nas.study import open_study
-from effnet.nas.surrogate import propose_surrogate
 from effnet.planner.events import Listener, Measured, Said
 from effnet.planner.predict import MEASURED
 from effnet.planner.space import Candidate, Status

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from effnet.data.annotated.mask_labels import MASKS
-from effnet.data.annotated.mask_set import MaskSet
+from effnet.data.annotated.masks.folder import MaskSet
+from effnet.data.annotated.masks.labels import MASKS
 from effnet.data.annotated.objects import OBJECTS, classes_in
 from effnet.data.annotated.record import AnnotatedSet, Finding
 from effnet.data.datasets import Dataset

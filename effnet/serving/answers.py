@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.annotated.shapes import rle_of, text_of
+from effnet.data.annotated.masks.shapes import rle_of, text_of
 from effnet.runtimes.shown import shown_maps
 from effnet.serving.batches.work import Times
 from effnet.serving.versions.version import Version

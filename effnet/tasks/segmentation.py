@@ -1,6 +1,6 @@
 """Segmentation: each pixel of an image has one of several classes."""
 
-from effnet.data.annotated.mask_labels import MASKS
+from effnet.data.annotated.masks.labels import MASKS
 from effnet.tasks.detection import check_finite
 from effnet.tasks.masks.whole import segment_image
 from effnet.tasks.task import Figure, Output, Task

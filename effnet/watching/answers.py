@@ -13,8 +13,8 @@ from effnet.tasks.boxes.record import Detections
 from effnet.tasks.classification import PROBABILITIES, UNKNOWN, over_frames
 from effnet.tasks.masks.record import Segmented
 from effnet.tasks.writing.json_file import answers_data, detections_data, mask_data, prediction_data
-from effnet.watching.monitor import Names
 from effnet.watching.record import Seen, Thing
+from effnet.watching.rules.monitor import Names
 
 _TOP = 5
 

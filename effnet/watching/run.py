@@ -17,16 +17,16 @@ from effnet.serving.versions.version import Source as ModelSource
 from effnet.serving.versions.version import Version, load_version
 from effnet.system.machine import usable_cores
 from effnet.watching.answers import Window, answer_to, names_of
-from effnet.watching.events import Lines, Take
-from effnet.watching.latest import Latest
+from effnet.watching.outputs.events import Lines, Take
+from effnet.watching.outputs.latest import Latest
+from effnet.watching.outputs.recorder import Recorder
+from effnet.watching.outputs.snapshots import Snapshots
+from effnet.watching.outputs.webhook import Webhook
 from effnet.watching.record import Seen
-from effnet.watching.recorder import Recorder
-from effnet.watching.rules import read_rules
+from effnet.watching.rules.read import read_rules
 from effnet.watching.settings import Settings
-from effnet.watching.snapshots import Snapshots
-from effnet.watching.sources import Source
+from effnet.watching.sources.source import Source
 from effnet.watching.watch import Told, Watch
-from effnet.watching.webhook import Webhook
 
 _LOOK_SECONDS = 0.5
 
@@ -109,8 +109,8 @@ def _serve(
     counts: Callable[[], tuple[int, int]],
 ) -> Recorder:
     """Start the server of metrics and view."""
-    from effnet.watching.metrics import Recorded
-    from effnet.watching.server import Server, make_app
+    from effnet.watching.outputs.metrics import Recorded
+    from effnet.watching.outputs.server import Server, make_app
 
     recorded = Recorded(version, [source.name for source in sources], counts=counts)
     listening = listen(settings.host, settings.port or 0)

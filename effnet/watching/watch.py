@@ -11,17 +11,17 @@ import numpy as np
 
 from effnet.errors import ImageError
 from effnet.watching.answers import Window
-from effnet.watching.events import Take, event_of
-from effnet.watching.latest import Latest
-from effnet.watching.monitor import Monitor, Names
-from effnet.watching.reader import Backoff, Open, opener, read
+from effnet.watching.outputs.events import Take, event_of
+from effnet.watching.outputs.latest import Latest
+from effnet.watching.outputs.recorder import Recorder
+from effnet.watching.outputs.snapshots import Snapshots
 from effnet.watching.record import Frame, Note, Seen
-from effnet.watching.recorder import Recorder
-from effnet.watching.rules import Rules
+from effnet.watching.rules.monitor import Monitor, Names
+from effnet.watching.rules.read import Rules
 from effnet.watching.settings import Settings
-from effnet.watching.slots import Slots
-from effnet.watching.snapshots import Snapshots
-from effnet.watching.sources import Source
+from effnet.watching.sources.reader import Backoff, Open, opener, read
+from effnet.watching.sources.slots import Slots
+from effnet.watching.sources.source import Source
 
 _PICTURED = ("start", "crossed")
 

@@ -13,7 +13,7 @@ from effnet.arch.decoders.usual import with_detector, with_segmenter
 from effnet.arch.layers import layer_widths, named_layers, output_shapes
 from effnet.arch.scale import scale
 from effnet.errors import SpecError
-from effnet.nas.stages import rows_of
+from effnet.nas.spaces.stages import rows_of
 from effnet.weights.schemes.smp import unet
 
 # Parameters by google/automl's efficientdet_arch_test.py (D7x's are counted), MACs of convolutions in millions.

@@ -6,7 +6,7 @@ import numpy as np
 
 from effnet.arch.catalog import get_spec
 from effnet.arch.scale import scale
-from effnet.nas.space import Decision
+from effnet.nas.spaces.space import Decision
 
 
 class TinySpace:

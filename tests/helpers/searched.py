@@ -7,7 +7,7 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec, BlockSpec, StemSpec
 from effnet.nas.history import Propose, Trained
-from effnet.nas.space import Decision, Genome, Space
+from effnet.nas.spaces.space import Decision, Genome, Space
 
 
 @dataclass(frozen=True)

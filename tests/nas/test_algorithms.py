@@ -6,8 +6,8 @@ from searched import searched, toy
 
 from effnet.errors import InputError
 from effnet.measurement.budget import Budget
-from effnet.nas.algorithms import ALGORITHMS, DEFAULT, find_algorithm
-from effnet.nas.macro import macro_space
+from effnet.nas.algorithms.by_name import ALGORITHMS, DEFAULT, find_algorithm
+from effnet.nas.spaces.macro import macro_space
 
 EFFECTS = np.random.default_rng(5).normal(size=(7, 3))
 

@@ -16,8 +16,8 @@ from effnet.arch.channels import kept_spec
 from effnet.arch.scale import with_eca
 from effnet.arch.spec import ArchSpec, BlockSpec
 from effnet.errors import SpecError
-from effnet.nas.elastic import Elastic, elastic, slices_of, subnet
-from effnet.nas.space import Space
+from effnet.nas.spaces.elastic import Elastic, elastic, slices_of, subnet
+from effnet.nas.spaces.space import Space
 from effnet.nn.network import Network, build
 from effnet.weights.morph import transfer
 

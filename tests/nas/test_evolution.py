@@ -1,6 +1,6 @@
 from searched import toy, trained
 
-from effnet.nas.evolution import propose_evolution
+from effnet.nas.algorithms.evolution import propose_evolution
 
 SPACE = toy(*(6,) * 10)
 

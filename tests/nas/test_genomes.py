@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searched import toy, trained
 
-from effnet.nas.genomes import Batch, crossover, encode, generator, mutate, sample
-from effnet.nas.space import Decision
+from effnet.nas.spaces.genomes import Batch, crossover, encode, generator, mutate, sample
+from effnet.nas.spaces.space import Decision
 
 DECISIONS = st.lists(
     st.builds(

@@ -6,7 +6,7 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import layer_costs
 from effnet.arch.scale import scale
 from effnet.errors import InputError
-from effnet.nas.grid import answer, equal_cost_grid, literal_grid, propose_grid, scaled_point
+from effnet.nas.algorithms.grid import answer, equal_cost_grid, literal_grid, propose_grid, scaled_point
 
 
 def macs(spec):

@@ -6,8 +6,8 @@ from effnet.arch.codec import spec_from_dict, spec_to_dict
 from effnet.arch.cost import cost
 from effnet.errors import BudgetError, InputError, SpecError
 from effnet.measurement.budget import Budget
-from effnet.nas.genomes import generator, sample
-from effnet.nas.macro import macro_space
+from effnet.nas.spaces.genomes import generator, sample
+from effnet.nas.spaces.macro import macro_space
 
 
 def space_of(side=32, base="b0", **options):

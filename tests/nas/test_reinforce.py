@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from searched import toy, trained
 
-from effnet.nas.reinforce import _log_softmax, _policy, _slope, propose_reinforce
+from effnet.nas.algorithms.reinforce import _log_softmax, _policy, _slope, propose_reinforce
 
 
 def test_the_slope_is_that_of_the_clipped_objective():

@@ -7,7 +7,7 @@ from effnet.arch.catalog import get_spec
 from effnet.arch.cost import cost
 from effnet.arch.scale import scale, with_total_stride
 from effnet.errors import SpecError
-from effnet.nas.stages import assemble, rows_of, uniform
+from effnet.nas.spaces.stages import assemble, rows_of, uniform
 
 
 def base_of(name):

@@ -11,7 +11,7 @@ from torch.nn import functional
 from effnet import get_spec, scale
 from effnet.arch.scale import with_eca, with_total_stride
 from effnet.errors import InputError
-from effnet.nas.elastic import elastic, slices_of, subnet, take
+from effnet.nas.spaces.elastic import elastic, slices_of, subnet, take
 from effnet.nas.supernet import Parts, Scorer, Supernet, check_device, sandwich_loss, train_supernet
 from effnet.nn.network import build
 from effnet.training.classification.learning import validate

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from searched import toy, trained
 
-from effnet.nas.genomes import encode, generator
-from effnet.nas.surrogate import INITIAL, fit_ridge, propose_surrogate
+from effnet.nas.algorithms.surrogate import INITIAL, fit_ridge, propose_surrogate
+from effnet.nas.spaces.genomes import encode, generator
 
 SPACE = toy(3, 4, 2)
 

@@ -8,10 +8,10 @@ from effnet.arch.cost import cost
 from effnet.arch.scale import scale
 from effnet.errors import SpecError
 from effnet.measurement.budget import Budget
-from effnet.nas.genomes import generator, sample
-from effnet.nas.macro import macro_space
-from effnet.nas.stages import assemble
-from effnet.nas.width import figures_of, solve_width
+from effnet.nas.spaces.genomes import generator, sample
+from effnet.nas.spaces.macro import macro_space
+from effnet.nas.spaces.stages import assemble
+from effnet.nas.spaces.width import figures_of, solve_width
 
 
 @settings(max_examples=15, deadline=None)

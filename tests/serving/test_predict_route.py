@@ -11,7 +11,7 @@ from served import photo
 from typer.testing import CliRunner
 
 from effnet.cli.main import app
-from effnet.data.annotated.shapes import Rle, counts_of, pixels_of
+from effnet.data.annotated.masks.shapes import Rle, counts_of, pixels_of
 from effnet.runtimes.predictor import load
 
 

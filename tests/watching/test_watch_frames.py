@@ -8,14 +8,14 @@ import pytest
 
 from effnet.data.clips.reading import BrokenVideo
 from effnet.errors import InputError
-from effnet.watching.monitor import Names
-from effnet.watching.reader import Backoff, read
+from effnet.watching.outputs.recorder import Recorder
 from effnet.watching.record import Frame, Seen
-from effnet.watching.recorder import Recorder
-from effnet.watching.rules import read_rules
+from effnet.watching.rules.monitor import Names
+from effnet.watching.rules.read import read_rules
 from effnet.watching.settings import Settings
-from effnet.watching.slots import Slots
-from effnet.watching.sources import Source, read_sources
+from effnet.watching.sources.reader import Backoff, read
+from effnet.watching.sources.slots import Slots
+from effnet.watching.sources.source import Source, read_sources
 from effnet.watching.watch import Told, Watch
 
 

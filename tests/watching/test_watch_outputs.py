@@ -9,10 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from effnet.watching.events import Lines
-from effnet.watching.latest import Latest
-from effnet.watching.snapshots import Snapshots
-from effnet.watching.webhook import Webhook
+from effnet.watching.outputs.events import Lines
+from effnet.watching.outputs.latest import Latest
+from effnet.watching.outputs.snapshots import Snapshots
+from effnet.watching.outputs.webhook import Webhook
 
 IMAGE = np.zeros((6, 8, 3), np.uint8)
 
@@ -110,7 +110,7 @@ def view():
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
-    from effnet.watching.view import watch_routes
+    from effnet.watching.outputs.view import watch_routes
 
     latest = Latest()
     with TestClient(Starlette(routes=watch_routes(latest))) as client:
@@ -163,7 +163,7 @@ def test_the_metrics_are_those_that_prometheus_takes(colour_bundle):
     pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
     from effnet.serving.settings import Settings
     from effnet.serving.versions.version import Source, load_version
-    from effnet.watching.metrics import Recorded
+    from effnet.watching.outputs.metrics import Recorded
 
     version = load_version(Source(name="m", folder=colour_bundle), Settings(workers=1, max_batch=1), warn=print)
     recorded = Recorded(version, ["door"], counts=lambda: (0, 1))

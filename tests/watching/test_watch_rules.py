@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from effnet.errors import InputError
-from effnet.watching.monitor import Monitor, Names
 from effnet.watching.record import Seen, Thing
-from effnet.watching.rules import read_rules
+from effnet.watching.rules.monitor import Monitor, Names
+from effnet.watching.rules.read import read_rules
+from effnet.watching.rules.triggers import Average
 from effnet.watching.settings import Settings
-from effnet.watching.triggers import Average
 
 LABELS = ("person", "traffic light", "cat")
 DOOR, GATE = "zone door = 0.5,0 1,0 1,1 0.5,1", "line gate = 0.5,0 0.5,1"

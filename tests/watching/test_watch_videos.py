@@ -9,12 +9,12 @@ from places import SHARED
 
 import effnet
 from effnet.data.clips.reading import BrokenVideo
-from effnet.watching.monitor import Monitor, Names
 from effnet.watching.record import Seen, Thing
-from effnet.watching.rules import read_rules
+from effnet.watching.rules.monitor import Monitor, Names
+from effnet.watching.rules.read import read_rules
 from effnet.watching.settings import Settings
-from effnet.watching.sources import read_sources
-from effnet.watching.video import frames_of
+from effnet.watching.sources.source import read_sources
+from effnet.watching.sources.video import frames_of
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from effnet.arch.spec import ArchSpec
-    from effnet.nas.grid import GridPoint
+    from effnet.nas.algorithms.grid import GridPoint
 
 
 def scale(
@@ -120,7 +120,7 @@ def _train_grid(base: "ArchSpec", data: str, minutes: float, out: Path | None, *
 
 
 def _print_grid(base: "ArchSpec", *, literal: bool) -> None:
-    from effnet.nas.grid import equal_cost_grid, literal_grid
+    from effnet.nas.algorithms.grid import equal_cost_grid, literal_grid
 
     points = literal_grid(base) if literal else equal_cost_grid(base)
     _print_points(base, points, [""] * len(points))
@@ -129,7 +129,7 @@ def _print_grid(base: "ArchSpec", *, literal: bool) -> None:
 def _print_points(base: "ArchSpec", points: "Sequence[GridPoint]", accuracies: "Sequence[str]") -> None:
     from effnet.arch.cost import cost as cost_of
     from effnet.arch.scale import ALPHA, BETA, GAMMA
-    from effnet.nas.grid import FACTOR, TOLERANCE, scaled_point
+    from effnet.nas.algorithms.grid import FACTOR, TOLERANCE, scaled_point
 
     before, nominal = cost_of(base), scaled_point(base, alpha=ALPHA, beta=BETA, gamma=GAMMA)
     print_text(f"{base.name}: {amount(before.macs)} MACs. Networks with {FACTOR:g} times that, within {TOLERANCE:.0%}:")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from effnet.data.annotated.formats.table import box_columns
+from effnet.data.annotated.formats.yolo import CLASS_FILES, label_paths
 from effnet.data.annotated.index import MASK_FOLDERS, FileIndex, split_in, stem_of, suffix_of
-from effnet.data.annotated.table import box_columns
-from effnet.data.annotated.yolo import CLASS_FILES, label_paths
 from effnet.data.images.decode import IMAGE_SUFFIXES
 from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
 from effnet.data.manifests.paths import delimiter_of

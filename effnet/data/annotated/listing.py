@@ -6,9 +6,9 @@ from itertools import islice
 
 from effnet.data.annotated.holds import PEEK_BYTES, Holds, has_boxes, look_into
 from effnet.data.annotated.index import IMAGE_FOLDERS, MASK_FOLDERS, FileIndex, list_files, stem_of, suffix_of
-from effnet.data.annotated.mask_codes import MaskCode, discover_code
-from effnet.data.annotated.mask_labels import listing_of_drawn, listing_of_masks
-from effnet.data.annotated.mask_set import read_class_table, read_mask_set
+from effnet.data.annotated.masks.codes import MaskCode, discover_code
+from effnet.data.annotated.masks.folder import read_class_table, read_mask_set
+from effnet.data.annotated.masks.labels import listing_of_drawn, listing_of_masks
 from effnet.data.annotated.objects import listing_of
 from effnet.data.annotated.read import read_annotated
 from effnet.data.annotated.record import AnnotatedSet

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from effnet.data.annotated.coco import read_coco
+from effnet.data.annotated.formats.coco import read_coco
+from effnet.data.annotated.formats.table import read_table
+from effnet.data.annotated.formats.voc import read_voc
+from effnet.data.annotated.formats.yaml import read_flat_yaml
+from effnet.data.annotated.formats.yolo import lines_of, read_yolo
 from effnet.data.annotated.holds import Holds, look_into
 from effnet.data.annotated.index import FileIndex, list_files, suffix_of
 from effnet.data.annotated.record import AnnotatedSet
-from effnet.data.annotated.table import read_table
-from effnet.data.annotated.voc import read_voc
-from effnet.data.annotated.yaml import read_flat_yaml
-from effnet.data.annotated.yolo import lines_of, read_yolo
 from effnet.data.manifests.manifest import MANIFEST_SUFFIXES
 from effnet.errors import DataError
 from effnet.system.text import printable

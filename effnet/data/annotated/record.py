@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from effnet.data.annotated.shapes import Shape
+from effnet.data.annotated.masks.shapes import Shape
 from effnet.errors import DataError
 from effnet.system.text import printable
 

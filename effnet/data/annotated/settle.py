@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from effnet.data.annotated.masks.shapes import Polygons, Shape, area_of, box_of, pixels_of, rle_of
 from effnet.data.annotated.record import Annotated, AnnotatedSet, Findings
-from effnet.data.annotated.shapes import Polygons, Shape, area_of, box_of, pixels_of, rle_of
 from effnet.data.annotated.upright import turn_boxes, turn_mask, turn_points
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.errors import DataError, ImageError, nearest

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from effnet.data.annotated.mask_labels import MASKS
+from effnet.data.annotated.masks.labels import MASKS
 from effnet.data.annotated.objects import OBJECTS, classes_in, to_annotated
 from effnet.data.annotated.sizes import small_objects
 from effnet.data.datasets import Dataset

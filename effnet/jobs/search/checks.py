@@ -8,7 +8,7 @@ from effnet.errors import InputError, nearest
 from effnet.jobs.fit.checks import check
 from effnet.jobs.fit.job import Job
 from effnet.jobs.search.config import Algorithm, Objective, SearchConfig
-from effnet.nas.stages import rows_of
+from effnet.nas.spaces.stages import rows_of
 from effnet.system.bounds import check_minutes, check_whole, is_number
 from effnet.system.text import brief
 

@@ -11,11 +11,11 @@ from effnet.bundle.names import RUN
 from effnet.data.inspection.shapes import resized_as
 from effnet.errors import BudgetError
 from effnet.jobs.search.worker import Worker
-from effnet.nas.elastic import Elastic, elastic
-from effnet.nas.evolution import propose_evolution
+from effnet.nas.algorithms.evolution import propose_evolution
 from effnet.nas.generations import run_generations
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome
+from effnet.nas.spaces.elastic import Elastic, elastic
+from effnet.nas.spaces.space import Genome
 from effnet.nas.supernet import Scorer, check_device, train_supernet
 from effnet.planner.events import Counted
 from effnet.planner.oracle import training_speed

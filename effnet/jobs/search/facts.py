@@ -8,7 +8,7 @@ from effnet.arch.describe import stage_rows
 from effnet.arch.spec import ArchSpec
 from effnet.nas.finals import Finalist, Verdict
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome
+from effnet.nas.spaces.space import Genome
 from effnet.report.search.searched import FinalRow, Searched, SearchedRow, changes_of
 
 SpecOf = Callable[[Genome], ArchSpec]

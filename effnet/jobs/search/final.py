@@ -22,7 +22,7 @@ from effnet.jobs.search.widths import Figures, Measured, as_wide_as_allowed, mee
 from effnet.jobs.search.worker import Worker
 from effnet.nas.finals import Finalist, ranked
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome
+from effnet.nas.spaces.space import Genome
 from effnet.nas.study import Unit, seed_of
 from effnet.nas.trials import scratch_folder
 from effnet.planner.events import Counted

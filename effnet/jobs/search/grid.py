@@ -22,7 +22,7 @@ from effnet.jobs.fit.run import earlier_plan
 from effnet.jobs.procedure import Procedure
 from effnet.jobs.search.config import SearchConfig
 from effnet.jobs.search.plan import check_images
-from effnet.nas.grid import GridAnswer, GridPoint, answer, equal_cost_grid, literal_grid
+from effnet.nas.algorithms.grid import GridAnswer, GridPoint, answer, equal_cost_grid, literal_grid
 from effnet.nas.storage import Waiting
 from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.nas.trials import ROUNDS

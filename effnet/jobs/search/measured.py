@@ -22,9 +22,9 @@ from effnet.measurement.budget import Budget, say
 from effnet.measurement.profile.regression import median_error
 from effnet.measurement.profile.table import fit_latency, fit_memory
 from effnet.measurement.speed.timing import Timing
-from effnet.nas.genomes import generator, sample
-from effnet.nas.macro import MacroSpace, macro_space
-from effnet.nas.width import Predictor
+from effnet.nas.spaces.genomes import generator, sample
+from effnet.nas.spaces.macro import MacroSpace, macro_space
+from effnet.nas.spaces.width import Predictor
 from effnet.planner.events import Counted
 from effnet.planner.predict import MEASURED
 from effnet.planner.refusal import enough

@@ -22,10 +22,10 @@ from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import drawn, measure_networks, references_of, space_of
 from effnet.measurement.profile.table import fit_latency
 from effnet.measurement.speed.timing import Timing
-from effnet.nas.macro import MacroSpace
 from effnet.nas.policy import Policy
+from effnet.nas.spaces.macro import MacroSpace
+from effnet.nas.spaces.width import Predictor
 from effnet.nas.trials import ROUNDS
-from effnet.nas.width import Predictor
 from effnet.planner.oracle import training_speed
 from effnet.planner.settings import most_epochs
 from effnet.planner.space import Candidate, in_precision, only_candidate

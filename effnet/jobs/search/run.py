@@ -29,7 +29,7 @@ from effnet.measurement.speed.timing import Timing
 from effnet.nas.finals import decide
 from effnet.nas.generations import Generations
 from effnet.nas.objective import published_search_cost
-from effnet.nas.space import Genome
+from effnet.nas.spaces.space import Genome
 from effnet.nas.storage import Waiting
 from effnet.nas.study import Study, Unit, forget_log, open_study, seed_of
 from effnet.planner.pretrained import LEAST_SIDE

@@ -11,11 +11,11 @@ from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.measured import space_of
 from effnet.jobs.search.widths import meets, network_of, trained_network
 from effnet.jobs.search.worker import Worker
-from effnet.nas.algorithms import find_algorithm
+from effnet.nas.algorithms.by_name import find_algorithm
 from effnet.nas.generations import is_behind, run_generations, trained_from
 from effnet.nas.history import Propose, Trained
-from effnet.nas.macro import MacroSpace
-from effnet.nas.space import Genome
+from effnet.nas.spaces.macro import MacroSpace
+from effnet.nas.spaces.space import Genome
 from effnet.nas.study import Unit, seed_of
 from effnet.nas.trials import ROUNDS, RUNGS
 from effnet.planner.space import title_of

@@ -11,8 +11,8 @@ from effnet.jobs.fit.choice.measuring import measured_figures
 from effnet.jobs.search.measured import figures_of
 from effnet.jobs.search.worker import Worker
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome
-from effnet.nas.width import LEAST_SHARE
+from effnet.nas.spaces.space import Genome
+from effnet.nas.spaces.width import LEAST_SHARE
 from effnet.planner.space import in_precision, only_candidate
 
 # A measured network may use this share of the margin that planning leaves.

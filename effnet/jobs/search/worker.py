@@ -11,9 +11,9 @@ from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.plan import Plan
 from effnet.measurement.speed.timing import Timing
 from effnet.nas.generations import Generations
-from effnet.nas.macro import MacroSpace
 from effnet.nas.objective import Objective
-from effnet.nas.space import Genome
+from effnet.nas.spaces.macro import MacroSpace
+from effnet.nas.spaces.space import Genome
 from effnet.nas.study import Study, Unit
 from effnet.planner.space import Candidate
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Collection
 
-from effnet.data.annotated.mask_labels import header_of
+from effnet.data.annotated.masks.labels import header_of
 from effnet.data.datasets import Split
 from effnet.data.sources.source import source_name
 from effnet.errors import InputError

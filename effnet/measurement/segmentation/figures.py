@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.errors import DataError
 from effnet.measurement.several.multilabel import drawn, mean_known
 

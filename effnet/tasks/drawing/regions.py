@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.errors import DataError
 from effnet.tasks.drawing.boxes import class_texts
 from effnet.tasks.drawing.colours import colours

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from effnet.data.annotated.coco import CocoNumber, read_numbers
+from effnet.data.annotated.formats.coco import CocoNumber, read_numbers
 from effnet.errors import DataError, nearest
 from effnet.system.records import to_data
 from effnet.system.text import brief, printable

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import IGNORE, MOST_CLASSES
+from effnet.data.annotated.masks.codes import IGNORE, MOST_CLASSES
 from effnet.errors import DataError
 from effnet.system.files import written_whole
 from effnet.system.records import to_data

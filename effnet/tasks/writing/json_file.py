@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.system.files import written_whole
 from effnet.system.records import to_data
 from effnet.tasks.boxes.record import Detections

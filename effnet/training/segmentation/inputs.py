@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.annotated.mask_codes import IGNORE
-from effnet.data.annotated.mask_labels import header_of
+from effnet.data.annotated.masks.codes import IGNORE
+from effnet.data.annotated.masks.labels import header_of
 from effnet.data.datasets import Split, loaded_image
 from effnet.data.images.decode import Decoding
 from effnet.data.preprocess import Preprocess, resample

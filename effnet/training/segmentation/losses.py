@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.training.losses import Batch, LossFn
 
 _MASK = "mask"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.data.preprocess import Preprocess
 from effnet.measurement.segmentation.figures import MaskCounts, count_mask, segmentation_figures
 from effnet.system.text import percent

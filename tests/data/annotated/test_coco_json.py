@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
+from effnet.data.annotated.masks.shapes import Rle, pixels_of
 from effnet.data.annotated.read import read_annotated
-from effnet.data.annotated.shapes import Rle, pixels_of
 from effnet.errors import DataError
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.data.annotated.mask_set import read_mask_set
+from effnet.data.annotated.masks.folder import read_mask_set
 from effnet.data.annotated.read import read_annotated
 from effnet.errors import DataError
 

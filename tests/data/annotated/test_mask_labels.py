@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import IGNORE, MaskCode
-from effnet.data.annotated.mask_labels import (
+from effnet.data.annotated.masks.codes import IGNORE, MaskCode
+from effnet.data.annotated.masks.folder import read_mask_set
+from effnet.data.annotated.masks.labels import (
     MASKS,
     label_of_mask,
     listing_of_drawn,
     listing_of_masks,
 )
-from effnet.data.annotated.mask_set import read_mask_set
+from effnet.data.annotated.masks.shapes import Polygons
 from effnet.data.annotated.record import Annotated, AnnotatedSet
-from effnet.data.annotated.shapes import Polygons
 from effnet.data.datasets import Dataset, split_listing
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.errors import DataError

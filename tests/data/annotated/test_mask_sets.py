@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import MaskCode
-from effnet.data.annotated.mask_set import read_class_table, read_mask_set
+from effnet.data.annotated.masks.codes import MaskCode
+from effnet.data.annotated.masks.folder import read_class_table, read_mask_set
 from effnet.data.annotated.record import describe
 from effnet.errors import DataError
 

@@ -4,10 +4,10 @@ from PIL import Image, ImageDraw
 
 from effnet.data.annotated.holds import look_into
 from effnet.data.annotated.index import list_files
-from effnet.data.annotated.mask_codes import IGNORE, MaskCode, colour_of, discover_code, read_codes
-from effnet.data.annotated.masks import count_pixels, draw_mask, mask_sentences, read_mask
+from effnet.data.annotated.masks.codes import IGNORE, MaskCode, colour_of, discover_code, read_codes
+from effnet.data.annotated.masks.read import count_pixels, draw_mask, mask_sentences, read_mask
+from effnet.data.annotated.masks.shapes import Polygons
 from effnet.data.annotated.record import Annotated
-from effnet.data.annotated.shapes import Polygons
 from effnet.data.images.decode import image_header
 from effnet.errors import DataError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effnet.data.annotated.masks.shapes import rle_of, text_of
 from effnet.data.annotated.read import read_annotated
-from effnet.data.annotated.shapes import rle_of, text_of
 from effnet.data.datasets import list_source, read_dataset
 from effnet.errors import DataError
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from effnet.data.annotated.shapes import (
+from effnet.data.annotated.masks.shapes import (
     Polygons,
     Rle,
     area_of,

@@ -1,8 +1,8 @@
 import pytest
 
+from effnet.data.annotated.formats.yaml import read_flat_yaml
+from effnet.data.annotated.masks.shapes import pixels_of
 from effnet.data.annotated.read import read_annotated
-from effnet.data.annotated.shapes import pixels_of
-from effnet.data.annotated.yaml import read_flat_yaml
 from effnet.errors import DataError
 
 

@@ -18,9 +18,9 @@ from effnet.jobs.search.widths import as_wide_as_allowed
 from effnet.jobs.search.worker import Worker
 from effnet.measurement.budget import Budget
 from effnet.nas.generations import Generations
-from effnet.nas.genomes import generator, sample
-from effnet.nas.macro import macro_space
 from effnet.nas.policy import Policy
+from effnet.nas.spaces.genomes import generator, sample
+from effnet.nas.spaces.macro import macro_space
 
 BUDGET = Budget(latency_ms=1.0)
 

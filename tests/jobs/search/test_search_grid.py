@@ -14,7 +14,7 @@ from effnet.errors import InputError
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.search import grid
-from effnet.nas.grid import equal_cost_grid
+from effnet.nas.algorithms.grid import equal_cost_grid
 from effnet.planner.space import list_candidates
 
 BASE = scale("b0", phi=-6)

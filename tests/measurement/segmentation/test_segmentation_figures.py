@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.errors import DataError
 from effnet.measurement.segmentation.figures import (
     bootstrap_miou,

@@ -16,8 +16,8 @@ from dense import (
 from pages import NASTY, card_of, page_of, typed, words_of
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import MaskCode
-from effnet.data.annotated.mask_set import MaskSet
+from effnet.data.annotated.masks.codes import MaskCode
+from effnet.data.annotated.masks.folder import MaskSet
 from effnet.data.annotated.record import AnnotatedSet, Finding
 from effnet.data.annotated.sizes import small_objects
 from effnet.measurement.detection import score as detection_scoring

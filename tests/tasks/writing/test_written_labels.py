@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effnet.data.annotated.listing import list_annotated
-from effnet.data.annotated.mask_labels import MASKS
+from effnet.data.annotated.masks.labels import MASKS
 from effnet.data.annotated.read import read_annotated
 from effnet.data.images.decode import image_header
 from effnet.tasks.writing.coco import coco_images, coco_results, numbered

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pages import NASTY
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import MaskCode
-from effnet.data.annotated.masks import read_mask
+from effnet.data.annotated.masks.codes import MaskCode
+from effnet.data.annotated.masks.read import read_mask
 from effnet.data.annotated.read import read_annotated
 from effnet.data.images.decode import image_header
 from effnet.errors import DataError

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from effnet.data.annotated.mask_codes import IGNORE
+from effnet.data.annotated.masks.codes import IGNORE
 from effnet.training.losses import Batch
 from effnet.training.segmentation.losses import dice_loss, pixel_loss, pixel_weights, segmentation_loss
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import IGNORE, MaskCode
-from effnet.data.annotated.mask_labels import MASKS, MaskLabel, label_of_mask
+from effnet.data.annotated.masks.codes import IGNORE, MaskCode
+from effnet.data.annotated.masks.labels import MASKS, MaskLabel, label_of_mask
 from effnet.data.datasets import Dataset, Split
 from effnet.data.preprocess import Preprocess
 from effnet.training.input.batches import train_batches

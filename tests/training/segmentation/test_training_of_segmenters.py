@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from effnet.data.annotated.mask_codes import IGNORE
-from effnet.data.annotated.mask_labels import MASKS
+from effnet.data.annotated.masks.codes import IGNORE
+from effnet.data.annotated.masks.labels import MASKS
 from effnet.data.datasets import Dataset
 from effnet.data.preprocess import Preprocess, normalize
 from effnet.errors import DataError, InputError

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from effnet.data.annotated.formats.text import read_text
+from effnet.data.annotated.formats.yaml import read_flat_yaml
 from effnet.data.annotated.index import IMAGE_FOLDERS, FileIndex, stem_of
+from effnet.data.annotated.masks.shapes import Polygons
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
-from effnet.data.annotated.shapes import Polygons
-from effnet.data.annotated.text import read_text
-from effnet.data.annotated.yaml import read_flat_yaml
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from effnet.data.annotated.formats.text import read_text
 from effnet.data.annotated.index import FileIndex
+from effnet.data.annotated.masks.shapes import Shape, shape_from_coco
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
-from effnet.data.annotated.shapes import Shape, shape_from_coco
-from effnet.data.annotated.text import read_text
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.nas.genomes import (
+from effnet.nas.history import Trained
+from effnet.nas.spaces.genomes import (
     Batch,
     as_genome,
     crossover_many,
@@ -17,8 +18,7 @@ from effnet.nas.genomes import (
     next_generation,
     sample_many,
 )
-from effnet.nas.history import Trained
-from effnet.nas.space import Decision, Genome, Space
+from effnet.nas.spaces.space import Decision, Genome, Space
 
 INITIAL = 5
 """The trainings before the surrogate chooses: `_BASELINES` networks known without a search, the others random."""

@@ -15,7 +15,7 @@ from effnet.arch.layers import named_layers
 from effnet.arch.scale import round_channels
 from effnet.arch.spec import ArchSpec, BlockSpec, as_spec
 from effnet.errors import SpecError
-from effnet.nas.space import Decision, Genome
+from effnet.nas.spaces.space import Decision, Genome
 from effnet.weights.morph import kept_origins
 
 WIDTHS, KERNELS = (0.5, 0.75, 1.0), (3, 5)

@@ -8,7 +8,7 @@ import numpy as np
 
 from effnet.arch.spec import ArchSpec
 from effnet.nas.history import Trained
-from effnet.nas.space import Decision, Genome, Space
+from effnet.nas.spaces.space import Decision, Genome, Space
 
 # A coefficient that a group shares may be larger than the deviation of one decision's from it. Without such columns the
 # surrogate is worse by 0.06 to 0.18 points on NAS-Bench-Macro at 20 trainings; factors of 1 and 2 are alike.

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effnet.nas.genomes import Batch, as_genome, generator, in_order, next_generation
 from effnet.nas.history import Trained
-from effnet.nas.space import Decision, Genome, Space
+from effnet.nas.spaces.genomes import Batch, as_genome, generator, in_order, next_generation
+from effnet.nas.spaces.space import Decision, Genome, Space
 
 # Proximal policy optimization (Schulman et al. 2017, arXiv 1707.06347): steps on each generation, the range of the
 # ratio of probabilities, the rate of Adam, and the weight of the entropy.

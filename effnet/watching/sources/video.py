@@ -18,7 +18,7 @@ from effnet.data.clips.reading import (
     video_stream,
 )
 from effnet.watching.record import Frame
-from effnet.watching.sources import Source
+from effnet.watching.sources.source import Source
 
 # FFmpeg must not follow what a playlist or a redirection names to another kind of place, such as a file.
 _PROTOCOLS = "rtp,rtsp,rtsps,srtp,udp,tcp,tls,http,https,httpproxy,rtmp,rtmpt,srt,crypto"

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effnet.nas.genomes import (
+from effnet.nas.algorithms.surrogate import fit_ridge, takes_drawn
+from effnet.nas.history import Trained
+from effnet.nas.spaces.genomes import (
     Batch,
     crossover_many,
     generator,
@@ -12,9 +14,7 @@ from effnet.nas.genomes import (
     mutate_many,
     next_generation,
 )
-from effnet.nas.history import Trained
-from effnet.nas.space import Genome, Space
-from effnet.nas.surrogate import fit_ridge, takes_drawn
+from effnet.nas.spaces.space import Genome, Space
 
 # The youngest networks are the population; the best of a random few is a parent.
 _POPULATION, _TOURNAMENT = 12, 4

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from effnet.watching.latest import Latest
+from effnet.watching.outputs.latest import Latest
 
 # Clients are few, and a frame budget is a few frames a second: looking so often is nearly nothing.
 _LOOK_SECONDS, _QUIET_SECONDS, _MOST_CLIENTS = 0.2, 15.0, 20

@@ -1,12 +1,12 @@
 """The algorithms of a search by their names."""
 
 from effnet.errors import InputError, nearest, shown
-from effnet.nas.evolution import propose_evolution
-from effnet.nas.grid import propose_grid
+from effnet.nas.algorithms.evolution import propose_evolution
+from effnet.nas.algorithms.grid import propose_grid
+from effnet.nas.algorithms.random_search import propose_random
+from effnet.nas.algorithms.reinforce import propose_reinforce
+from effnet.nas.algorithms.surrogate import propose_surrogate
 from effnet.nas.history import Propose
-from effnet.nas.random_search import propose_random
-from effnet.nas.reinforce import propose_reinforce
-from effnet.nas.surrogate import propose_surrogate
 
 ALGORITHMS: dict[str, Propose] = {
     "surrogate": propose_surrogate,

@@ -2,7 +2,7 @@
 
 import re
 
-from effnet.data.annotated.text import read_text
+from effnet.data.annotated.formats.text import read_text
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from effnet.watching.latest import Latest
-from effnet.watching.metrics import Recorded
-from effnet.watching.view import watch_routes
+from effnet.watching.outputs.latest import Latest
+from effnet.watching.outputs.metrics import Recorded
+from effnet.watching.outputs.view import watch_routes
 
 
 def make_app(recorded: Recorded, latest: Latest | None) -> Starlette:

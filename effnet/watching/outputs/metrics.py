@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from effnet.serving.batches.work import Seen
 from effnet.serving.metrics import Metrics
 from effnet.serving.versions.version import Version
-from effnet.watching.recorder import Recorder
+from effnet.watching.outputs.recorder import Recorder
 
 _AGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -14,10 +14,10 @@ from effnet.arch.scale import ALPHA, BETA
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import BudgetError, InputError
 from effnet.measurement.budget import Budget
-from effnet.nas.genomes import generator, sample
-from effnet.nas.space import Decision, Genome
-from effnet.nas.stages import ATTENTIONS, KINDS, Row, assemble, rows_of, uniform
-from effnet.nas.width import DIVISORS, LEAST_SHARE, Predictor, figures_of, solve_width
+from effnet.nas.spaces.genomes import generator, sample
+from effnet.nas.spaces.space import Decision, Genome
+from effnet.nas.spaces.stages import ATTENTIONS, KINDS, Row, assemble, rows_of, uniform
+from effnet.nas.spaces.width import DIVISORS, LEAST_SHARE, Predictor, figures_of, solve_width
 from effnet.planner.refusal import enough
 from effnet.planner.space import SPACE, paired_resolution, usable_resolutions, usable_strides
 

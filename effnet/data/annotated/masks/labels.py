@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from effnet.data.annotated.mask_codes import IGNORE, MOST_CLASSES, MaskCode
-from effnet.data.annotated.mask_set import MaskSet
-from effnet.data.annotated.masks import count_pixels, draw_mask, read_mask
+from effnet.data.annotated.masks.codes import IGNORE, MOST_CLASSES, MaskCode
+from effnet.data.annotated.masks.folder import MaskSet
+from effnet.data.annotated.masks.read import count_pixels, draw_mask, read_mask
 from effnet.data.annotated.record import AnnotatedSet, notes_of
 from effnet.data.images.decode import ImageHeader, image_header
 from effnet.data.labels import LabelKind, Names, class_name

@@ -15,8 +15,8 @@ from effnet.data.images.decode import decode_image
 from effnet.errors import ImageError, MissingExtraError
 from effnet.watching.record import Frame
 from effnet.watching.settings import Settings
-from effnet.watching.sources import Source
-from effnet.watching.video import frames_of
+from effnet.watching.sources.source import Source
+from effnet.watching.sources.video import frames_of
 
 _FIRST_SECONDS, _FACTOR = 1.0, 2.0
 

@@ -6,11 +6,11 @@ Source: Everingham et al., "The PASCAL VOC Challenge Development Kit", 2012, sec
 import re
 from collections.abc import Mapping, Sequence
 
+from effnet.data.annotated.formats.text import read_text
+from effnet.data.annotated.formats.xml import Element, read_xml
 from effnet.data.annotated.index import FileIndex, stem_of
 from effnet.data.annotated.record import AnnotatedSet, Findings
 from effnet.data.annotated.settle import RawImage, RawObject, settle
-from effnet.data.annotated.text import read_text
-from effnet.data.annotated.xml import Element, read_xml
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

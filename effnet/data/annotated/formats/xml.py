@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from effnet.data.annotated.text import read_limited
+from effnet.data.annotated.formats.text import read_limited
 from effnet.errors import DataError
 from effnet.system.text import brief, printable
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.watching.geometry import is_inside
 from effnet.watching.record import Note, Seen
-from effnet.watching.rules import ANY, Crossing, Rule, Rules
+from effnet.watching.rules.geometry import is_inside
+from effnet.watching.rules.read import ANY, Crossing, Rule, Rules
+from effnet.watching.rules.tracker import Track, Tracker
+from effnet.watching.rules.triggers import Average, Change, Crossings, Steady, Trigger
 from effnet.watching.settings import Settings
-from effnet.watching.tracker import Track, Tracker
-from effnet.watching.triggers import Average, Change, Crossings, Steady, Trigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from effnet.arch.cost import cost
 from effnet.arch.scale import ALPHA, BETA, GAMMA, scale
 from effnet.arch.spec import ArchSpec, as_spec
 from effnet.errors import InputError
-from effnet.nas.genomes import Batch
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome, Space
-from effnet.nas.width import Predictor, solve_width
+from effnet.nas.spaces.genomes import Batch
+from effnet.nas.spaces.space import Genome, Space
+from effnet.nas.spaces.width import Predictor, solve_width
 
 FACTOR, TOLERANCE = 2.0, 0.03
 """Every network of a grid has this many times the base's MACs, within this share (arXiv 1905.11946v5, section 3.3)."""

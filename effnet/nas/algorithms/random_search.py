@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from effnet.nas.genomes import Batch, generator, next_generation
 from effnet.nas.history import Trained
-from effnet.nas.space import Genome, Space
+from effnet.nas.spaces.genomes import Batch, generator, next_generation
+from effnet.nas.spaces.space import Genome, Space
 
 
 def propose_random(history: Sequence[Trained], space: Space, *, number: int, seed: int) -> list[Genome]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from effnet.watching.geometry import foot, overlap
 from effnet.watching.record import Box, Point, Thing
+from effnet.watching.rules.geometry import foot, overlap
 
 # Boxes of one object overlap at least this much from one frame to the next, after its speed is added.
 _LEAST_OVERLAP = 0.3

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.watching.geometry import beside, meets
 from effnet.watching.record import Point
-from effnet.watching.rules import Rule
-from effnet.watching.tracker import Track
+from effnet.watching.rules.geometry import beside, meets
+from effnet.watching.rules.read import Rule
+from effnet.watching.rules.tracker import Track
 
 # An object that stands on a line must not cross it again and again: nearer than this share of a frame's side, it stays
 # where it was.

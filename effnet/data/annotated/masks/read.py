@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from effnet.data.annotated.mask_codes import IGNORE, MOST_CLASSES, NEIGHBOURS, MaskCode, read_codes
+from effnet.data.annotated.masks.codes import IGNORE, MOST_CLASSES, NEIGHBOURS, MaskCode, read_codes
+from effnet.data.annotated.masks.shapes import pixels_of
 from effnet.data.annotated.record import Annotated
-from effnet.data.annotated.shapes import pixels_of
 from effnet.data.annotated.upright import turn_mask
 from effnet.data.images.decode import ImageHeader
 from effnet.errors import DataError

@@ -7,8 +7,8 @@ import numpy as np
 
 from effnet.data.annotated.holds import look_into
 from effnet.data.annotated.index import FileIndex, list_files, suffix_of
-from effnet.data.annotated.mask_codes import MaskCode, colour_of, discover_code
-from effnet.data.annotated.masks import Mask, count_pixels, mask_sentences, read_mask
+from effnet.data.annotated.masks.codes import MaskCode, colour_of, discover_code
+from effnet.data.annotated.masks.read import Mask, count_pixels, mask_sentences, read_mask
 from effnet.data.annotated.record import Finding, Findings
 from effnet.data.images.decode import image_header
 from effnet.data.manifests.rows import place_of, read_rows
