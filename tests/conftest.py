@@ -26,9 +26,12 @@ pytest_plugins = ["data_fixtures", "fit_fixtures", "pattern_fixtures"]
 settings.register_profile("effnet", derandomize="EFFNET_RANDOM" not in os.environ, max_examples=50)
 settings.load_profile("effnet")
 
-# A shell ignores Ctrl-C for what it begins in the background, and so would the processes that tests interrupt.
+# A shell ignores Ctrl-C for what it begins in the background, and nohup a closed terminal; so would the processes that
+# tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Tests run in as many processes as there are cores, and the networks in them are tiny: threads would only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
