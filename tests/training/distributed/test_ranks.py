@@ -111,7 +111,8 @@ def test_what_fails_on_one_process_ends_all_and_is_said_once(together):
 
 def test_ctrl_c_at_one_process_ends_all_after_the_same_step(tmp_path, together):
     folder, out = together
-    assert sorted(re.findall("interrupted: (.*)", out)) == ["process 0 interrupted", "process 1 interrupted"]
+    # Both write to one pipe, so a line of one may follow that of the other before its end.
+    assert sorted(re.findall("interrupted: process (.) interrupted", out)) == ["0", "1"]
     with safetensors.safe_open(folder / "interrupted" / "0" / "checkpoint.safetensors", "pt") as file:
         assert json.loads(file.metadata()["position"])["step"] == 2
 
