@@ -18,23 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
 
 
-def options(
-    description: str, *, n: int, cache: str = "", minutes: float = 0.0, draws: bool = False
-) -> argparse.Namespace:
-    """Return the options of every benchmark, `--cache DIR` if `cache` says what is in it, and `--minutes` if given.
-
-    With `draws` some draws can be run by a process of their own, beside others that share the cache.
-    """
+def options(description: str, *, n: int, cache: str = "") -> argparse.Namespace:
+    """Return the options of every benchmark, and `--cache DIR` if `cache` says what is in it."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/NAME.json")
     parser.add_argument("--n", type=int, default=n, help="number of measurements of each side")
     if cache:
         parser.add_argument("--cache", type=Path, required=True, metavar="DIR", help=cache)
-    if minutes:
-        parser.add_argument("--minutes", type=float, default=minutes, help="minutes of each run")
-    if draws:
-        parser.add_argument("--draws", type=int, nargs="+", help="run these draws, and compare nothing")
     return parser.parse_args()
 
 

@@ -110,14 +110,16 @@ def _suggest(record: Record) -> str:
 def _minutes(record: Record) -> str:
     samples, details = record["samples"], record["details"]
     each = "; ".join(
-        f"{title} {mean(samples[f'{name}_usual']):.1f} %, the whole network from the start "
-        f"{mean(samples[f'{name}_whole']):.1f} % (gain {details[f'{name}_over_whole']['interval'][0]:+.1f} to "
-        f"{details[f'{name}_over_whole']['interval'][1]:+.1f}), timm {mean(samples[f'{name}_timm']):.1f} %"
+        f"{title}, {minutes:g} minutes: {mean(samples[f'{name}_usual_{minutes:g}m']):.1f} %, the whole network from "
+        f"the start {mean(samples[f'{name}_whole_{minutes:g}m']):.1f} % (gain "
+        f"{_gain(details[f'{name}_over_whole_{minutes:g}m'])}), timm {mean(samples[f'{name}_timm_{minutes:g}m']):.1f} %"
+        for minutes in details["minutes"]
         for name, title in (("cifar", "CIFAR-10"), ("fashion", "fashion"))
     )
     return (
-        f"test accuracy of a fine-tuned Lite0 after {details['minutes']:g} minutes, {details['labels_a_class']} labels "
-        f"a class, {record['n']} draws: {each}: the smaller gain"
+        f"test accuracy of a fine-tuned Lite0, {details['labels_a_class']} labels a class, "
+        f"{' and '.join(map(str, details['draws']))} draws: {each}: the smaller gain after "
+        f"{details['minutes'][0]:g} minutes"
     )
 
 
