@@ -5,18 +5,14 @@ import math
 import time
 from pathlib import Path
 
-from effnet.arch.spec import ArchSpec
 from effnet.bundle.formats import Precision
-from effnet.bundle.names import WEIGHTS
-from effnet.bundle.weights import load_state, write_arrays
 from effnet.compression.activations import standins, with_spec
-from effnet.compression.kept import keep_record, kept_record, own_folder, subject_key
 from effnet.compression.prover import Proofs, figures
 from effnet.compression.record import Ladder
-from effnet.compression.recovery import recovery_epochs, recovery_recipe, save_teacher
 from effnet.compression.step import Gate, Step, best_of, known
 from effnet.compression.subject import Subject
 from effnet.compression.tools import Tools, tools_of
+from effnet.compression.trained_steps import ROUNDED_SPEED, TrainedSteps
 from effnet.data.datasets import Dataset
 from effnet.errors import DataError, EffnetError, InputError
 from effnet.measurement.budget import Budget
@@ -25,14 +21,11 @@ from effnet.progress import Listener
 from effnet.runtimes.registry import deployed_format
 from effnet.runtimes.write import Calibration, Quantization
 from effnet.system.bounds import MAX_THREADS, check_minutes, check_whole
-from effnet.training.speed import train_speed
 
 AS_DEPLOYED = "as deployed"
 _METHODS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy")
 # At most this share of the layers stays float: beyond it int8 has little left to speed up.
 _MOST_FLOAT = 0.5
-# The share of the remaining time that one training may take, and the speed of QAT relative to plain training.
-_TIME_SHARE, _ROUNDED_SPEED = 0.5, 0.5
 # Learning rates for batches of 32: replacing the activation needs a larger one than QAT.
 _REPLACED_RATE, _ROUNDED_RATE = 1e-3, 2e-4
 
@@ -130,7 +123,8 @@ class _Climb:
     ) -> None:
         self.subject, self.dataset, self.proofs, self.runtime = subject, dataset, proofs, runtime
         self.budget, self.precision = budget, precision
-        self.train, self.deadline, self.epochs = train, deadline, epochs
+        self.train, self.deadline = train, deadline
+        self.training = TrainedSteps(subject, dataset, proofs, deadline=deadline, epochs=epochs)
         # Networks whose int8 loses too much accuracy with all layers quantized, and the best accuracy of such int8.
         self.failed: list[tuple[str, Subject, float]] = []
 
@@ -259,7 +253,7 @@ class _Climb:
         """Try other activations: first their speed, which needs no training, then the accuracy of faster ones."""
         if not self.train or (self.budget.latency_ms is None and self._goal):  # they do not reduce size
             return
-        if self._cannot_train("replaced activation"):
+        if self.training.cannot("replaced activation"):
             return
         paying = []
         for spec in standins(self.subject.config.arch):
@@ -273,9 +267,9 @@ class _Climb:
             if self._over():
                 return
             name = f"replaced {spec.activation}"
-            if self._too_late(name, self.subject, spec, speed=1.0):
+            if self.training.too_late(name, self.subject, spec, speed=1.0):
                 continue
-            changed = self._trained(name, self.subject, spec.activation, lr=_REPLACED_RATE)
+            changed = self.training.trained(name, self.subject, spec.activation, lr=_REPLACED_RATE)
             if self._round_subject(changed, f"{name} int8"):
                 return
 
@@ -294,85 +288,18 @@ class _Climb:
 
     def _train_rounded(self) -> None:
         """Apply QAT to the networks whose int8 lost too much with all layers quantized, the latest first."""
-        if not self.train or (self.failed and self._cannot_train("trained int8")):
+        if not self.train or (self.failed and self.training.cannot("trained int8")):
             return
         for name, subject, accuracy in reversed(self.failed):
             if self._over():
                 return
             label = f"trained {name}"
-            if self._too_late(label, subject, subject.config.arch, speed=_ROUNDED_SPEED):
+            if self.training.too_late(label, subject, subject.config.arch, speed=ROUNDED_SPEED):
                 continue
-            trained = self._trained(label, subject, "", lr=_ROUNDED_RATE)
+            trained = self.training.trained(label, subject, "", lr=_ROUNDED_RATE)
             plan = Quantization()
             if self.proofs.attempt(label, "int8", trained, quantization=plan, must_beat=accuracy).accepted:
                 return
-
-    def _cannot_train(self, name: str) -> bool:
-        """Return whether the network has no training with a teacher, and record the step that is left out."""
-        if self.subject.config.arch.decoder is None:
-            return False
-        reason = "left out: a detector or a segmenter learns from annotations, not from its fp32 network"
-        step = Step(name=name, format=self.proofs.formats["int8"], done="not trained", reason=reason)
-        self.proofs.add(step, self.subject, None)
-        return True
-
-    def _too_late(self, name: str, subject: Subject, spec: ArchSpec, *, speed: float) -> bool:
-        """Return whether the remaining time is too short for one epoch of training, and record it as a step.
-
-        `speed` is relative to training the plain network. A training that has started resumes.
-        """
-        if self.deadline is None or self.proofs.folder_of(f"{name} weights").exists():
-            return False
-        needs = len(self.dataset.train) / (speed * train_speed(spec))
-        left = _TIME_SHARE * max(0.0, self.deadline - time.monotonic())
-        if needs <= left:
-            return False
-        reason = f"not trained: an epoch takes about {needs:.0f} s, and {left:.0f} s are left for it"
-        step = Step(name=name, format=self.proofs.formats["int8"], done="not trained", reason=reason)
-        self.proofs.add(step, subject, None)
-        return True
-
-    def _trained(self, name: str, subject: Subject, activation: str, *, lr: float) -> Subject:
-        """Return the subject trained with another activation or, without one, with QAT; reuse a finished training."""
-        tools, dataset = self.proofs.tools, self.dataset
-        folder = own_folder(self.proofs.folder_of(f"{name} weights"), subject_key(subject) + self.proofs.key)
-        spec = subject.config.arch
-        if activation:
-            spec = next(found for found in standins(spec) if found.activation == activation)
-        if kept_record(folder, "trained") is not None:
-            return dataclasses.replace(with_spec(subject, spec), state=load_state(folder))
-        teacher = save_teacher(self.subject, own_folder(self.proofs.folder / "teacher", subject_key(self.subject)))
-        seconds = None if self.deadline is None else max(1.0, _TIME_SHARE * (self.deadline - time.monotonic()))
-        recipe = recovery_recipe(
-            dataset,
-            subject.config.preprocess,
-            epochs=1,
-            teacher=teacher,
-            lr=lr,
-            balanced=subject.config.balanced,
-        )
-        epochs = recovery_epochs(
-            len(dataset.train),
-            batch_size=recipe.train.batch_size,
-            images_per_second=train_speed(spec) * (1.0 if activation else _ROUNDED_SPEED),
-            minutes=None if seconds is None else seconds / 60,
-            most=self.epochs,
-        )
-        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
-        how = f"Training with {activation}" if activation else "Quantization-aware training"
-        self.proofs.say(f"{how} for {epochs} epochs, with the fp32 network as teacher")
-        run, listener = folder / "run", self.proofs.listener
-        if activation:
-            found = tools.train_replaced(
-                subject, spec, dataset, recipe, folder=run, listener=listener, deadline_seconds=seconds
-            )
-        else:
-            found = tools.train_rounded(
-                subject, dataset, self.proofs.images, recipe, folder=run, listener=listener, deadline_seconds=seconds
-            )
-        write_arrays(found.state, folder / WEIGHTS, metadata={"format": "pt"})
-        keep_record(folder, "trained", {})
-        return found
 
     def _sentence(self, best: Step) -> str:
         """Return the result of the search, in one sentence."""

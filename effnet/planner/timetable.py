@@ -72,11 +72,13 @@ class Deadline:
 UNLIMITED = Deadline()
 
 
-def deadline_of(minutes: float | None, *, clock: Callable[[], float] = time.monotonic) -> Deadline:
-    """Return the deadline of a fit that begins now."""
+def deadline_of(
+    minutes: float | None, *, clock: Callable[[], float] = time.monotonic, began: float | None = None
+) -> Deadline:
+    """Return the deadline of a fit that `began` at this time of the clock; by default now."""
     if minutes is None:
         return Deadline(clock=clock)
-    return Deadline(seconds=60 * minutes, end=clock() + 60 * minutes, clock=clock)
+    return Deadline(seconds=60 * minutes, end=(clock() if began is None else began) + 60 * minutes, clock=clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

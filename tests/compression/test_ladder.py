@@ -140,7 +140,7 @@ def data():
 
 @pytest.fixture(autouse=True)
 def no_speed_measured(monkeypatch):
-    monkeypatch.setattr("effnet.compression.ladder.train_speed", lambda spec: 1000.0)
+    monkeypatch.setattr("effnet.compression.trained_steps.train_speed", lambda spec: 1000.0)
 
 
 @pytest.fixture
@@ -349,7 +349,7 @@ def test_without_training_nothing_is_trained(run):
 def test_a_training_of_which_no_epoch_fits_is_not_begun(run, monkeypatch):
     """It was started, interrupted within its first epoch and discarded."""
     script = Scripted(**FP32, silu_minmax=(40, 1.5, 1), relu6_minmax=(40, 9, 1))
-    monkeypatch.setattr("effnet.compression.ladder.train_speed", lambda spec: 0.1)
+    monkeypatch.setattr("effnet.compression.trained_steps.train_speed", lambda spec: 0.1)
     found = run(script, minutes=1)
     assert script.trained == []
     late = [step.reason for step in found.steps if step.done == "not trained"]
@@ -504,7 +504,7 @@ def test_a_real_climb_ends_with_an_artifact_that_is_as_good_as_it_says(good, tmp
 def test_a_real_climb_that_rounding_fails_ends_with_trained_weights(fragile, tmp_path, monkeypatch):
     """Really written, scored and trained; only the clock is scripted, and no layer may stay float."""
     monkeypatch.setattr("effnet.compression.ladder._METHODS", ("minmax",))
-    monkeypatch.setattr("effnet.compression.ladder.recovery_epochs", lambda *sizes, **rest: 8)
+    monkeypatch.setattr("effnet.compression.trained_steps.recovery_epochs", lambda *sizes, **rest: 8)
     data, heard = patterns(), []
     tools = Tools(
         write=write_static,

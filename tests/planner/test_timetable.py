@@ -100,7 +100,7 @@ def test_a_fine_tuning_whose_first_epoch_does_not_fit_is_not_begun(
     stripes, small_bundle, tmp_path, monkeypatch, clock, said
 ):
     """Regression: it was begun and discarded. An epoch of 159 images at 2 images/s takes 80 s."""
-    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.train_speed", lambda spec: 2.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.length.train_speed", lambda spec: 2.0)
     # The maps take 4 x 159 x (1/2 - 1/3) / 3 = 35 s, and an epoch on them 53.
     slow = "effnet.jobs.fit.transfer.later_stages.train_speed"
     monkeypatch.setattr(slow, lambda spec, *, kept_stages: 3.0)

@@ -93,8 +93,10 @@ def fit(config: FitConfig) -> FitResult:
     if config.search == "auto":
         from effnet.jobs.search.auto import fit_by_search  # which fits the network that it finds
 
+        began = job_of(config).procedure.stopwatch.clock()
         if (found := fit_by_search(config)) is not None:
             return found
+        return _run(config, began=began)  # finding out that no search can pay was part of the minutes
     return _run(config)
 
 
@@ -115,8 +117,8 @@ def train(config: TrainConfig) -> FitResult:
     return _run(config)
 
 
-def _run(config: FitConfig | TrainConfig) -> FitResult:
-    job = job_of(config)
+def _run(config: FitConfig | TrainConfig, *, began: float | None = None) -> FitResult:
+    job = dataclasses.replace(job_of(config), began=began)
     with joined() as ranks:
         if not ranks.main:
             return FitResult(folder=job.out, report=follow(ranks))

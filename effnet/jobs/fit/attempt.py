@@ -1,8 +1,7 @@
 """One attempt: train, export, check, score and measure; then publish the result."""
 
-import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,94 +12,39 @@ import numpy as np
 from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
 from effnet.bundle.config import ModelConfig, read_config, write_config
-from effnet.bundle.names import ONNX, PROOF, WEIGHTS
-from effnet.bundle.split_file import write_split
+from effnet.bundle.names import ONNX
 from effnet.bundle.weights import load_arrays_, load_state, save_bundle, state_arrays
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.leaks import find_leaks
-from effnet.data.view.evaluation import eval_image_at
-from effnet.jobs.fit.dense import learn_in_images
+from effnet.jobs.fit.deploy.artifact import Artifact
 from effnet.jobs.fit.deploy.costs import costed
 from effnet.jobs.fit.deploy.export import Deployed, deploy
 from effnet.jobs.fit.deploy.figures import figures_of, why_undecided
 from effnet.jobs.fit.deploy.known import choose_known, without_score
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.overlays import mistakes_overlaid
-from effnet.jobs.fit.prune import change, learning_minutes, use_for
-from effnet.jobs.fit.resume import Attempt, write_recipe
-from effnet.jobs.fit.transfer.finetune import Learned, Validation, train_in, transfer
-from effnet.jobs.fit.transfer.pooled import pooled_stages
+from effnet.jobs.fit.learn import learn
+from effnet.jobs.fit.prune import change
+from effnet.jobs.fit.resume import Attempt
+from effnet.jobs.fit.transfer.finetune import Learned, Validation
 from effnet.jobs.fit.unlabelled.rounds import Fit, learn_from_unlabelled
 from effnet.jobs.threshold import with_threshold
 from effnet.measurement.answers import predict_split
 from effnet.measurement.classification.calibration import Abstain, Calibration
 from effnet.measurement.evaluate import Score, evaluate
 from effnet.measurement.in_image import outside_ms
-from effnet.measurement.known.choice import KnownChoice
 from effnet.measurement.speed.timing import Timing, busy_sentence
 from effnet.measurement.verify import ExportCheck, check_export
 from effnet.nn.dense import build_network
-from effnet.nn.network import zero_classifier_
 from effnet.planner.space import Candidate
-from effnet.report.html import write_report
-from effnet.report.model import Report
-from effnet.runtimes.digests import digests_of
 from effnet.runtimes.onnxruntime.writer import export_onnx
 from effnet.runtimes.predictor import Predictor
-from effnet.runtimes.recorded import record_each
-from effnet.system.files import written_whole
 from effnet.system.machine import versions
 from effnet.tasks.task import activated
 from effnet.training.input.batches import eval_batches
 from effnet.training.learning import learning_of
-from effnet.training.loop import TrainResult
-from effnet.training.recipe.schema import Balance
-from effnet.training.state.checkpoint import trained_seconds
-from effnet.training.state.state import network_for
-from effnet.weights.labels import split_record
 
 # Number of images that the export is checked on: as many as eager PyTorch computes within a second or two.
 _MOST_CHECKED, _LEAST_CHECKED, _CHECK_MACS = 64, 8, 4e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """A trained and exported network with everything measured on the exported file; `folder` holds its files.
-
-    `measurements` are all measurements of the file, `measured` the one that counts; the figures that `predicted` names
-    come from the profile of another device. `outside_ms` is the time outside the file, part of the measured latency.
-    `calibration` is None if the answers are no probabilities, `known` if no score was to say which images are unknown.
-    `deployed` is the file. `changes` lists the modifications of the trained network, as `jobs.fit.prune` returns them.
-    `seconds` is the time of training, over all its sessions, and of this proof. `undecided` says why it is unknown
-    whether the latency budget is met, which is then the only possible miss; empty if it is known. `balance` is the
-    method that gives rare classes the same weight as frequent ones. `left_out` lists the steps for which there was no
-    time.
-    """
-
-    folder: Path
-    spec: ArchSpec
-    learned: Learned
-    balance: Balance
-    calibration: Calibration | None
-    known: KnownChoice | None
-    check: ExportCheck
-    score: Score
-    timing: Timing
-    outside_ms: float
-    measured: dict[str, float]
-    measurements: tuple[dict[str, float], ...]
-    deployed: Deployed
-    predicted: tuple[str, ...]
-    changes: Mapping[str, Any]
-    failures: tuple[str, ...]
-    undecided: str
-    seconds: float
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def honoured(self) -> bool:
-        """Whether every budget is met."""
-        return not self.failures
 
 
 def make_artifact(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, job: Job) -> Artifact:
@@ -173,7 +117,7 @@ class _Made:
 
 def _deployed(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, job: Job) -> _Made:
     """Train a candidate in `folder`, with its unlabelled images and changes, and export it."""
-    learned = _learn(candidate, attempt, dataset, folder=folder, job=job)
+    learned = learn(candidate, attempt, dataset, folder=folder, job=job)
     spent, began = learned.training.seconds, time.monotonic()
     job.say("Exporting, checking and measuring", heading=True)
     bundle = folder / "bundle"
@@ -270,63 +214,6 @@ def _num_checked(spec: ArchSpec) -> int:
     return int(max(_LEAST_CHECKED, min(_MOST_CHECKED, _CHECK_MACS / cost(spec).macs)))
 
 
-def _learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: Path, job: Job) -> Learned:
-    spec = candidate.whole or candidate.spec
-
-    # Decided once, so that learning never takes what is kept for the rest.
-    later = use_for(candidate, dataset, job).later
-
-    def left() -> float:
-        return max(0.0, job.deadline.left() - later)
-
-    if attempt.strategy != "scratch" and spec.decoder is None:
-        learned = transfer(
-            spec,
-            attempt,
-            dataset,
-            weights=candidate.weights,
-            model=str(job.config.model) or None,
-            epochs=job.config.epochs or job.asked.value("train.epochs"),
-            settings=job.asked.settings,
-            minutes=learning_minutes(candidate, job),
-            pace=job.pace if job.deadline.limited else None,
-            left=left,
-            folder=folder,
-            listener=job.listener,
-            ranks=job.ranks,
-            checkpoint_seconds=job.procedure.checkpoint_seconds,
-            pooled=pooled_stages(spec, candidate, job),
-            reads=job.config.head_features,
-        )
-        if learned.recipe is not None:
-            write_recipe(learned.recipe, job.out)
-        return learned
-    seconds = None if job.time_limit is None else 66 * job.time_limit
-    if job.deadline.limited:
-        seconds = trained_seconds(folder) + left()
-    if spec.decoder is not None:
-        return learn_in_images(
-            spec, attempt, dataset, weights=candidate.weights, seconds=seconds, folder=folder, job=job
-        )
-    if attempt.recipe.kept.views:
-        job.say("No feature maps are kept: there are no pretrained weights, and all stages must be trained")
-    write_recipe(attempt.recipe, job.out)
-    training = train_fresh(spec, attempt, dataset, folder=folder, seconds=seconds, job=job)
-    return Learned(method="scratch", training=training, recipe=attempt.recipe)
-
-
-def train_fresh(
-    spec: ArchSpec, attempt: Attempt, dataset: Dataset, *, folder: Path, seconds: float | None, job: Job
-) -> TrainResult:
-    """Train a network from random weights in `folder`, or resume that; a finished training is found again."""
-    recipe = attempt.recipe
-    job.say(f"Training {spec.title} for {recipe.train.epochs} epochs", heading=True)
-    model = network_for(spec, recipe)
-    if recipe.model.zero_classifier:
-        zero_classifier_(model)
-    return train_in(folder, model, dataset, recipe, attempt=attempt, job=job, seconds=seconds)
-
-
 def _calibrated(
     config: ModelConfig,
     state: Mapping[str, np.ndarray],
@@ -358,28 +245,3 @@ def _calibrated(
     write_config(config, folder)
     export_onnx(folder, config, state)
     return config, found
-
-
-def publish(artifact: Artifact, report: Report, dataset: Dataset, out: Path, *, draws: bool) -> None:
-    """Move the bundle's files into `out` and write the reports beside them, with plots if `draws`."""
-    found = artifact.deployed.format
-    for name in dict.fromkeys((WEIGHTS, ONNX, *found.others, found.file)):
-        with written_whole(out / name) as beside:
-            shutil.copyfile(artifact.folder / name, beside)
-    write_split(split_record(dataset), out)
-    (out / PROOF).unlink(missing_ok=True)
-    record_each(artifact.folder, ("onnx", found.name), into=out)
-    # The config comes last: it makes the folder a bundle.
-    write_config(read_config(artifact.folder), out, digests=digests_of(out, ["onnx", found.name]))
-    images = _images(artifact, dataset) if report.report_images else ()
-    seen = report.report_images and draws
-    overlays = mistakes_overlaid(artifact.deployed, artifact.score, dataset.test) if seen else ()
-    write_report(report, out, images=images, overlays=overlays, draws=draws)
-
-
-def _images(artifact: Artifact, dataset: Dataset) -> Iterator[np.ndarray]:
-    """Yield the misclassified test images, one at a time: a few dozen photographs may exceed the memory."""
-    preprocess = artifact.deployed.config.preprocess
-    for mistake in artifact.score.mistakes:
-        with eval_image_at(dataset.test, mistake.index, preprocess) as image:
-            yield image

@@ -51,9 +51,10 @@ class Job:
 
     `config` is complete: paths are texts, and what other options or the data imply is in it. `dataset` is None if
     `config.data` is a path or a name, and `network` None if the network is to be found; `searched` is the
-    search that found it, which may have trained it already, for `trained_epochs`. With `assembles` a pretrained network
-    is fine-tuned, whatever it costs, and then made smaller from alternatives of its blocks. The running job sets its
-    deadline, that of its planning, the speed of this machine, and the `unlabelled` images once they are read.
+    search that found it, which may have trained it already, for `trained_epochs`. The minutes `began` at this time of
+    the clock; by default when the job does. With `assembles` a pretrained network is fine-tuned, whatever it costs, and
+    then made smaller from alternatives of its blocks. The running job sets its deadline, that of its planning, the
+    speed of this machine, and the `unlabelled` images once they are read.
     """
 
     config: "FitConfig | TrainConfig | SearchConfig"
@@ -66,6 +67,7 @@ class Job:
     network: ArchSpec | None = None
     searched: Searched | None = None
     trained_epochs: int = 0
+    began: float | None = None
     assembles: bool = False
     ranks: Ranks = ALONE
     deadline: Deadline = UNLIMITED

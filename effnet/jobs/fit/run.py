@@ -12,10 +12,11 @@ from effnet.data.inspection.inspect import DataReport
 from effnet.data.inspection.shapes import resized_as
 from effnet.errors import BudgetError, BusyError, InputError
 from effnet.jobs.fit.assemble import assembled_facts
-from effnet.jobs.fit.attempt import Artifact, make_artifact, publish
+from effnet.jobs.fit.attempt import make_artifact
 from effnet.jobs.fit.checks import check, check_weights
 from effnet.jobs.fit.choice.shortlist import choose
 from effnet.jobs.fit.dense import dense_attempt
+from effnet.jobs.fit.deploy.artifact import Artifact, publish
 from effnet.jobs.fit.deploy.device import describe_device, device_of
 from effnet.jobs.fit.job import Job, command_line, options_given
 from effnet.jobs.fit.other_tasks import without_unasked_trials
@@ -49,8 +50,9 @@ def work(job: Job) -> Report:
 
 
 def _work(job: Job) -> Report:
-    started = job.procedure.stopwatch.clock()
-    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=job.procedure.stopwatch.clock))
+    clock = job.procedure.stopwatch.clock
+    started = clock() if job.began is None else job.began
+    job = dataclasses.replace(job, deadline=deadline_of(job.config.minutes, clock=clock, began=started))
     plan = earlier_plan(job)
     if plan is None:  # a resumed fit may no longer need them
         check_weights(job)

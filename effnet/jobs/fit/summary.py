@@ -8,7 +8,7 @@ from effnet.arch.layers import output_shapes
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.findings import DataReport
 from effnet.data.inspection.inspect import describe
-from effnet.jobs.fit.attempt import Artifact
+from effnet.jobs.fit.deploy.artifact import Artifact
 from effnet.jobs.fit.resume import Plan
 from effnet.measurement.budget import Budget
 from effnet.measurement.evaluate import scoring_of

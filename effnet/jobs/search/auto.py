@@ -1,10 +1,14 @@
 """A fit that searches its network where that can pay."""
 
 import dataclasses
+from pathlib import Path
 
+from effnet.bundle.names import RUN, SEARCH
 from effnet.errors import DataError, InputError
 from effnet.jobs.fit.api import FitResult
 from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.job import job_of
+from effnet.jobs.fit.resume import read_plan
 from effnet.jobs.search.api import search
 from effnet.jobs.search.config import SearchConfig
 from effnet.planner.events import Said
@@ -18,19 +22,28 @@ _OWN = (
 
 def fit_by_search(config: FitConfig) -> FitResult | None:
     """Return the result of a search with the options of a fit; None, after saying why, if a plain fit is better."""
+    job = job_of(config)
     reason = _why_not(config)
+    if not reason and config.resume and _is_plain(job.out):
+        return None
     if not reason:
         shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _OWN}
+        # With less than the worthwhile epochs for each network of its final, a search from scratch ended below a fit.
+        policy = dataclasses.replace(job.procedure.search, least_worth=1.0)
         try:
-            return search(**shared)
-        except DataError as error:
-            reason = str(error)
-        except InputError as error:
+            return search(**shared | {"procedure": dataclasses.replace(job.procedure, search=policy)})
+        except (DataError, InputError) as error:
             if not str(error).startswith("a search "):
                 raise
-            reason = str(error)
+            reason = str(error).partition(". ")[0]  # the advice that follows is for effnet search
     config.listener(Said(text=f"Fitting without a search: {reason}"))
     return None
+
+
+def _is_plain(out: Path) -> bool:
+    """Return whether the fit to resume in `out` is one that was begun without a search."""
+    plan = read_plan(out)
+    return plan is not None and "algorithm" not in plan.options and not (out / RUN / SEARCH).is_file()
 
 
 def _why_not(config: FitConfig) -> str:

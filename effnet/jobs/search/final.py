@@ -14,7 +14,7 @@ from effnet.arch.spec import ArchSpec
 from effnet.bundle.names import RUN
 from effnet.data.datasets import Split
 from effnet.data.preprocess import Preprocess
-from effnet.jobs.fit.attempt import train_fresh
+from effnet.jobs.fit.learn import train_fresh
 from effnet.jobs.fit.time_left import FILLED, measured_epoch
 from effnet.jobs.search.checks import config_of
 from effnet.jobs.search.plan import attempt_of
@@ -77,8 +77,9 @@ def hold_final(
     The epochs are the fewest and the most of a training, none if there was no time for any.
     """
     job = worker.job
-    job.say(f"The final: {len(genomes)} networks, trained to their end", heading=True)
     epochs, seeds = _settled(worker, genomes)
+    length = epochs_in_words((min(epochs.values()), max(epochs.values())))
+    job.say(f"The final: {len(genomes)} networks, for {length}", heading=True)
     plan, done = worker.plan, {genome: list[Mapping[str, Any]]() for genome in genomes}
     for number in range(seeds):
         # A training with another seed is not begun where there is no time for all of it.
@@ -100,6 +101,14 @@ def hold_final(
     if not finalists:
         return [_without_final(worker, history, genomes)], ()
     return finalists, (min(epochs.values()), max(epochs.values()))
+
+
+def epochs_in_words(epochs: Sequence[int]) -> str:
+    """Return the fewest and the most epochs of a training of the final."""
+    least, most = epochs
+    if least < most:
+        return f"{least} to {most} epochs, in equal time"
+    return f"{most} epochs" if most > 1 else "one epoch"
 
 
 def _unit(worker: Worker, genomes: Sequence[Genome], genome: Genome, number: int) -> Unit:

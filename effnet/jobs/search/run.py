@@ -18,7 +18,7 @@ from effnet.jobs.fit.resume import fingerprint, read_plan
 from effnet.jobs.fit.run import check_device, earlier_plan, fit_data
 from effnet.jobs.search.checks import check_search, config_of
 from effnet.jobs.search.facts import search_facts
-from effnet.jobs.search.final import FINAL, choose_finalists, hold_final, take_training
+from effnet.jobs.search.final import FINAL, choose_finalists, epochs_in_words, hold_final, take_training
 from effnet.jobs.search.measured import space_of
 from effnet.jobs.search.plan import Plan, check_images, make_plan, slowness_of
 from effnet.jobs.search.scoring import objective_of
@@ -158,6 +158,7 @@ def _go(worker: Worker, started: float) -> Found:
     worker = dataclasses.replace(worker, rescaled=trained | {genome: spec for genome, (spec, _) in chosen.items()})
     measured = {genome: figures for genome, (_, figures) in chosen.items()}
     finalists, epochs = hold_final(worker, history, list(measured))
+    lengths = _final_length(epochs, networks=len(finalists), most=worker.plan.most_epochs)
     verdict = decide(finalists, seed=seed_of(worker.extent.key))
     facts = search_facts(
         worker.spec,
@@ -170,9 +171,10 @@ def _go(worker: Worker, started: float) -> Found:
         scaled=worker.scaled,
         measured=measured,
         searched_of=searched_of,
-        notes=[note for note in (_final_length(epochs), spent) if note],
+        notes=[*lengths, *filter(None, [spent])],
     )
-    job.say(facts.sentence)
+    for said in (facts.sentence, *lengths):
+        job.say(said)
     told = worker.study.in_turn([unit], lambda _: _fit(worker, list(measured), verdict.winner, facts))[unit]
     shutil.rmtree(job.out / RUN / FINAL, ignore_errors=True)
     if told["error"]:
@@ -180,15 +182,21 @@ def _go(worker: Worker, started: float) -> Found:
     return Found(folder=Path(told["folder"]), host=told["host"])
 
 
-def _final_length(epochs: Sequence[int]) -> str:
-    """Return how long the final's networks were trained, in words; nothing without a final."""
+def _final_length(epochs: Sequence[int], *, networks: int, most: int) -> list[str]:
+    """Return how long the final's networks were trained, in words; nothing without a final.
+
+    `most` is the number of worthwhile epochs: where it was not reached, dividing the time had a price.
+    """
     if not epochs:
-        return ""
-    least, most = epochs
-    length = f"{most} epochs" if most > 1 else "one epoch"
-    if least < most:
-        length = f"{least} to {most} epochs, in equal time"
-    return f"A training of the final had {length}; the winner's is that of the model"
+        return []
+    length = epochs_in_words(epochs)
+    found = [f"A training of the final had {length}; the winner's is that of the model"]
+    if networks > 1 and min(epochs) < most:
+        found.append(
+            f"{networks} networks divided the time of the final, which was too short for the {most} epochs that are "
+            "worthwhile for each: effnet fit trains one network for longer in the same minutes"
+        )
+    return found
 
 
 def algorithm_of(job: Job) -> str:

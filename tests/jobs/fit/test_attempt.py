@@ -20,8 +20,9 @@ from effnet.data.datasets import Split, read_dataset
 from effnet.data.preprocess import Preprocess, normalize, resize_and_crop
 from effnet.data.view import reduction
 from effnet.errors import ImageError
-from effnet.jobs.fit.attempt import _images, make_artifact, publish
+from effnet.jobs.fit.attempt import make_artifact
 from effnet.jobs.fit.config import FitConfig
+from effnet.jobs.fit.deploy.artifact import _images, publish
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.resume import read_plan
 from effnet.jobs.procedure import Procedure

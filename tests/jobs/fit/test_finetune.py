@@ -20,7 +20,7 @@ import effnet
 from effnet.bundle.names import RECIPE
 from effnet.data.datasets import read_dataset
 from effnet.errors import BudgetError, BundleError, InputError, WeightsError
-from effnet.jobs.fit.transfer.finetune import _recipe
+from effnet.jobs.fit.transfer.length import tuned_recipe
 from effnet.nn.network import build
 from effnet.planner.events import Counted, Said
 from effnet.planner.timetable import Pace
@@ -312,7 +312,7 @@ def test_a_damaged_head_is_named(killed, stripes, tmp_path):
 
 
 def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.train_speed", lambda spec: 9.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.length.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
     options["settings"] = {"kept.views": 0}
@@ -326,7 +326,7 @@ def test_minutes_bound_head_and_fine_tuning_together(stripes, small_bundle, tmp_
 def test_the_later_stages_are_trained_alone_where_the_minutes_allow_no_more(
     stripes, small_bundle, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.train_speed", lambda spec: 9.0)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.length.train_speed", lambda spec: 9.0)
     monkeypatch.setattr("effnet.jobs.fit.transfer.later_stages.train_speed", lambda spec, *, kept_stages: 36.0)
     monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
     options = {"minutes": 1, "out": tmp_path / "out", "procedure": made_up(clock=lambda: 0.0)}
@@ -376,5 +376,5 @@ def test_a_kept_recipe_that_was_damaged_is_named(tmp_path, text):
     (tmp_path / RECIPE).write_text(text)
     network = build(effnet.scale(effnet.get_spec("b0", num_classes=2), phi=-20))
     with pytest.raises(InputError, match=re.escape(str(tmp_path / RECIPE))) as refused:
-        _recipe(None, None, network.spec, {}, epochs=None, limit=None, settings={}, spent=0.0, folder=tmp_path)
+        tuned_recipe(None, None, network.spec, {}, epochs=None, limit=None, settings={}, spent=0.0, folder=tmp_path)
     assert "\n" not in str(refused.value)

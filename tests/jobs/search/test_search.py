@@ -22,6 +22,7 @@ from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.reading import read_data
 from effnet.jobs.search import final, measured
 from effnet.jobs.search.config import SearchConfig
+from effnet.jobs.search.run import _final_length
 from effnet.jobs.search.trainings import around_best
 from effnet.jobs.search.worker import Worker
 from effnet.nas.history import Trained
@@ -188,6 +189,16 @@ def test_the_winner_is_not_trained_twice(found, said):
     assert epoch.seconds in ended[:2], "that of the final with the first seed"
     winner = next(row for row in found.searched.finals if row.winner)
     assert epoch.figures["val_accuracy"] == winner.values[0]
+
+
+def test_a_final_that_divided_too_little_time_says_what_that_costs():
+    worthwhile = _final_length((188, 188), networks=2, most=188)
+    assert worthwhile == ["A training of the final had 188 epochs; the winner's is that of the model"]
+    length, price = _final_length((46, 60), networks=2, most=188)
+    assert "46 to 60 epochs, in equal time" in length
+    assert price.startswith("2 networks divided the time of the final, which was too short for the 188 epochs")
+    assert _final_length((46, 46), networks=1, most=188)[1:] == [], "one network had all the time"
+    assert _final_length((), networks=2, most=188) == []
 
 
 def test_more_epochs_than_those_of_the_final_are_trained_anew(tmp_path):

@@ -1,7 +1,6 @@
 """Transfer learning: a head on frozen features first, then, if it is worthwhile, the whole network."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,9 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from effnet.arch.cost import cost
 from effnet.arch.spec import ArchSpec
-from effnet.bundle.config import write_text
 from effnet.bundle.names import RECIPE
 from effnet.bundle.weights import load_arrays_
 from effnet.data.datasets import Dataset
@@ -29,10 +26,10 @@ from effnet.jobs.fit.transfer.head import (
     of_head,
     read_head,
 )
-from effnet.jobs.fit.transfer.later_stages import LATER, Later, later_stages_, with_later_stages
+from effnet.jobs.fit.transfer.later_stages import LATER, Later, later_stages_
+from effnet.jobs.fit.transfer.length import TimeLimit, tuned_recipe
 from effnet.nn.network import Network, build
 from effnet.planner.events import Listener, Said
-from effnet.planner.settings import epochs_in, finetune_recipe
 from effnet.planner.timetable import Pace, not_enough
 from effnet.report.unlabelled import UnlabelledFacts
 from effnet.tasks.registry import find_task
@@ -40,14 +37,10 @@ from effnet.training.distributed.ranks import ALONE, Ranks
 from effnet.training.distributed.team import Training, train_together
 from effnet.training.loop import TrainResult
 from effnet.training.losses import LossFn
-from effnet.training.recipe.file import with_values
-from effnet.training.recipe.read import read_recipe
 from effnet.training.recipe.schema import Balance, Recipe
-from effnet.training.speed import train_speed
 from effnet.training.state.checkpoint import trained_seconds
 from effnet.training.state.position import CHECKPOINT_SECONDS
 from effnet.training.state.state import network_for
-from effnet.weights.adapt import Arrays, has_folded_norms
 
 # Settings that a head on features of images as they are cannot follow.
 _NOT_BY_HEAD = ("augment.noise", "augment.blur", "augment.jpeg", "augment.adversarial")
@@ -81,57 +74,6 @@ class Learned:
     later: Later | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limit:
-    """The time limit of training: `minutes`, or with a `pace` the seconds that `left` returns."""
-
-    minutes: float | None
-    pace: Pace | None
-    left: Callable[[], float]
-    speeds: dict[ArchSpec, float] = dataclasses.field(default_factory=dict)
-
-    def speed(self, spec: ArchSpec) -> float:
-        """Return the training images per second of the whole network, measured once."""
-        if spec not in self.speeds:
-            self.speeds[spec] = train_speed(spec)
-        return self.speeds[spec]
-
-    def epoch(self, spec: ArchSpec, dataset: Dataset) -> float:
-        """Return the seconds of an epoch on the whole network."""
-        if self.pace is None:
-            return len(dataset.train) / self.speed(spec)
-        return self.pace.epoch(dataset, cost(spec).macs, images_per_second=self.speed(spec))
-
-    def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
-        """Return the number of epochs that fit into the rest, after a head that took `spent` seconds."""
-        num_train = len(dataset.train)
-        if self.pace is None:
-            assert self.minutes is not None
-            rest = max(0.1, self.minutes - spent / 60)
-            return epochs_in(rest, images_per_second=self.speed(spec), num_train=num_train)
-        speed = num_train / self.epoch(spec, dataset)
-        return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
-
-    def with_later_stages(
-        self, recipe: Recipe, spec: ArchSpec, dataset: Dataset, *, spent: float, folder: Path
-    ) -> Recipe:
-        """Return the recipe with what is trained in the rest; see effnet.jobs.fit.transfer.later_stages."""
-        rest = self.left()
-        if self.pace is None:
-            assert self.minutes is not None
-            rest = 60 * self.minutes - spent
-        return with_later_stages(
-            recipe, spec, num_train=len(dataset.train), seconds=rest, whole=self.speed(spec),
-            epoch_seconds=self.epoch(spec, dataset), folder=folder,
-        )  # fmt: skip
-
-    def seconds(self, folder: Path, *, spent: float) -> float | None:
-        """Return the seconds of training after which it ends, including those of earlier sessions."""
-        if self.pace is not None:
-            return trained_seconds(folder) + max(1.0, self.left())
-        return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
-
-
 def transfer(
     spec: ArchSpec,
     attempt: Attempt,
@@ -158,7 +100,7 @@ def transfer(
     remaining seconds for all of it, and a step that cannot end by then is not begun. The head `reads` the outputs of
     the stages `pooled` as well; see `fit_head`. Raises WeightsError if the weights are not available.
     """
-    limit = _Limit(minutes=minutes, pace=pace, left=left)
+    limit = TimeLimit(minutes=minutes, pace=pace, left=left)
     folder.mkdir(parents=True, exist_ok=True)
     done = read_head(folder)
     if done is None:
@@ -257,7 +199,7 @@ def _with_head(spec: ArchSpec, head: Head) -> Network:
     return network.eval()
 
 
-def _too_late(recipe: Recipe, spec: ArchSpec, dataset: Dataset, limit: _Limit, folder: Path) -> str:
+def _too_late(recipe: Recipe, spec: ArchSpec, dataset: Dataset, limit: TimeLimit, folder: Path) -> str:
     """Return a sentence if no fine-tuning fits into the rest: no epoch with its validation, nor the later stages."""
     if limit.pace is None or (folder / RECIPE).is_file():  # it has begun
         return ""
@@ -274,7 +216,7 @@ def _finetune(
     head: Head,
     *,
     epochs: int | None,
-    limit: _Limit,
+    limit: TimeLimit,
     settings: Mapping[str, Any],
     folder: Path,
     listener: Listener,
@@ -284,7 +226,7 @@ def _finetune(
     """Fine-tune the whole network of `spec`, whose head is trained already."""
     state, facts, _ = head
     spent = facts["seconds"]
-    recipe = _recipe(
+    recipe = tuned_recipe(
         attempt, dataset, spec, state, epochs=epochs, limit=limit, settings=settings, spent=spent, folder=folder,
         kept=ranks.size == 1,
     )  # fmt: skip
@@ -336,49 +278,3 @@ def learned_seconds(folder: Path) -> float:
     """Return the seconds that head and training in `folder` have taken so far."""
     head = read_head(folder)
     return (head[1]["seconds"] if head else 0.0) + trained_seconds(folder)
-
-
-def _recipe(
-    attempt: Attempt,
-    dataset: Dataset,
-    spec: ArchSpec,
-    state: Arrays,
-    *,
-    epochs: int | None,
-    limit: _Limit,
-    settings: Mapping[str, Any],
-    spent: float,
-    folder: Path,
-    kept: bool = False,
-) -> Recipe:
-    """Return the recipe of fine-tuning, which is kept in `folder`, so that a resumed fit does not measure again.
-
-    `kept` says that the later stages may be trained on kept feature maps, if time is limited.
-    """
-    path = folder / RECIPE
-    if path.is_file():
-        recipe = read_recipe(path, spec)
-        if epochs is None or epochs <= recipe.train.epochs:
-            return recipe
-        # More epochs are requested; everything else stays.
-        train, kept_first = dataclasses.replace(recipe.train, epochs=epochs), recipe.kept
-        recipe = dataclasses.replace(recipe, train=train, kept=dataclasses.replace(kept_first, alone=False))
-        write_text(path, json.dumps(recipe.to_dict()))
-        return recipe
-    timed = epochs is None
-    if epochs is None:
-        epochs = limit.epochs(spec, dataset, spent=spent)
-    recipe = finetune_recipe(
-        attempt.recipe,
-        attempt.preprocess,
-        num_train=len(dataset.train),
-        epochs=epochs,
-        folded=has_folded_norms(state, spec),
-    )
-    # Requested settings override those of fine-tuning; its epochs are as given.
-    others = {name: value for name, value in settings.items() if name not in ("train.epochs", "train.seed")}
-    recipe = with_values(recipe, others)
-    if kept and timed and not any(name.startswith("kept.") for name in others):
-        recipe = limit.with_later_stages(recipe, spec, dataset, spent=spent, folder=folder)
-    write_text(path, json.dumps(recipe.to_dict()))
-    return recipe
