@@ -16,11 +16,10 @@ class Policy:
 
     Short trainings take the share `searching` of the minutes, the final `deciding`, the proof of the bundle `proving`;
     the rest is planning's. The winner's training in the final is its last one, and each has at least the share
-    `least_worth` of the worthwhile epochs: in searches with shorter finals (CIFAR-10 at 0.5 ms,
-    benchmarks/search_gain.py; the longer of them have no record), networks that led after 20,000 or 90,000 images
-    were overtaken later. Trainings that are compared take equal time: `timed` networks are timed, to predict that of
-    the others. The networks that latencies are predicted from are the base scaled by `phis`, then random ones of the
-    space in rounds of `measured`, until predictions are good.
+    `least_worth` of the worthwhile epochs: in searches with shorter finals (CIFAR-10 at 0.5 ms, no record), networks
+    that led after 20,000 or 90,000 images were overtaken later. Trainings that are compared take equal time: `timed`
+    networks are timed, to predict that of the others. The networks that latencies are predicted from are the base
+    scaled by `phis`, then random ones of the space in rounds of `measured`, until predictions are good.
 
     A supernet is trained on `device`, by default on CUDA alone.
     """
