@@ -6,11 +6,12 @@ and recipe; both deploy and verify a file, whose test accuracy counts. The figur
 in percentage points, if the search is worse beyond noise at neither: a paired bootstrap over seeds and test images.
 Else it is the upper end of the worse interval, which is below 0. Each run is saved in the folder `--cache`; the same
 command continues. `--seeds 1` does the runs of one seed, for processes beside each other that share the folder, and
-`--budgets 1 --minutes 80` those of one budget. The record holds every answer.
+`--budgets 1 --minutes 110 --n 2` those of one budget; `--kinds fit` those of one side. The record holds every answer.
 """
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,14 @@ from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import right_answers
 
 GOAL = 0.0
+_KINDS = ("search", "fit")
 _RESAMPLES, _TEST_A_CLASS, _VAL_A_CLASS = 10_000, 200, 200
 Row = dict[str, Any]
 
 
 def main() -> None:
     """Run what is missing, one run after the other, and compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
-    parser.add_argument("--record", action="store_true", help="write benchmarks/records/search_gain.json")
-    parser.add_argument("--n", type=int, default=3, help="number of seeds")
-    parser.add_argument("--seeds", type=int, nargs="+", help="do the runs of these seeds only, and compare nothing")
-    parser.add_argument("--budgets", type=float, nargs="+", default=(0.5, 1.0), help="latencies in ms, tight one first")
-    parser.add_argument("--minutes", type=float, nargs="+", default=(60.0, 80.0), help="minutes of each budget's runs")
-    parser.add_argument("--cache", type=Path, help="folder that keeps finished runs")
-    args = parser.parse_args()
+    args = _options()
     with tempfile.TemporaryDirectory() as scratch:
         cache = args.cache or Path(scratch)
         images = cache / "images"
@@ -47,12 +41,14 @@ def main() -> None:
             unpack(shared("data", "cifar10_12k.tar.gz"), images, _place)
         rows = [
             _row_of(kind, budget, seed, minutes, images, cache)
-            for seed in args.seeds or range(args.n)
-            for budget, minutes in zip(args.budgets, args.minutes, strict=True)
-            for kind in (("search", "fit") if seed % 2 == 0 else ("fit", "search"))
+            for budget, minutes, seeds in zip(args.budgets, args.minutes, _seeds(args), strict=True)
+            for seed in seeds
+            for kind in (_KINDS if seed % 2 == 0 else _KINDS[::-1])
+            if not args.seeds or kind in args.kinds
         ]
     if args.seeds:
         return
+    numbers, args.n = list(args.n), args.n[0]
     found = {budget: _compare(rows, budget) for budget in args.budgets}
     for budget, (gain, low, high) in found.items():
         print(f"{budget:g} ms: {gain:+.2f} pp, 95 % interval {low:+.2f} to {high:+.2f}")
@@ -66,10 +62,29 @@ def main() -> None:
         samples=samples,
         details={
             "minutes": args.minutes,
+            "seeds": numbers,
             "gains": {f"{budget:g} ms": list(values) for budget, values in found.items()},
             "rows": [row | {"right": _packed(row["right"])} for row in rows],
         },
     )  # fmt: skip
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/search_gain.json")
+    parser.add_argument("--n", type=int, nargs="+", default=(2, 2), help="number of seeds of each budget")
+    parser.add_argument("--seeds", type=int, nargs="+", help="do the runs of these seeds only, and compare nothing")
+    parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=_KINDS, help="with --seeds: the sides that run")
+    parser.add_argument("--budgets", type=float, nargs="+", default=(0.5, 1.0), help="latencies in ms, tight one first")
+    parser.add_argument("--minutes", type=float, nargs="+", default=(60.0, 110.0), help="minutes of each budget's runs")
+    parser.add_argument("--cache", type=Path, help="folder that keeps finished runs")
+    return parser.parse_args()
+
+
+def _seeds(args: argparse.Namespace) -> list[Sequence[int]]:
+    """Return the seeds of each budget."""
+    return [args.seeds] * len(args.budgets) if args.seeds else [range(number) for number in args.n]
 
 
 def _place(part: str, number: int) -> str:
@@ -118,7 +133,7 @@ def _compare(rows: list[Row], budget: float) -> tuple[float, float, float]:
     """Return the search's gain at a budget in points, with its 95 % interval."""
     sides = {
         kind: np.array([row["right"] for row in rows if row["kind"] == kind and row["budget"] == budget], dtype=float)
-        for kind in ("search", "fit")
+        for kind in _KINDS
     }
     gains = sides["search"] - sides["fit"]
     rng = np.random.default_rng(0)

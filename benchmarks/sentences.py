@@ -214,15 +214,17 @@ def _search_latency(record: Record) -> str:
 
 def _search_gain(record: Record) -> str:
     details, samples = record["details"], record["samples"]
+    extents = zip(details["gains"].items(), details["minutes"], details["seeds"], strict=True)
     each = "; ".join(
-        f"at {budget} and {minutes:g} minutes of one core {statistics.mean(samples[f'search_{key}']):.1f} %, fit "
-        f"{statistics.mean(samples[f'fit_{key}']):.1f} % ({gain:+.1f}, {low:+.1f} to {high:+.1f})"
-        for (budget, (gain, low, high)), minutes in zip(details["gains"].items(), details["minutes"], strict=True)
+        f"at {budget} and {minutes:g} minutes of one core, {seeds} seed{'s' * (seeds > 1)}, "
+        f"{statistics.mean(samples[f'search_{key}']):.1f} %, fit {statistics.mean(samples[f'fit_{key}']):.1f} % "
+        f"({gain:+.1f}, {low:+.1f} to {high:+.1f})"
+        for (budget, (gain, low, high)), minutes, seeds in extents
         for key in [budget.replace(" ", "")]
     )
     return (
         f"`effnet search` from scratch against `effnet fit` with trials in the same time, test accuracy on CIFAR-10, "
-        f"{record['n']} seeds each: {each}: the interval's upper end"
+        f"{each}: the interval's upper end"
     )
 
 
