@@ -222,8 +222,14 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
 
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean of -log(probability of the true class), in nats."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return -log(probability of the true class) of each image, [images], in nats."""
     probabilities, labels = _checked(probabilities, labels)
-    return float(-to_logits(probabilities)[np.arange(len(labels)), labels].mean())
+    losses: np.ndarray = -to_logits(probabilities)[np.arange(len(labels)), labels]
+    return losses
 
 
 def risk_coverage(

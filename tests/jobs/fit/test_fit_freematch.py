@@ -59,7 +59,7 @@ def learned(images, small_bundle, tmp_path_factory):
     root = tmp_path_factory.mktemp("freely")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
-        patch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=3, lost=0, gained=1), True))
+        patch.setattr(rounds_module, "judge", lambda *_, **__: (Paired(images=3, lost=0, gained=1), True))
         return (*fit(images, small_bundle, root / "out"), root / "out")
 
 
@@ -102,7 +102,7 @@ def test_a_fit_that_was_interrupted_gives_the_same_weights_and_thresholds(
     learned, images, small_bundle, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=3, lost=0, gained=1), True))
+    monkeypatch.setattr(rounds_module, "judge", lambda *_, **__: (Paired(images=3, lost=0, gained=1), True))
     trained, steps = finetune_module.train_together, []
 
     def interrupted(training, ranks, *, listener):

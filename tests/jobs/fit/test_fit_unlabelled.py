@@ -19,6 +19,7 @@ from effnet.jobs.fit.transfer import finetune as finetune_module
 from effnet.jobs.fit.unlabelled import rounds as rounds_module
 from effnet.jobs.fit.unlabelled import student as student_module
 from effnet.jobs.fit.unlabelled.student import plan_epochs
+from effnet.jobs.fit.unlabelled.verdict import judge, speaks_against
 from effnet.measurement.paired import Paired
 from effnet.planner.events import Said
 from effnet.planner.timetable import Pace, use_of
@@ -53,7 +54,7 @@ def learned(stripes, folder, small_bundle, tmp_path_factory):
     root = tmp_path_factory.mktemp("learned")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFNET_CACHE", str(root / "cache"))
-        patch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=0, gained=1), True))
+        patch.setattr(rounds_module, "judge", lambda *_, **__: (Paired(images=33, lost=0, gained=1), True))
         return (*fit(stripes, weights=small_bundle, unlabelled=folder, out=root / "out"), root / "out")
 
 
@@ -109,7 +110,7 @@ def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
     part, learned, stripes, folder, small_bundle, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=0, gained=1), True))
+    monkeypatch.setattr(rounds_module, "judge", lambda *_, **__: (Paired(images=33, lost=0, gained=1), True))
     trained, steps = finetune_module.train_together, []
 
     def interrupted(training, ranks, *, listener):
@@ -137,7 +138,7 @@ def test_a_fit_that_was_interrupted_in_its_student_gives_the_same_weights(
 def test_a_student_that_is_not_better_is_discarded(learned, stripes, small_bundle, folder, tmp_path, monkeypatch):
     """The resumed fit finds the trained student, and judges it again."""
     shutil.copytree(learned[2], tmp_path / "out")
-    monkeypatch.setattr(rounds_module, "_compared", lambda *_: (Paired(images=33, lost=1, gained=1), False))
+    monkeypatch.setattr(rounds_module, "judge", lambda *_, **__: (Paired(images=33, lost=1, gained=1), False))
     monkeypatch.setenv("EFFNET_CACHE", str(tmp_path / "cache"))
     result, said = fit(stripes, weights=small_bundle, unlabelled=folder, out=tmp_path / "out", resume=True)
     assert "it is discarded, and the network stays as it was" in " ".join(said)
@@ -148,7 +149,7 @@ def test_a_student_that_is_not_better_is_discarded(learned, stripes, small_bundl
 
 
 def test_the_verdict_is_that_of_the_validation_images(stripes, small_bundle, tmp_path):
-    """A network is not better than itself; one of random weights is worse than a head on them."""
+    """A network is not better than itself, and nothing speaks against it; a spoilt one is worse, trusted or not."""
     from effnet.data.datasets import read_dataset
 
     with pytest.MonkeyPatch.context() as patch:
@@ -163,13 +164,36 @@ def test_the_verdict_is_that_of_the_validation_images(stripes, small_bundle, tmp
     save_bundle(bad, config.uncalibrated(), state)
     export_onnx(bad, config.uncalibrated(), state)
     dataset = read_dataset(str(stripes))
-    same, verdict = rounds_module._compared(good.folder, good.folder, dataset)
-    assert (same.lost, same.gained, verdict) == (0, 0, False)
-    worse, verdict = rounds_module._compared(good.folder, bad, dataset)
-    assert worse.lost > worse.gained
-    assert not verdict
-    better, verdict = rounds_module._compared(bad, good.folder, dataset)
-    assert (better.lost, better.gained, verdict) == (worse.gained, worse.lost, True)
+    for trusted in (False, True):
+        same, verdict = judge(good.folder, good.folder, dataset, trusted=trusted)
+        assert (same.lost, same.gained, verdict) == (0, 0, trusted)
+        worse, verdict = judge(good.folder, bad, dataset, trusted=trusted)
+        assert worse.lost > worse.gained
+        assert not verdict
+        better, verdict = judge(bad, good.folder, dataset, trusted=trusted)
+        assert (better.lost, better.gained, verdict) == (worse.gained, worse.lost, True)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "mean", "error", "against"),
+    [
+        (3, 0, -0.1, 0.1, False),  # 3 of 30: by chance one time in four
+        (5, 0, -0.1, 0.1, True),
+        (29, 16, -0.1, 0.1, True),
+        (0, 0, 0.15, 0.1, True),
+        (4, 3, 0.05, 0.1, False),
+        (0, 9, -0.3, 0.1, False),
+    ],
+)
+def test_images_speak_against_a_student_by_its_answers_or_its_losses(lost, gained, mean, error, against):
+    images = 450
+    spread = np.tile([-1.0, 1.0], images // 2)
+    rises = mean + error * spread / spread.std(ddof=1) * np.sqrt(images)
+    assert speaks_against(Paired(images=images, lost=lost, gained=gained), rises) is against
+
+
+def test_one_image_says_nothing_by_its_loss():
+    assert not speaks_against(Paired(images=1, lost=0, gained=0), np.array([5.0]))
 
 
 def test_if_no_confidence_is_precise_enough_the_fit_goes_on_without(
@@ -182,7 +206,7 @@ def test_if_no_confidence_is_precise_enough_the_fit_goes_on_without(
     assert not found.kept
     assert found.threshold is None
     assert found.sentence == (
-        "With no confidence are 95% of 5 or more answers to the 33 validation images right: the unlabelled images are "
+        "With no confidence are 85% of 5 or more answers to the 33 validation images right: the unlabelled images are "
         "not used"
     )
     assert found.sentence in said

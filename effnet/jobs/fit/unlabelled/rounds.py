@@ -22,16 +22,14 @@ from effnet.jobs.fit.transfer.finetune import Learned
 from effnet.jobs.fit.unlabelled.freematch import STEPS, Reached, chosen_method, images_alone, learn_freely
 from effnet.jobs.fit.unlabelled.kept import Kept, Learns, read_kept, student_folder, write_kept
 from effnet.jobs.fit.unlabelled.student import Epochs, learn, plan_epochs
-from effnet.measurement.acceptance import compared
+from effnet.jobs.fit.unlabelled.verdict import judge
 from effnet.measurement.answers import predict_split
 from effnet.measurement.classification.calibration import (
     Abstain,
     Calibration,
     apply_temperature,
     calibrate,
-    negative_log_likelihood,
 )
-from effnet.measurement.paired import Paired
 from effnet.nn.network import Network
 from effnet.planner.events import Counted
 from effnet.planner.space import Candidate
@@ -39,7 +37,7 @@ from effnet.planner.timetable import clock_words
 from effnet.report.unlabelled import RoundFacts, UnlabelledFacts
 from effnet.runtimes.predictor import Predictor
 from effnet.system.text import percent
-from effnet.training.unlabelled.pseudo import LEAST_ANSWERS, LEAST_PRECISION, choose_threshold, pseudo_labels
+from effnet.training.unlabelled.pseudo import LEAST_ANSWERS, SECOND_PRECISION, choose_threshold, pseudo_labels
 
 Saved = tuple[ModelConfig, Mapping[str, np.ndarray], Calibration | None]
 Save = Callable[[Path, Learned], Saved]
@@ -107,15 +105,17 @@ def _round(number: int, bundle: Path, learned: Learned, fit: Fit, method: Learns
         kept = found
     student, reached = _student(kept, learned, fit, folder=folder, seconds=_seconds(number, fit))
     fit.save(folder / "bundle", student)
-    result, better = _compared(bundle, folder / "bundle", fit.dataset)
-    verdict = "it is kept" if better else "it is discarded, and the network stays as it was"
+    result, stays = judge(bundle, folder / "bundle", fit.dataset, trusted=kept.method == "noisy_student")
+    verdict = "it is kept" if stays else "it is discarded, and the network stays as it was"
+    if stays and result.drop >= 0:
+        verdict = f"the images do not speak against it, and {verdict}"
     facts = _facts(kept, reached, len(fit.dataset.class_names))
     facts = dataclasses.replace(
-        facts, compared=result.to_dict(), kept=better, sentence=f"The student {result.sentence()}: {verdict}"
+        facts, compared=result.to_dict(), kept=stays, sentence=f"The student {result.sentence()}: {verdict}"
     )
-    if better and student.recipe is not None:
+    if stays and student.recipe is not None:
         write_recipe(student.recipe, fit.job.out)
-    return facts, student if better else None
+    return facts, student if stays else None
 
 
 def _student(
@@ -171,10 +171,10 @@ def _pseudo_labelled(number: int, bundle: Path, learned: Learned, fit: Fit) -> K
         rows = apply_temperature(rows, temperature)
         if teacher.config.split_seed != job.seed:
             job.say(f"The teacher {fit.teacher} may have learnt the validation images: its precision may be too high")
-    threshold = choose_threshold(rows, labels)
+    threshold = choose_threshold(rows, labels) or choose_threshold(rows, labels, least=SECOND_PRECISION)
     if threshold is None:
         return (
-            f"With no confidence are {percent(LEAST_PRECISION, 0)} of {LEAST_ANSWERS} or more answers to the "
+            f"With no confidence are {percent(SECOND_PRECISION, 0)} of {LEAST_ANSWERS} or more answers to the "
             f"{len(labels)} validation images right"
         )
     images = fit.images.split
@@ -232,20 +232,3 @@ def _seconds(number: int, fit: Fit) -> float | None:
         return None
     share = job.students_share
     return 60 * job.time_limit * share / (1 - share) / job.config.unlabelled_rounds  # type: ignore[union-attr]
-
-
-def _compared(before: Path, after: Path, dataset: Dataset) -> tuple[Paired, bool]:
-    """Return the comparison of two bundles on the validation images, and whether the second is better.
-
-    It must gain more answers than it loses or, if it gains as many, have the lower loss.
-    """
-    one, other = Predictor(before), Predictor(after)
-    config = one.config
-    (rows, indices), (others, _) = (predict_split(each, dataset.val) for each in (one, other))
-    val = dataclasses.replace(dataset.val, sources=[dataset.val.sources[i] for i in indices],
-                              labels=dataset.val.labels[indices], blocks=None)  # fmt: skip
-    is_right = config.task_record.right
-    assert is_right is not None
-    found = compared(is_right(rows, val.labels), is_right(others, val.labels), val, config)
-    losses = [negative_log_likelihood(each, val.labels) for each in (rows, others)]
-    return found, found.drop < 0 or (found.drop == 0 and losses[1] < losses[0])
