@@ -51,7 +51,7 @@ def main() -> None:
     if args.draws:
         return
     gains = [details[f"{data}_over_{WHOLE}_{args.minutes[0]:g}m"]["gain"] for data in SIDES]
-    args.n = args.n[0]
+    args.n = min(args.n)  # of the record: that of every sample at least
     finish(
         "finetune_minutes", args, figure=min(gains), goal=GOAL, unit="pp", better="higher", samples=samples,
         details=details, missed=_missed(details),

@@ -48,7 +48,7 @@ def main() -> None:
         ]
     if args.seeds:
         return
-    numbers, args.n = list(args.n), args.n[0]
+    numbers, args.n = list(args.n), min(args.n)
     found = {budget: _compare(rows, budget) for budget in args.budgets}
     for budget, (gain, low, high) in found.items():
         print(f"{budget:g} ms: {gain:+.2f} pp, 95 % interval {low:+.2f} to {high:+.2f}")
