@@ -121,6 +121,11 @@ def epochs_in(minutes: float, *, images_per_second: float, num_train: int) -> in
     return max(1, min(most_epochs(num_train), int(possible)))
 
 
+def tuning_seconds(epoch_seconds: float) -> float:
+    """Return the seconds into which all worthwhile epochs of fine-tuning fit, of `epoch_seconds` each."""
+    return MOST_TUNING_EPOCHS * epoch_seconds / _TRAINING_SHARE
+
+
 def make_preprocess(dataset: Dataset, *, resolution: int, short_side: int, seed: int) -> Preprocess:
     """Return preprocessing with the mean and standard deviation of a sample of the training images.
 

@@ -124,6 +124,12 @@ class Job:
         return _STUDENTS_SHARE[self.config.unlabelled_rounds] if self.learns_unlabelled else 0.0  # type: ignore[union-attr]
 
     @property
+    def time_for_students(self) -> float:
+        """The seconds for students of unlabelled images if no deadline limits them; 0 if their epochs are fixed."""
+        share = self.students_share
+        return 60 * (self.time_limit or 0.0) * share / (1 - share)
+
+    @property
     def num_trials(self) -> int:
         """The number of candidates in trials: as requested, or a few if there is time."""
         if self.config.trials is not None:

@@ -22,7 +22,8 @@ def learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: P
     spec = candidate.whole or candidate.spec
 
     # Decided once, so that learning never takes what is kept for the rest.
-    later = use_for(candidate, dataset, job).later
+    use = use_for(candidate, dataset, job)
+    later = use.later
 
     def left() -> float:
         return max(0.0, job.deadline.left() - later)
@@ -39,6 +40,7 @@ def learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: P
             minutes=learning_minutes(candidate, job),
             pace=job.pace if job.deadline.limited else None,
             left=left,
+            students=use.unlabelled or job.time_for_students,
             folder=folder,
             listener=job.listener,
             ranks=job.ranks,

@@ -1,6 +1,8 @@
 """fit --unlabelled: what is learnt, said and kept; resumed fits; what is refused."""
 
+import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from effnet.jobs.fit.checks import check
 from effnet.jobs.fit.config import FitConfig
 from effnet.jobs.fit.job import job_of
 from effnet.jobs.fit.transfer import finetune as finetune_module
+from effnet.jobs.fit.transfer.length import TimeLimit
 from effnet.jobs.fit.unlabelled import rounds as rounds_module
 from effnet.jobs.fit.unlabelled import student as student_module
 from effnet.jobs.fit.unlabelled.student import plan_epochs
@@ -291,6 +294,47 @@ def test_without_time_for_an_epoch_there_is_no_student(monkeypatch):
     monkeypatch.setattr(student_module, "train_speed", lambda spec: 200.0)
     assert plan_epochs(None, labelled=60, pseudo=300, seconds=0.5, read=0.0, epochs=None) is None
     assert plan_epochs(None, labelled=60, pseudo=300, seconds=None, read=0.0, epochs=4).epochs == 4
+
+
+def test_training_before_students_is_as_without_them_only_if_all_worthwhile_epochs_fit(monkeypatch):
+    limit = partial(TimeLimit, minutes=None, pace=Pace(), left=lambda: 40.0)
+    sizes = SimpleNamespace(train=range(100), val=range(0))
+    monkeypatch.setattr(TimeLimit, "epoch", lambda *_: 1.2)  # 30 of them in 0.8 of the time: 45 s
+    assert limit().rest(None, sizes, spent=0.0) == 40
+    assert limit(students=14.0).rest(None, sizes, spent=0.0) == 40
+    assert limit(students=16.0).rest(None, sizes, spent=0.0) == 56
+    # Without a deadline.
+    assert limit(students=14.0, minutes=1.0, pace=None).rest(None, sizes, spent=20.0) == 40
+    assert limit(students=16.0, minutes=1.0, pace=None).rest(None, sizes, spent=20.0) == 56
+
+
+@pytest.mark.parametrize("images_per_second", [150.0, more(200.0)])
+def test_the_teacher_is_trained_as_without_students_if_that_leaves_them_enough(
+    images_per_second, stripes, folder, small_bundle, tmp_path, monkeypatch
+):
+    """Regression: a discarded student had cost the network its epochs. 30 of 159 images take 40 s or 30 of 56 s."""
+    monkeypatch.setattr("effnet.jobs.fit.transfer.length.train_speed", lambda spec: images_per_second)
+    slower = "effnet.jobs.fit.transfer.later_stages.train_speed"
+    monkeypatch.setattr(slower, lambda spec, *, kept_stages: 2 * images_per_second)
+    monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
+
+    def stop(*_, **__):
+        raise Stopped
+
+    monkeypatch.setattr(finetune_module, "train_together", stop)
+    monkeypatch.setattr("effnet.jobs.fit.transfer.finetune.later_stages_", stop)
+    recipes = []
+    for unlabelled in (None, folder):
+        out = tmp_path / f"out-{unlabelled is None}"
+        with pytest.raises(Stopped):
+            fit(
+                stripes, weights=small_bundle, strategy="finetune", epochs=None, minutes=1, out=out,
+                unlabelled=unlabelled, procedure=procedures.made_up(clock=lambda: 0.0),
+            )  # fmt: skip
+        recipes.append(json.loads((out / "run" / "attempt-1" / "recipe.json").read_text()))
+    alone, teacher = recipes
+    assert alone["train"]["epochs"] == 30
+    assert (alone == teacher) == (images_per_second == 200)
 
 
 def test_students_share_the_time_of_training():

@@ -14,7 +14,7 @@ from effnet.bundle.names import RECIPE
 from effnet.data.datasets import Dataset
 from effnet.jobs.fit.resume import Attempt
 from effnet.jobs.fit.transfer.later_stages import with_later_stages
-from effnet.planner.settings import epochs_in, finetune_recipe
+from effnet.planner.settings import epochs_in, finetune_recipe, tuning_seconds
 from effnet.planner.timetable import Pace
 from effnet.training.recipe.file import with_values
 from effnet.training.recipe.read import read_recipe
@@ -23,14 +23,22 @@ from effnet.training.speed import train_speed
 from effnet.training.state.checkpoint import trained_seconds
 from effnet.weights.adapt import Arrays, has_folded_norms
 
+# The share of the students' time that training before them may take.
+_SPARE = 1 / 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeLimit:
-    """The time limit of training: `minutes`, or with a `pace` the seconds that `left` returns."""
+    """The time limit of training: `minutes`, or with a `pace` the seconds that `left` returns.
+
+    The `students` of unlabelled images get their seconds after it. If all worthwhile epochs fit with a third of these,
+    training is what it would be without students: if none is better, nothing is lost.
+    """
 
     minutes: float | None
     pace: Pace | None
     left: Callable[[], float]
+    students: float = 0.0
     speeds: dict[ArchSpec, float] = dataclasses.field(default_factory=dict)
 
     def speed(self, spec: ArchSpec) -> float:
@@ -45,24 +53,30 @@ class TimeLimit:
             return len(dataset.train) / self.speed(spec)
         return self.pace.epoch(dataset, cost(spec).macs, images_per_second=self.speed(spec))
 
-    def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
-        """Return the number of epochs that fit into the rest, after a head that took `spent` seconds."""
-        num_train = len(dataset.train)
+    def rest(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> float:
+        """Return the seconds for fine-tuning after a head that took `spent` seconds."""
+        rest = self.left()
         if self.pace is None:
             assert self.minutes is not None
-            rest = max(0.1, self.minutes - spent / 60)
-            return epochs_in(rest, images_per_second=self.speed(spec), num_train=num_train)
-        speed = num_train / self.epoch(spec, dataset)
-        return epochs_in(self.left() / 60, images_per_second=speed, num_train=num_train)
+            rest = max(6.0, 60 * self.minutes - spent)
+        if self.students and tuning_seconds(self.epoch(spec, dataset)) <= rest + self._spare:
+            rest += self.students  # the number of worthwhile epochs ends it, long before
+        return rest
+
+    @property
+    def _spare(self) -> float:
+        return _SPARE * self.students
+
+    def epochs(self, spec: ArchSpec, dataset: Dataset, *, spent: float) -> int:
+        """Return the number of epochs that fit into the rest, after a head that took `spent` seconds."""
+        num_train, rest = len(dataset.train), self.rest(spec, dataset, spent=spent)
+        return epochs_in(rest / 60, images_per_second=num_train / self.epoch(spec, dataset), num_train=num_train)
 
     def with_later_stages(
         self, recipe: Recipe, spec: ArchSpec, dataset: Dataset, *, spent: float, folder: Path
     ) -> Recipe:
         """Return the recipe with what is trained in the rest; see effnet.jobs.fit.transfer.later_stages."""
-        rest = self.left()
-        if self.pace is None:
-            assert self.minutes is not None
-            rest = 60 * self.minutes - spent
+        rest = self.rest(spec, dataset, spent=spent)
         return with_later_stages(
             recipe, spec, num_train=len(dataset.train), seconds=rest, whole=self.speed(spec),
             epoch_seconds=self.epoch(spec, dataset), folder=folder,
@@ -71,8 +85,8 @@ class TimeLimit:
     def seconds(self, folder: Path, *, spent: float) -> float | None:
         """Return the seconds of training after which it ends, including those of earlier sessions."""
         if self.pace is not None:
-            return trained_seconds(folder) + max(1.0, self.left())
-        return None if self.minutes is None else max(1.0, 66 * self.minutes - spent)
+            return trained_seconds(folder) + max(1.0, self.left() + self._spare)
+        return None if self.minutes is None else max(1.0, 66 * self.minutes + self._spare - spent)
 
 
 def tuned_recipe(

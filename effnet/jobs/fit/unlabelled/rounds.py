@@ -103,7 +103,7 @@ def _round(number: int, bundle: Path, learned: Learned, fit: Fit, method: Learns
             return _none(found), None
         write_kept(found, folder, fit.images)
         kept = found
-    student, reached = _student(kept, learned, fit, folder=folder, seconds=_seconds(number, fit))
+    student, reached = _student(kept, learned, fit, folder=folder, seconds=_seconds(number, learned, fit))
     fit.save(folder / "bundle", student)
     result, stays = judge(bundle, folder / "bundle", fit.dataset, trusted=kept.method == "noisy_student")
     verdict = "it is kept" if stays else "it is discarded, and the network stays as it was"
@@ -211,18 +211,21 @@ def _planned(number: int, learned: Learned, fit: Fit, *, images: int, steps: flo
     """Return for how long a student of this number of images is trained; a sentence if there is no time."""
     job = fit.job
     assert isinstance(learned.training.model, Network)
+    left = _seconds(number, learned, fit)
     plan = plan_epochs(
-        learned.training.model.spec, labelled=len(fit.dataset.train), pseudo=images, seconds=_seconds(number, fit),
+        learned.training.model.spec, labelled=len(fit.dataset.train), pseudo=images, seconds=left,
         read=job.pace.read, epochs=job.config.epochs or job.asked.value("train.epochs"), steps=steps,
     )  # fmt: skip
     if plan is None:
-        left = clock_words(_seconds(number, fit) or 0.0)
-        return f"A student was not trained: {left} were left, too little for one epoch"
+        return f"A student was not trained: {clock_words(left or 0.0)} were left, too little for one epoch"
     return plan
 
 
-def _seconds(number: int, fit: Fit) -> float | None:
-    """Return the time for this round; None if the number of epochs is given."""
+def _seconds(number: int, learned: Learned, fit: Fit) -> float | None:
+    """Return the time for this round; None if the number of epochs is given.
+
+    What the training of `learned` left of its time, or took of the students', counts.
+    """
     job = fit.job
     rounds = job.config.unlabelled_rounds - number + 1  # type: ignore[union-attr]
     if job.deadline.limited:
@@ -230,5 +233,4 @@ def _seconds(number: int, fit: Fit) -> float | None:
         return (use.learning + use.unlabelled) / rounds
     if job.time_limit is None:
         return None
-    share = job.students_share
-    return 60 * job.time_limit * share / (1 - share) / job.config.unlabelled_rounds  # type: ignore[union-attr]
+    return max(0.0, 60 * job.time_limit + job.time_for_students - learned.training.seconds) / rounds
