@@ -109,7 +109,7 @@ def rival(name: str, *words: str) -> Iterator[Server]:
 
 def answers(port: int) -> bool:
     """Whether a server says that it is ready."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200

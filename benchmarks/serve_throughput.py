@@ -115,7 +115,7 @@ def start(bundle: Path, *words: str, program: Sequence[str] = (sys.executable, "
     assert found, "the server ended before it listened"
     port = int(found[1])
     while True:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
         connection.request("GET", "/v2/health/ready")
         if connection.getresponse().status == 200:
             return Server(process=process, port=port, ready_s=time.perf_counter() - begun)

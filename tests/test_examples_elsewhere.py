@@ -288,7 +288,7 @@ def test_the_cpp_boxes_are_decoded_and_suppressed_as_effnets(tmp_path):
         (tmp_path / "numbers").write_bytes(raw.tobytes() + logits.tobytes())
         preprocess = Preprocess(resolution=width, height=height, mode="corner", crop=1.0)
         run = [tmp_path / "test", tmp_path / "numbers", str(height), str(width), json.dumps(preprocess.to_dict())]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(run, capture_output=True, text=True, timeout=300, check=True)
         fill, *lines = done.stdout.splitlines()
         assert tuple(map(int, fill.split())) == preprocess.fill
         expected = detect(raw, logits, decode, threshold=0.3, most=1000)

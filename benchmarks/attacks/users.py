@@ -185,10 +185,10 @@ def predictors(ground: Ground) -> Sequence[Command]:
         "context = multiprocessing.get_context('fork')\n"
         "for _ in range(10):\n"
         "    child = context.Process(target=model.predict, args=([sys.argv[2]],))\n"
-        "    child.start(); child.join(30)\n"
-        "    if child.exitcode: break\n"
+        "    child.start(); child.join(300)\n"
+        "    if child.exitcode != 0: child.kill(); break\n"
         "enough.set(); thread.join()\n"
-        "sys.exit(child.exitcode)\n"
+        "sys.exit(child.exitcode != 0)\n"
     )
     return [
         Command(words=(code, ground.bundle, ground.image, name), python=True, codes=(0,))

@@ -59,7 +59,7 @@ class Process:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
-    def wait_for(self, event: str, *, count: int = 1, seconds: float = 120) -> dict[str, Any]:
+    def wait_for(self, event: str, *, count: int = 1, seconds: float = 300) -> dict[str, Any]:
         """Wait for the log line of an event, and return the last."""
         until = time.monotonic() + seconds
         while len(found := self.logged(event)) < count:

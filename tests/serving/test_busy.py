@@ -38,7 +38,7 @@ def answer(connection):
 
 def test_a_refusal_comes_before_the_body_and_the_connection_can_be_used(busy):
     served, address = busy
-    with socket.create_connection(address, timeout=60) as connection:
+    with socket.create_connection(address, timeout=300) as connection:
         for query in (b"", b"?top=2", b"?model=tiny"):
             connection.sendall(HEAD % (query, 100_000, b""))
             lines, data = answer(connection)
@@ -59,7 +59,7 @@ def test_a_connection_that_closes_waits_for_the_body(busy):
     """Otherwise the system answers the rest of the body with a reset, and the client may not get the refusal."""
     _, address = busy
     for _ in range(5):
-        with socket.create_connection(address, timeout=60) as connection:
+        with socket.create_connection(address, timeout=300) as connection:
             connection.sendall(HEAD % (b"", 300_000, b"connection: close\r\n") + b"x" * 150_000)
             lines, _ = answer(connection)
             assert "503" in lines[0]
@@ -70,7 +70,7 @@ def test_a_connection_that_closes_waits_for_the_body(busy):
 
 def test_what_is_not_refused_is_routed(busy):
     served, address = busy
-    with socket.create_connection(address, timeout=60) as connection:
+    with socket.create_connection(address, timeout=300) as connection:
         connection.sendall(b"POST /predikt HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
         assert "404" in answer(connection)[0][0]
         del served.state.workers.check
@@ -82,7 +82,7 @@ def test_what_is_not_refused_is_routed(busy):
 def test_an_offer_of_another_protocol_is_ignored(serve_here, serve_socket, bundles):
     """Java's client offers HTTP/2 with every request."""
     data, offer = photo(), b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"
-    with socket.create_connection(serve_socket(serve_here(str(bundles / "tiny")).state), timeout=60) as connection:
+    with socket.create_connection(serve_socket(serve_here(str(bundles / "tiny")).state), timeout=300) as connection:
         for _ in range(2):
             connection.sendall(HEAD % (b"", len(data), offer) + data)
             lines, found = answer(connection)

@@ -19,7 +19,7 @@ REQUEST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 def get(server, path):
     """Return the status and the data of a GET."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     connection.request("GET", path)
     response = connection.getresponse()
     return response.status, json.loads(response.read())
@@ -27,7 +27,7 @@ def get(server, path):
 
 def predict(server):
     request = urllib.request.Request(f"{server.address}/predict", data=photo())
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         return json.loads(response.read())
 
 
@@ -65,7 +65,7 @@ def test_a_server_reloads_and_drains(serve_process, bundles, tmp_path):
     (tmp_path / "next").rename(link)
     server.wait_for("loaded", count=2)
     assert predict(server)["predictions"] == before["predictions"]
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=300) as slow:
         data = photo()
         slow.sendall(REQUEST % len(data) + data[:10])
         server.send(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_bad_clients_do_not_harm_others(serve_process, bundles):
     assert b"413 " in found, "by its header, before a body is sent"
     assert closed
     early = REQUEST.replace(b"/predict", b"/nowhere") % len(data)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=300) as connection:
         connection.sendall(early)
         assert b"404 Not Found" in answer_of(connection), "answered before its body comes"
         connection.sendall(data + whole)

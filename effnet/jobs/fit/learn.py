@@ -40,7 +40,7 @@ def learn(candidate: Candidate, attempt: Attempt, dataset: Dataset, *, folder: P
             minutes=learning_minutes(candidate, job),
             pace=job.pace if job.deadline.limited else None,
             left=left,
-            students=use.unlabelled or job.time_for_students,
+            students=use.unlabelled if job.deadline.limited else job.time_for_students,
             folder=folder,
             listener=job.listener,
             ranks=job.ranks,

@@ -98,9 +98,9 @@ def transfer(
 
     This process trains the head, all `ranks` fine-tune, for `epochs` or as many as fit into `minutes`. `settings`
     change fields of its recipe by their dotted names. With a `pace` a deadline replaces `minutes`: `left` returns the
-    remaining seconds for all of it, and a step that cannot end by then is not begun. Fine-tuning may take
-    some of the `students`' seconds, which follow; see `TimeLimit`. The head `reads` the outputs of the stages `pooled`
-    as well; see `fit_head`. Raises WeightsError if the weights are not available.
+    remaining seconds for all of it, and a step that cannot end by then is not begun. Fine-tuning may take some of
+    the seconds of the `students` that follow; see `TimeLimit`. The head `reads` the outputs of the stages `pooled` as
+    well; see `fit_head`. Raises WeightsError if the weights are not available.
     """
     limit = TimeLimit(minutes=minutes, pace=pace, left=left, students=students)
     folder.mkdir(parents=True, exist_ok=True)

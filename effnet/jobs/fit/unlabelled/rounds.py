@@ -16,7 +16,7 @@ from effnet.bundle.config import ModelConfig
 from effnet.data.datasets import Dataset
 from effnet.data.inspection.unlabelled import Unlabelled
 from effnet.jobs.fit.job import Job
-from effnet.jobs.fit.prune import use_for
+from effnet.jobs.fit.prune import learning_minutes, use_for
 from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.jobs.fit.transfer.finetune import Learned
 from effnet.jobs.fit.unlabelled.freematch import STEPS, Reached, chosen_method, images_alone, learn_freely
@@ -231,6 +231,7 @@ def _seconds(number: int, learned: Learned, fit: Fit) -> float | None:
     if job.deadline.limited:
         use = use_for(fit.candidate, fit.dataset, job)
         return (use.learning + use.unlabelled) / rounds
-    if job.time_limit is None:
+    minutes = learning_minutes(fit.candidate, job)
+    if minutes is None:
         return None
-    return max(0.0, 60 * job.time_limit + job.time_for_students - learned.training.seconds) / rounds
+    return max(0.0, 60 * minutes + job.time_for_students - learned.training.seconds) / rounds
