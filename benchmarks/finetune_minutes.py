@@ -3,9 +3,9 @@
 CIFAR-10 at 96 px and fashion's articleType at 128 px, 100 labels a class, a real Lite0 backbone. Three sides have the
 same minutes, draws of labels and test images: `effnet fit` as it is, the same with the whole network fine-tuned from
 the start (kept.views=0), and a fine-tuning script of timm (benchmarks.timm_minutes). The figure is the smallest of the
-gains over the second in the first of --minutes, in percentage points; the 95 % intervals are bootstraps over draws and
-test images together. Each of --minutes has a number of draws in --n. A run is kept in --cache. It takes its minutes of
-as many cores as the process may use, and half a minute more; with --draws two processes of one core each share them.
+gains over the second in the shortest of --minutes, in percentage points; the 95 % intervals are bootstraps over draws
+and test images together. Each of --minutes has a number of draws in --n. A run is kept in --cache. It takes its minutes
+of as many cores as the process may use, and half a minute more; with --draws two processes of one core each share them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import effnet
-from benchmarks.harness import ROOT, cached, finish, shared
+from benchmarks.harness import ROOT, added, cached, finish, shared
 from benchmarks.label_draws import SIDES, draw_labels, gain_of, most_macs
 from effnet.data.datasets import read_dataset
 from effnet.measurement.answers import right_answers
@@ -35,8 +35,8 @@ Row = dict[str, Any]
 def main() -> None:
     """Run what is missing, in turns, and compare."""
     args = _options()
-    samples: dict[str, list[float]] = {}
-    details: dict[str, Any] = {"minutes": args.minutes, "draws": args.n, "labels_a_class": LABELS}
+    samples: dict[str, Any] = {}
+    details: dict[str, Any] = {"labels_a_class": LABELS}
     with tempfile.TemporaryDirectory() as scratch:
         for minutes, number in zip(args.minutes, args.n, strict=True):
             for data in SIDES:
@@ -50,8 +50,12 @@ def main() -> None:
                     details[f"{data}_over_{side}_{minutes:g}m"] = gain
     if args.draws:
         return
-    gains = [details[f"{data}_over_{WHOLE}_{args.minutes[0]:g}m"]["gain"] for data in SIDES]
-    args.n = min(args.n)  # of the record: that of every sample at least
+    if args.add:
+        samples, details = added("finetune_minutes", samples, details, same=("labels_a_class",))
+    lengths = sorted({float(name.rsplit("_", 1)[1].removesuffix("m")) for name in details if "_over_" in name})
+    details["minutes"] = lengths
+    details["draws"] = [len(samples[f"cifar_{USUAL}_{minutes:g}m"]) for minutes in lengths]
+    gains = [details[f"{data}_over_{WHOLE}_{lengths[0]:g}m"]["gain"] for data in SIDES]
     finish(
         "finetune_minutes", args, figure=min(gains), goal=GOAL, unit="pp", better="higher", samples=samples,
         details=details, missed=_missed(details),
@@ -85,6 +89,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/finetune_minutes.json")
+    parser.add_argument("--add", action="store_true", help="keep the lengths of the record that are not run now")
     parser.add_argument("--minutes", type=float, nargs="+", default=[4.0, 10.0], help="minutes of each run")
     parser.add_argument("--n", type=int, nargs="+", default=[5, 2], help="number of draws for each of --minutes")
     parser.add_argument("--draws", type=int, nargs="+", help="run these draws, and compare nothing")

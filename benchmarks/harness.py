@@ -67,6 +67,23 @@ def finish(
         sys.exit(1)
 
 
+def added(
+    name: str, samples: Mapping[str, Any], details: Mapping[str, Any], *, same: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a run measured together with what only the record `name` holds, whose runs are named as `earlier`.
+
+    Exits with code 2 if a detail of `same` differs: the two could not stand in one table.
+    """
+    record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    for key in same:
+        if record["details"][key] != details[key]:
+            print(f"{key} must be that of the record, {record['details'][key]}, not {details[key]}", file=sys.stderr)
+            sys.exit(2)
+    run = {key: record[key] for key in ("command", "commit", "created")}
+    earlier = [*record["details"].get("earlier", []), run]
+    return record["samples"] | dict(samples), record["details"] | dict(details) | {"earlier": earlier}
+
+
 def cached(path: Path, make: Callable[[], dict[str, Any]], *, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the finished run in the file `path`, if it has the values `asked`; else that of `make`, written there."""
     asked = dict(asked or {})

@@ -143,10 +143,12 @@ def _few_labels(record: Record) -> str:
 def _unlabelled(record: Record) -> str:
     details = record["details"]
     rows = [(name, each) for name, each in details.items() if ":" in name]
-    each = "; ".join(f"{name.replace(':', ' ')} {_gain(found)}" for name, found in rows)
+    most = max(len(found["draws"]) for _, found in rows)
+    fewer = {name: f", {len(found['draws'])} draws" if len(found["draws"]) < most else "" for name, found in rows}
+    each = "; ".join(f"{name.replace(':', ' ')} {_gain(found)}{fewer[name]}" for name, found in rows)
     length = f"{details['minutes']:g} minutes" if details["epochs"] is None else f"{details['epochs']} epochs"
     return (
-        f"`effnet fit --unlabelled` against the same fit without it, {length} each, {record['n']} draws of labels, "
+        f"`effnet fit --unlabelled` against the same fit without it, {length} each, {most} draws of labels, "
         f"points of test accuracy by data and labels a class (95 %): {each}: CIFAR-10 with 20 labels a class"
     )
 

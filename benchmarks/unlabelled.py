@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import effnet
-from benchmarks.harness import cached, finish, shared
+from benchmarks.harness import added, cached, finish, shared
 from benchmarks.label_draws import draw_labels, gain_of, most_macs
 from effnet.data.datasets import Dataset, read_dataset
 from effnet.measurement.answers import predict_split, right_answers
@@ -36,7 +36,7 @@ SETTINGS = ("cifar:20", "cifar:100", "fashion:20", "fashion:100", "cifar:5", "fa
 def main() -> None:
     """Fit every setting and draw with and without unlabelled images, as far as --cache lacks them."""
     args = _options()
-    samples: dict[str, list[float]] = {}
+    samples: dict[str, Any] = {}
     details: dict[str, Any] = {"minutes": args.minutes, "epochs": args.epochs, "strategy": args.strategy}
     details["method"] = args.method
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,6 +57,8 @@ def main() -> None:
             print(f"{setting}: {details[setting]['gain']:+.2f} pp, 95 % {details[setting]['interval']}", flush=True)
     if args.draws:
         return
+    if args.add:
+        samples, details = added("unlabelled", samples, details, same=("minutes", "epochs", "strategy"))
     figure = details.get("cifar:20", details[args.settings.split(",")[0]])["gain"]
     finish(
         "unlabelled", args, figure=figure, goal=GOAL, unit="pp", better="higher", samples=samples, details=details,
@@ -88,6 +90,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the goal is missed")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/unlabelled.json")
+    parser.add_argument("--add", action="store_true", help="keep the settings of the record that are not run now")
     parser.add_argument("--n", type=int, default=5, help="number of label draws")
     parser.add_argument("--draws", type=int, nargs="+", help="run these draws, and compare nothing")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR", help="finished runs, and those under way")

@@ -56,6 +56,20 @@ def test_the_last_line_and_the_record_hold_figure_and_goal(tmp_path, monkeypatch
     assert record["samples"] == {"ours": [1.0, 2.0, 3.0], "theirs": [4.0, 5.0, 6.0]}
 
 
+def test_a_run_is_added_to_the_record_of_earlier_ones_if_they_compare(tmp_path, monkeypatch, capsys):
+    finish(tmp_path, monkeypatch, figure=1.5)
+    record = json.loads((tmp_path / "name.json").read_text())
+    record["details"] = {"minutes": 4, "a:20": 1.0, "a:100": 2.0}
+    (tmp_path / "name.json").write_text(json.dumps(record))
+    samples, details = harness.added("name", {"theirs": [7.0]}, {"minutes": 4, "a:100": 3.0}, same=("minutes",))
+    assert samples == {"ours": [1.0, 2.0, 3.0], "theirs": [7.0]}
+    run = {key: record[key] for key in ("command", "commit", "created")}
+    assert details == {"minutes": 4, "a:20": 1.0, "a:100": 3.0, "earlier": [run]}
+    with pytest.raises(SystemExit, match="2"):
+        harness.added("name", {}, {"minutes": 10}, same=("minutes",))
+    assert "minutes must be that of the record, 4, not 10" in capsys.readouterr().err
+
+
 def test_a_finished_run_is_found_again_and_one_with_other_settings_is_run(tmp_path):
     made = []
 
