@@ -246,7 +246,7 @@ def test_the_pages_boxes_are_decoded_and_suppressed_as_effnets(height, width, tm
         console.log(JSON.stringify([detect(given.raw, given.logits, given, {{ threshold: 0.3 }}), inner]));
     """
     (tmp_path / "test.mjs").write_text(script)
-    done = subprocess.run([node, "test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([node, "test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     found, inner = json.loads(done.stdout)
     assert 20 < len(found) == len(expected)
     np.testing.assert_allclose([row["box"] for row in found], expected.boxes, atol=1e-2)

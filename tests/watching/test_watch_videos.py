@@ -21,7 +21,7 @@ av = pytest.importorskip("av", reason="the extra video is not installed")
 
 def frames(path):
     (source,) = read_sources([str(path)])
-    return list(frames_of(source, timeout=10))
+    return list(frames_of(source, timeout=300))
 
 
 def colour_of(image):
