@@ -54,7 +54,8 @@ class Job:
     search that found it, which may have trained it already, for `trained_epochs`. The minutes `began` at this time of
     the clock; by default when the job does. With `assembles` a pretrained network is fine-tuned, whatever it costs, and
     then made smaller from alternatives of its blocks. The running job sets its deadline, that of its planning, the
-    speed of this machine, and the `unlabelled` images once they are read.
+    speed of this machine, the `unlabelled` images once they are read, and whether it `reserves` a share of the time
+    for their students, as its plan says.
     """
 
     config: "FitConfig | TrainConfig | SearchConfig"
@@ -74,6 +75,7 @@ class Job:
     planning: Deadline = UNLIMITED
     pace: Pace = field(default_factory=Pace)
     unlabelled: Unlabelled | None = None
+    reserves: bool = True
     procedure: Procedure = USUAL
 
     @property
@@ -121,7 +123,9 @@ class Job:
     @property
     def students_share(self) -> float:
         """The share of the time for training that students of unlabelled images get."""
-        return _STUDENTS_SHARE[self.config.unlabelled_rounds] if self.learns_unlabelled else 0.0  # type: ignore[union-attr]
+        if not (self.learns_unlabelled and self.reserves):
+            return 0.0
+        return _STUDENTS_SHARE[self.config.unlabelled_rounds]  # type: ignore[union-attr]
 
     @property
     def time_for_students(self) -> float:

@@ -45,7 +45,8 @@ class Plan:
 
     `task` is the name of the data's task, which `runs` reads.
     `busy` warns of measurements under background load; empty on a quiet machine. `pace` is the speed of the machine if
-    minutes were given, and `left_out` lists the steps for which there was no time.
+    minutes were given, and `left_out` lists the steps for which there was no time. It `reserves` time for students of
+    unlabelled images if one can be trained in it.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Plan:
     busy: str = ""
     pace: Pace = field(default_factory=Pace)
     left_out: Sequence[str] = ()
+    reserves: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping) or not isinstance(self.fingerprint, str):
@@ -68,6 +70,8 @@ class Plan:
             raise InputError(f"a pace must be numbers of at least 0; got {self.pace!r}")
         if not all(isinstance(sentence, str) for sentence in self.left_out):
             raise InputError(f"left_out must be strings; got {self.left_out!r}")
+        if not isinstance(self.reserves, bool):
+            raise InputError(f"reserves must be true or false; got {self.reserves!r}")
         if not is_amount(self.seconds):
             raise InputError(f"seconds must be a number of at least 0; got {self.seconds!r}")
         for attempt in self.attempts:
@@ -120,6 +124,7 @@ def write_plan(plan: Plan, out: Path) -> None:
         "busy": plan.busy,
         "pace": asdict(plan.pace),
         "left_out": list(plan.left_out),
+        "reserves": plan.reserves,
     }
     write_text(out / RUN / PLAN, json.dumps(data))
 
@@ -148,6 +153,7 @@ def read_plan(out: Path) -> Plan | None:
             busy=data["busy"],
             pace=Pace(**data["pace"]),
             left_out=tuple(data["left_out"]),
+            reserves=data["reserves"],
         )
     except FileNotFoundError:
         return None

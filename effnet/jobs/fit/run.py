@@ -26,6 +26,7 @@ from effnet.jobs.fit.resume import Attempt, Plan, check_same, fingerprint, read_
 from effnet.jobs.fit.summary import summarize
 from effnet.jobs.fit.time_left import epochs_left, extended, paced, resumed, tell_use, too_late, with_epochs_left
 from effnet.jobs.fit.unlabelled.reading import with_unlabelled
+from effnet.jobs.fit.unlabelled.time import with_reserve
 from effnet.planner.events import Planned
 from effnet.planner.oracle import busy_planning, training_speed
 from effnet.planner.refusal import enough
@@ -71,6 +72,7 @@ def fit_data(job: Job, source: Source, *, plan: Plan | None, started: float) -> 
     if plan is None:
         job = paced(job, read=source.read)
         plan = _plan(job, dataset, report, started)
+        job = dataclasses.replace(job, reserves=plan.reserves)
     else:
         earlier, plan = plan, extended(job, plan)
         check_same(plan, job, fingerprint(dataset))
@@ -78,7 +80,7 @@ def fit_data(job: Job, source: Source, *, plan: Plan | None, started: float) -> 
             write_plan(plan, job.out)
             for number in range(len(plan.attempts)):
                 forget_change(job.out / RUN / f"attempt-{number + 1}")
-        job = resumed(job, plan, dataset)
+        job = resumed(dataclasses.replace(job, reserves=plan.reserves), plan, dataset)
         job.say(f"Resuming the fit in {job.out}", heading=True)
     return _carry_out(job, plan, dataset, report)
 
@@ -130,6 +132,7 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
     if busy := busy_planning(table, threads=job.config.threads):
         job.say(busy)
     order = _order(table, job.procedure.fallbacks)
+    job = with_reserve(job, table[order[0]], dataset)
     rough = None
     if job.trained_epochs:
         rough = job.trained_epochs
@@ -146,6 +149,7 @@ def _plan(job: Job, dataset: Dataset, report: DataReport, started: float) -> Pla
         seconds=job.deadline.clock() - started,
         pace=job.pace,
         left_out=left_out,
+        reserves=job.reserves,
     )
     plan = with_epochs_left(job, plan, dataset)
     (job.out / RUN).mkdir(parents=True, exist_ok=True)

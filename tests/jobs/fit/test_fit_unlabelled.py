@@ -21,7 +21,7 @@ from effnet.jobs.fit.transfer import finetune as finetune_module
 from effnet.jobs.fit.transfer.length import TimeLimit
 from effnet.jobs.fit.unlabelled import rounds as rounds_module
 from effnet.jobs.fit.unlabelled import student as student_module
-from effnet.jobs.fit.unlabelled.student import plan_epochs
+from effnet.jobs.fit.unlabelled.student import least_seconds, plan_epochs
 from effnet.jobs.fit.unlabelled.verdict import judge, speaks_against
 from effnet.measurement.paired import Paired
 from effnet.planner.events import Said
@@ -293,6 +293,12 @@ def test_an_image_that_costs_two_steps_is_seen_less_often(monkeypatch):
 def test_without_time_for_an_epoch_there_is_no_student(monkeypatch):
     monkeypatch.setattr(student_module, "train_speed", lambda spec: 200.0)
     assert plan_epochs(None, labelled=60, pseudo=300, seconds=0.5, read=0.0, epochs=None) is None
+    # 120 images a second are 3 epochs of the labelled images and as many pseudo-labels in 3 s, or of 20 in 2 s.
+    assert plan_epochs(None, labelled=60, pseudo=300, seconds=2.99, read=0.0, epochs=None) is None
+    assert plan_epochs(None, labelled=60, pseudo=300, seconds=3.01, read=0.0, epochs=None).pseudo == 60
+    assert plan_epochs(None, labelled=60, pseudo=20, seconds=2.01, read=0.0, epochs=None).pseudo == 20
+    for pseudo in (300, 20):
+        assert least_seconds(None, labelled=60, pseudo=pseudo, read=0.0) == pytest.approx(2 + (pseudo > 60))
     assert plan_epochs(None, labelled=60, pseudo=300, seconds=None, read=0.0, epochs=4).epochs == 4
 
 
@@ -338,6 +344,37 @@ def test_the_teacher_is_trained_as_without_students_if_that_leaves_them_enough(
     alone, teacher = recipes
     assert alone["train"]["epochs"] == 30
     assert (alone == teacher) == (images_per_second == 200)
+
+
+@pytest.mark.parametrize("rounds, shares", [(1, (0.6, 0.0)), (2, (0.75, 0.0))])
+def test_students_have_a_share_of_the_time_if_one_can_be_trained_in_it(
+    rounds, shares, stripes, folder, small_bundle, tmp_path, monkeypatch
+):
+    """Regression: a student that learnt 148 images, or none, had cost the network six tenths of its time."""
+    speeds, found = iter((1000.0, 10.0)), []
+    monkeypatch.setattr("effnet.jobs.fit.time_left.machine_pace", lambda read, **_: Pace(measure=0.1))
+
+    def stop(*_, job, **__):
+        found.append(job.students_share)
+        raise Stopped
+
+    monkeypatch.setattr("effnet.jobs.fit.run.make_artifact", stop)
+    for name in ("fast", "slow"):
+        speed = next(speeds)
+        monkeypatch.setattr(student_module, "train_speed", lambda spec, speed=speed: speed)
+        asked = {"unlabelled": folder, "unlabelled_rounds": rounds, "out": tmp_path / name}
+        said = []
+        for resume in (False, True):
+            with pytest.raises(Stopped):
+                fit(
+                    stripes, weights=small_bundle, strategy="finetune", epochs=None, minutes=1, resume=resume, **asked,
+                    procedure=procedures.made_up(clock=lambda: 0.0),
+                    listener=said.append,
+                )  # fmt: skip
+            monkeypatch.setattr(student_module, "train_speed", None)  # the plan is resumed as it was
+        told = [event for event in said if isinstance(event, Said) and "are enough for a student" in event.text]
+        assert len(told) == (name == "slow")
+    assert found == [shares[0]] * 2 + [shares[1]] * 2
 
 
 def test_students_get_what_training_left_if_no_deadline_limits_it(monkeypatch):

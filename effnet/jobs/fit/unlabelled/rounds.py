@@ -21,7 +21,7 @@ from effnet.jobs.fit.resume import Attempt, write_recipe
 from effnet.jobs.fit.transfer.finetune import Learned
 from effnet.jobs.fit.unlabelled.freematch import STEPS, Reached, chosen_method, images_alone, learn_freely
 from effnet.jobs.fit.unlabelled.kept import Kept, Learns, read_kept, student_folder, write_kept
-from effnet.jobs.fit.unlabelled.student import Epochs, learn, plan_epochs
+from effnet.jobs.fit.unlabelled.student import Epochs, learn, least_seconds, plan_epochs
 from effnet.jobs.fit.unlabelled.verdict import judge
 from effnet.measurement.answers import predict_split
 from effnet.measurement.classification.calibration import (
@@ -33,7 +33,7 @@ from effnet.measurement.classification.calibration import (
 from effnet.nn.network import Network
 from effnet.planner.events import Counted
 from effnet.planner.space import Candidate
-from effnet.planner.timetable import clock_words
+from effnet.planner.timetable import not_enough
 from effnet.report.unlabelled import RoundFacts, UnlabelledFacts
 from effnet.runtimes.predictor import Predictor
 from effnet.system.text import percent
@@ -211,13 +211,12 @@ def _planned(number: int, learned: Learned, fit: Fit, *, images: int, steps: flo
     """Return for how long a student of this number of images is trained; a sentence if there is no time."""
     job = fit.job
     assert isinstance(learned.training.model, Network)
-    left = _seconds(number, learned, fit)
-    plan = plan_epochs(
-        learned.training.model.spec, labelled=len(fit.dataset.train), pseudo=images, seconds=left,
-        read=job.pace.read, epochs=job.config.epochs or job.asked.value("train.epochs"), steps=steps,
-    )  # fmt: skip
+    spec, left = learned.training.model.spec, _seconds(number, learned, fit)
+    shared: Any = {"labelled": len(fit.dataset.train), "pseudo": images, "read": job.pace.read, "steps": steps}
+    epochs = job.config.epochs or job.asked.value("train.epochs")
+    plan = plan_epochs(spec, seconds=left, epochs=epochs, **shared)
     if plan is None:
-        return f"A student was not trained: {clock_words(left or 0.0)} were left, too little for one epoch"
+        return not_enough("A student was not trained", needs=least_seconds(spec, **shared), left=left or 0.0)
     return plan
 
 
