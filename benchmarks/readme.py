@@ -63,7 +63,9 @@ def figures_table() -> str:
     for path in sorted(RECORDS.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         missed = "".join(f"; missed: {words}" for words in record.get("missed", ()))
-        lines.append(f"| {says(record)}{missed} | {_value(record)} | {_goal(record)} | `{record['command']}` |")
+        runs = [*record.get("details", {}).get("earlier", ()), record]
+        commands = "; ".join(f"`{run['command']}`" for run in runs)
+        lines.append(f"| {says(record)}{missed} | {_value(record)} | {_goal(record)} | {commands} |")
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("*.json"))]
     cores = {(r["machine"]["cpu"], r["machine"]["cores"]) for r in records}
     machines = [f"{cpu}, {count} core{'s' * (count > 1)}" for cpu, count in sorted(cores)]

@@ -372,7 +372,7 @@ def test_students_have_a_share_of_the_time_if_one_can_be_trained_in_it(
                     listener=said.append,
                 )  # fmt: skip
             monkeypatch.setattr(student_module, "train_speed", None)  # the plan is resumed as it was
-        told = [event for event in said if isinstance(event, Said) and "are enough for a student" in event.text]
+        told = [event for event in said if isinstance(event, Said) and "for a student" in event.text]
         assert len(told) == (name == "slow")
     assert found == [shares[0]] * 2 + [shares[1]] * 2
 

@@ -29,10 +29,10 @@ def with_reserve(job: Job, candidate: Candidate, dataset: Dataset) -> Job:
     )  # fmt: skip
     if needs <= own:
         return job
-    # No fewer: the fixed costs of a fit do not grow with its minutes.
+    # More than enough: the fixed costs of a fit do not grow with its minutes.
     enough = math.ceil((job.config.minutes or DEFAULT_MINUTES) * needs / max(own, 1.0))
     job.say(
         f"A student of the unlabelled images takes at least {clock_words(needs)}, and its share of the time is "
-        f"{clock_words(own)}, so training on labelled images has that too: --minutes {enough} are enough for a student"
+        f"{clock_words(own)}, so training on labelled images has that too; give --minutes {enough} for a student"
     )
     return dataclasses.replace(job, reserves=False)
